@@ -1,0 +1,35 @@
+# The two commands of the README and their parts. CMake does the work: see CMakePresets.json for other builds.
+
+build := build/release
+workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=syncbn_log --join=True --cluster_time_out=100
+sources := find include src tests examples -name '*.h' -o -name '*.cpp'
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test format format-check clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install missing Debian packages (root or sudo)
+	@scripts/setup.sh
+
+build: setup ## build everything in release mode, in build/release
+	cmake --preset release $(CMAKE_FLAGS)
+	cmake --build --preset release
+
+demo: build ## the documented example on two worker processes, then training on digits
+	$(build)/bin/syncbn-run $(workers) $(build)/bin/sync_batch_norm_example
+	$(build)/bin/syncbn-run --worker_num=1 --local_worker_num=1 --log_dir=syncbn_log --join=True $(build)/bin/train_digits
+	$(build)/bin/syncbn-run $(workers) $(build)/bin/train_digits
+
+test: build ## build everything and run every test
+	ctest --preset release
+
+format: ## clang-format every source
+	$(sources) | xargs clang-format -i
+
+format-check: ## fail where clang-format would change something
+	$(sources) | xargs clang-format --dry-run --Werror
+
+clean: ## remove builds and logs
+	rm -rf build syncbn_log

@@ -1,0 +1,27 @@
+# Programs lie in one place, whatever folder they come from.
+if(PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+endif()
+
+# What every target of this project is compiled with. Nothing here leaks to a consumer.
+add_library(syncbn_build_flags INTERFACE)
+target_compile_features(syncbn_build_flags INTERFACE cxx_std_20)
+# Contraction changes bits; fast-math deletes the error-free transformations (exact/ refuses it with #error).
+target_compile_options(
+  syncbn_build_flags
+  INTERFACE -ffp-contract=off
+            -Wall
+            -Wextra
+            -Wshadow
+            -Wconversion
+            -Wdouble-promotion
+            -Wfloat-conversion
+            # GCC 12 sees an overflow in {fmt}'s format string parser that is not there.
+            $<$<CXX_COMPILER_ID:GNU>:-Wno-stringop-overflow>
+            $<$<BOOL:${SYNCBN_WERROR}>:-Werror>)
+target_include_directories(syncbn_build_flags INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+if(SYNCBN_SANITIZE)
+  target_compile_options(syncbn_build_flags INTERFACE -fsanitize=${SYNCBN_SANITIZE} -fno-sanitize-recover=all
+                                                      -fno-omit-frame-pointer)
+  target_link_options(syncbn_build_flags INTERFACE -fsanitize=${SYNCBN_SANITIZE})
+endif()

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+/// What decides a run's numbers, besides how long it runs and on how many ranks.
+struct RunSettings {
+  std::uint32_t hidden = 64;
+  std::uint32_t batch = 12;  ///< Samples of a step, of all ranks together.
+  std::uint64_t seed = 1;
+  double learning_rate = 0.02;
+};
+
+/// All that a later run needs to go on bit for bit.
+struct Checkpoint {
+  RunSettings settings;
+  std::uint32_t epochs = 0;  ///< Completed.
+  std::int64_t batches_tracked = 0;
+  std::vector<float> values;  ///< Parameters, their velocities, running mean and variance.
+};
+
+/// Version, settings, values and a CRC-32 of it all; replaces an older file in one step. @throws FileError
+void save_checkpoint(const std::string& path, const Checkpoint& checkpoint);
+/// @throws FileError missing, truncated, damaged, another version, or made with other settings than
+/// `expected`; the message says which, with both values.
+Checkpoint load_checkpoint(const std::string& path, const RunSettings& expected);

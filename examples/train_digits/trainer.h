@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "checkpoint.h"
+#include "data.h"
+#include "digest.h"
+#include "network.h"
+
+/// Which samples share the batch norm's statistics.
+enum class Statistics {
+  synchronized,  ///< The whole global batch's.
+  local,         ///< Each rank's own, as data-parallel training has them without synchronization.
+};
+
+/// One rank's part of data-parallel training: SGD with momentum on the exact sum of all ranks' gradients, so
+/// that parameters stay the same on every rank.
+class Trainer {
+ public:
+  Trainer(const RunSettings& settings, const Digits& digits, Statistics statistics);
+
+  /// One pass over the digits, an incomplete last batch left out. Collective over the world.
+  void run_epoch();
+  std::size_t epochs() const { return epochs_; }  ///< Completed.
+  std::size_t steps_per_epoch() const { return digits_.count() / settings_.batch; }
+
+  /// Rank 0 writes. @throws FileError
+  void save(const std::string& path);
+  /// Goes on where a file was saved, if there is one: rank 0 reads, the others get it from there. Collective
+  /// over the world. @throws FileError on every rank
+  void resume(const std::string& path);
+
+  /// Forward and backward of the next step, without the update; the network then holds its numbers.
+  void differentiate(std::size_t step);
+  Share share() const { return share_; }  ///< Of each global batch.
+  Network& network() { return network_; }
+  /// Of all that a checkpoint holds. @throws std::runtime_error where parameters differ between ranks.
+  /// Collective.
+  Digest digest();
+
+ private:
+  Checkpoint snapshot();
+  void restore(const Checkpoint& checkpoint);
+  void update();
+
+  const RunSettings settings_;
+  const Digits& digits_;
+  const Share share_;
+  Network network_;
+  std::vector<float> velocity_;
+  std::size_t epochs_ = 0;
+  std::vector<std::size_t> order_;  // of the epoch that runs
+};

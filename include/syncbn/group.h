@@ -1,0 +1,96 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "syncbn/communicator.h"
+
+/// Ranks and groups. The world is all ranks of a job; a group is a named, ordered list of world ranks, and
+/// the group rank is the position in that list. Every function below speaks of the calling thread's world
+/// (run_ranks), else of the process's (init).
+namespace syncbn {
+
+/// Name of the group of all ranks; the get functions and `process_group` take it everywhere.
+inline constexpr std::string_view kWorldGroup = "world";
+
+/// Which engine carries the sums. `automatic`: what the launcher's environment asks for.
+enum class Backend { automatic, gloo, mpi };
+
+/// The world said by hand, instead of by a launcher's environment.
+struct InitOptions {
+  int rank = 0;                     ///< In [0, size).
+  int size = 1;                     ///< Number of ranks, at least 1.
+  std::string host = "127.0.0.1";   ///< Where rank 0 serves the rendezvous (gloo).
+  int port = 0;                     ///< Its TCP port in [1, 65535]; needed where size > 1 (gloo).
+  Backend backend = Backend::gloo;  ///< mpi: rank and size must be MPI's own.
+  std::optional<std::chrono::milliseconds> timeout;  ///< Of every call; none: SYNCBN_TIMEOUT_S, else 300 s.
+  std::string token;                                 ///< Shared secret of the job; empty: SYNCBN_TOKEN.
+};
+
+/// Joins the world that the launcher's environment describes: syncbn-run, msrun, torchrun or RANK/WORLD_SIZE/
+/// MASTER_ADDR/MASTER_PORT by hand (gloo), Open MPI's mpirun (mpi). Without any of them: a world of one. A
+/// second call does nothing.
+/// @throws GroupError contradicting or half-set variables, an engine that is not linked in; TimeoutError,
+/// PeerError
+void init(Backend backend = Backend::automatic);
+/// Joins the world that `options` describe, whatever the environment says.
+/// @throws InvalidArgument, GroupError (already initialised), TimeoutError, PeerError
+void init(const InitOptions& options);
+bool is_initialized();
+/// Leaves the world and drops every group. Layers that still hold a group get a GroupError at their next
+/// training call. init may follow. @throws GroupError where not initialised.
+void release();
+
+/// Names the ordered list of world ranks. Members only, each with the same list; local, waits for nobody: the
+/// connection is made at the first collective use, where differing lists are a MismatchError. The same name
+/// with the same list again: nothing happens.
+/// @throws InvalidArgument empty list, duplicates, a rank outside [0, world size), the name taken by another
+/// list; GroupError not initialised, or this rank is not in the list.
+void create_group(const std::string& name, const std::vector<int>& ranks);
+/// Forgets the group; the name is free again. @throws InvalidArgument for the world; GroupError unknown
+/// group, not initialised.
+void destroy_group(const std::string& name);
+
+/// Own rank in the group. Before init, for the world only, the four get functions answer from the launcher's
+/// environment. @throws GroupError unknown group, or not initialised.
+int get_rank(std::string_view group = kWorldGroup);
+int get_group_size(std::string_view group = kWorldGroup);  ///< Number of ranks. @throws as get_rank
+/// How many ranks before this one in the group's list are on its host. @throws as get_rank
+int get_local_rank(std::string_view group = kWorldGroup);
+int get_local_rank_size(
+    std::string_view group = kWorldGroup);  ///< Ranks of the group on this host. @throws as get_rank
+/// World rank of the member at position `group_rank`. @throws GroupError unknown group, no such position.
+int get_world_rank_from_group_rank(std::string_view group, int group_rank);
+/// Position of `world_rank` in the group. @throws GroupError unknown group, `world_rank` is not in it.
+int get_group_rank_from_world_rank(int world_rank, std::string_view group);
+
+/// Replaces each value by its sum over the ranks of the group, computed exactly and rounded once, to nearest
+/// even: the same bits for any order and number of messages. Every rank brings the same number of values and
+/// the same type. NaN where a term is NaN or both infinities occur. An exact zero is +0.
+/// @throws MismatchError, PeerError, TimeoutError (values are then unchanged), GroupError
+void all_reduce_sum(std::span<float> values, std::string_view group = kWorldGroup);
+void all_reduce_sum(std::span<double> values, std::string_view group = kWorldGroup);
+
+class World;
+class Group;
+
+/// Runs `body` on `size` ranks as threads of this process, a world of its own on each thread, so that every
+/// function here and every layer made by `body` speaks of that world. The argument is the rank. Returns when
+/// all have ended. Rethrows a failed rank's exception as it is where one failed of itself, the lowest rank's
+/// first; a rank that fails breaks its groups, so that no other waits for it. Ranks share the machine's cores
+/// between them.
+/// @throws InvalidArgument size < 1
+void run_ranks(int size, const std::function<void(int rank)>& body);
+
+/// A group on an engine of the caller's own, for a layer's `process_group`. `name` appears in messages.
+/// @throws InvalidArgument null communicator, empty name, or a rank outside [0, size).
+std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator> communicator,
+                                  std::optional<std::chrono::milliseconds> timeout = std::nullopt);
+
+}  // namespace syncbn

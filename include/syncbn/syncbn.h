@@ -1,0 +1,11 @@
+#pragma once
+
+#include "syncbn/communicator.h"
+#include "syncbn/dtype.h"
+#include "syncbn/error.h"
+#include "syncbn/group.h"
+#include "syncbn/isa.h"
+#include "syncbn/sync_batch_norm.h"
+#include "syncbn/tensor.h"
+#include "syncbn/threads.h"
+#include "syncbn/version.h"

@@ -1,0 +1,47 @@
+#!/bin/bash
+# Installs what building and testing need, on Debian 12 or a system that names its packages alike. Asks dpkg first, so
+# that a complete machine is left alone, without network and without root. `--ci` adds what .ci/run needs beyond that.
+set -euo pipefail
+
+packages=(
+  g++ cmake make ninja-build pkg-config
+  libfmt-dev libhwy-dev          # the core library
+  libgloo-dev                    # component gloo
+  libopenmpi-dev openmpi-bin     # component mpi
+  libcli11-dev                   # syncbn-run
+  libgtest-dev libgmp-dev libmpfr-dev python3  # tests
+)
+case "${1:-}" in
+  "") ;;
+  --ci) packages+=(clang clang-format libclang-rt-14-dev libomp-dev ccache) ;;
+  *)
+    echo "usage: scripts/setup.sh [--ci]" >&2
+    exit 2
+    ;;
+esac
+
+if ! command -v dpkg-query >/dev/null; then
+  echo "scripts/setup.sh installs Debian packages and there is no dpkg here. Install these by hand, then use the" \
+    "CMake presets: ${packages[*]}" >&2
+  exit 1
+fi
+
+installed=$(dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null || true)
+missing=()
+for package in "${packages[@]}"; do
+  grep -qxF "installed $package" <<<"$installed" || missing+=("$package")
+done
+if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi
+
+as_root=()
+if [[ $EUID -ne 0 ]]; then
+  if ! command -v sudo >/dev/null; then
+    echo "Missing packages: ${missing[*]}. Run scripts/setup.sh as root, or install sudo." >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+echo "Installing ${missing[*]}"
+"${as_root[@]}" apt-get -q update
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get -q -y --no-install-recommends install "${missing[@]}"

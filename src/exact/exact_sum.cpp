@@ -1,0 +1,54 @@
+#include "exact/exact_sum.h"
+
+#include <cmath>
+#include <limits>
+
+namespace syncbn::exact {
+namespace {
+
+// For sums of 2^53 terms: the bits from the unit to the largest magnitude, plus 53, over 47. The highest
+// digit is a whole word and has 16 bits to spare.
+constexpr SumFormat kHalf{-24, 2, 3};
+constexpr SumFormat kSingle{-149, 7, 13};  // bfloat16 too: its values are float32 values
+constexpr SumFormat kDouble{-1074, 46, 91};
+
+}  // namespace
+
+const SumFormat& sum_format(DType dtype) {
+  return dtype == DType::float64 ? kDouble : dtype == DType::float16 ? kHalf : kSingle;
+}
+
+std::int64_t flag_of(double value) {
+  if (std::isnan(value)) return kNan;
+  return value > 0 ? kPlusInf : kMinusInf;
+}
+
+double special_value(std::int64_t flags) {
+  constexpr std::int64_t field = kPlusInf - 1;
+  const bool plus = (flags / kPlusInf & field) != 0;
+  const bool minus = (flags / kMinusInf & field) != 0;
+  if ((flags & field) != 0 || (plus && minus)) return std::numeric_limits<double>::quiet_NaN();
+  return plus ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
+}
+
+void normalise(std::int64_t* digits, int count) {
+  constexpr std::int64_t radix = std::int64_t{1} << kDigitBits;
+  for (int i = 0; i + 1 < count; ++i) {
+    const std::int64_t carry = (digits[i] + radix / 2) >> kDigitBits;
+    digits[i] -= carry * radix;
+    digits[i + 1] += carry;
+  }
+}
+
+void normalise(std::int64_t* record, const SumFormat& format) {
+  normalise(record, format.sum_digits);
+  normalise(record + format.sum_digits, format.product_digits);
+}
+
+void merge(std::int64_t* into, const std::int64_t* from, const SumFormat& format) {
+  for (int i = 0; i < format.sum_flags(); ++i) into[i] += from[i];
+  into[format.sum_flags()] |= from[format.sum_flags()];
+  into[format.product_flags()] |= from[format.product_flags()];
+}
+
+}  // namespace syncbn::exact

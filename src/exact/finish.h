@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+
+#include "exact/exact_sum.h"
+
+/// From a channel's exact sums to coefficients: the arithmetic of bits_version 1, one rounding after the
+/// other, each in sight. docs/design.md states it; a changed bit here is a new bits_version.
+namespace syncbn::exact {
+
+#if defined(__FAST_MATH__)
+#error "syncbn: fast-math deletes the roundings that the results are made of"
+#endif
+
+/// Of one channel, over `count` elements.
+struct Statistics {
+  double mean;
+  double var;           ///< biased, m2 / n / n
+  double var_unbiased;  ///< m2 / n / (n - 1)
+  double invstd;        ///< 1 / sqrt(var + eps)
+};
+
+/// fl64(Σa), or the special value.
+double rounded_sum(const std::int64_t* record, const SumFormat& format);
+/// fl64(Σa·b − mean·Σa): exact, rounded once; where a sum is special or mean is not finite, in double.
+double centred_product(const std::int64_t* record, const SumFormat& format, double mean);
+/// 1 / sqrt(var + eps)
+double inverse_std(double var, double eps);
+/// mean = S1 / n, m2 = fl64(n·S2 − S1²), var = m2 / n / n; count > 0. The record holds S1 = Σx, S2 = Σx².
+Statistics statistics(const std::int64_t* record, const SumFormat& format, std::int64_t count, double eps);
+/// (1 − factor)·running + factor·batch, before it is rounded to the layer's dtype.
+double running_update(double running, double batch, double factor);
+
+/// y = fma(x − mean_hi, k, shift) in the compute type T: float for 16- and 32-bit input, double for float64.
+template <class T>
+struct ForwardCoefficients {
+  T mean_hi;
+  T k;
+  T shift;
+};
+/// scale = weight · invstd, bias 0 where absent.
+template <class T>
+ForwardCoefficients<T> forward_coefficients(double mean, double scale, double bias) {
+  const T mean_hi = static_cast<T>(mean);
+  const double mean_lo = mean - static_cast<double>(mean_hi);
+  const double correction = mean_lo * scale;
+  return {mean_hi, static_cast<T>(scale), static_cast<T>(bias - correction)};
+}
+
+/// dx = fma(k, dy, fma(c2, x − mean_hi, c1)) in the compute type T.
+template <class T>
+struct BackwardCoefficients {
+  T mean_hi;
+  T k;
+  T c2;
+  T c1;
+};
+/// a = fl64(A), d = fl64(B − mean·A), over n elements.
+template <class T>
+BackwardCoefficients<T> backward_coefficients(double mean, double invstd, double scale, double a, double d,
+                                              double n) {
+  const T mean_hi = static_cast<T>(mean);
+  const double mean_lo = mean - static_cast<double>(mean_hi);
+  const double invvar = invstd * invstd;
+  const double slope = scale * invvar;
+  const double c2 = -slope * (d / n);
+  const double level = scale * (a / n);
+  const double correction = c2 * mean_lo;
+  return {mean_hi, static_cast<T>(scale), static_cast<T>(c2), static_cast<T>(-level - correction)};
+}
+
+}  // namespace syncbn::exact

@@ -1,0 +1,177 @@
+#include "exact/wide_int.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "exact/exact_sum.h"
+
+namespace syncbn::exact {
+namespace {
+
+using u64 = std::uint64_t;
+using u128 = unsigned __int128;
+
+// The magnitude of a row of digits, packed from 47 to 64 bits a word. False where the row's sum is negative:
+// the caller tries again with the opposite sign.
+bool pack(const std::int64_t* digits, int count, bool negate, u64* words, int& size) {
+  __int128 carry = 0;
+  u128 pending = 0;  // bits that do not fill a word yet
+  int pending_bits = 0;
+  size = 0;
+  for (int i = 0; i < count; ++i) {
+    carry += negate ? -static_cast<__int128>(digits[i]) : digits[i];
+    const u64 digit = static_cast<u64>(carry) & ((u64{1} << kDigitBits) - 1);
+    carry >>= kDigitBits;
+    pending |= static_cast<u128>(digit) << pending_bits;
+    pending_bits += kDigitBits;
+    if (pending_bits >= 64) {
+      words[size++] = static_cast<u64>(pending);
+      pending >>= 64;
+      pending_bits -= 64;
+    }
+  }
+  if (carry < 0) return false;
+  pending |= static_cast<u128>(carry) << pending_bits;  // carry < 2^17, pending_bits < 64
+  words[size++] = static_cast<u64>(pending);
+  words[size++] = static_cast<u64>(pending >> 64);
+  return true;
+}
+
+int compare_magnitude(const u64* a, int a_size, const u64* b, int b_size) {
+  if (a_size != b_size) return a_size < b_size ? -1 : 1;
+  for (int i = a_size - 1; i >= 0; --i) {
+    if (a[i] != b[i]) return a[i] < b[i] ? -1 : 1;
+  }
+  return 0;
+}
+
+}  // namespace
+
+WideInt::WideInt(std::int64_t value) : size_(1), negative_(value < 0) {
+  words_[0] = negative_ ? 0 - static_cast<u64>(value) : static_cast<u64>(value);
+  trim();
+}
+
+WideInt WideInt::from_digits(const std::int64_t* digits, int count) {
+  WideInt result;
+  result.negative_ = !pack(digits, count, false, result.words_.data(), result.size_);
+  if (result.negative_) pack(digits, count, true, result.words_.data(), result.size_);
+  result.trim();
+  return result;
+}
+
+void WideInt::trim() {
+  while (size_ > 0 && words_[static_cast<std::size_t>(size_ - 1)] == 0) --size_;
+  if (size_ == 0) negative_ = false;
+}
+
+WideInt WideInt::shifted(int bits) const {
+  WideInt result;
+  if (is_zero()) return result;
+  const int words = bits / 64;
+  const int rest = bits % 64;
+  std::fill_n(result.words_.begin(), words, 0);
+  u64 carry = 0;
+  for (int i = 0; i < size_; ++i) {
+    const u64 word = words_[static_cast<std::size_t>(i)];
+    result.words_[static_cast<std::size_t>(i + words)] = rest == 0 ? word : word << rest | carry;
+    carry = rest == 0 ? 0 : word >> (64 - rest);
+  }
+  result.size_ = size_ + words;
+  if (carry != 0) result.words_[static_cast<std::size_t>(result.size_++)] = carry;
+  result.negative_ = negative_;
+  return result;
+}
+
+WideInt operator*(const WideInt& a, const WideInt& b) {
+  WideInt result;
+  result.size_ = a.size_ + b.size_;
+  result.negative_ = a.negative_ != b.negative_;
+  u64* out = result.words_.data();
+  std::fill_n(out, result.size_, 0);
+  for (int i = 0; i < a.size_; ++i) {
+    const u64 factor = a.words_[static_cast<std::size_t>(i)];
+    u64 carry = 0;
+    for (int j = 0; j < b.size_; ++j) {
+      const u128 t = static_cast<u128>(factor) * b.words_[static_cast<std::size_t>(j)] + out[i + j] + carry;
+      out[i + j] = static_cast<u64>(t);
+      carry = static_cast<u64>(t >> 64);
+    }
+    out[i + b.size_] = carry;
+  }
+  result.trim();
+  return result;
+}
+
+WideInt operator-(const WideInt& a, const WideInt& b) {
+  WideInt result;
+  const u64* x = a.words_.data();
+  const u64* y = b.words_.data();
+  int x_size = a.size_;
+  int y_size = b.size_;
+  u64* out = result.words_.data();
+  const bool add = a.negative_ != b.negative_;
+  result.negative_ = a.is_zero() ? !b.negative_ : a.negative_;
+  const bool swap = compare_magnitude(x, x_size, y, y_size) < 0;
+  if (swap) {
+    std::swap(x, y);
+    std::swap(x_size, y_size);
+  }
+  if (add) {
+    u64 carry = 0;
+    for (int i = 0; i < x_size; ++i) {
+      const u128 t = static_cast<u128>(x[i]) + (i < y_size ? y[i] : 0) + carry;
+      out[i] = static_cast<u64>(t);
+      carry = static_cast<u64>(t >> 64);
+    }
+    result.size_ = x_size;
+    if (carry != 0) out[result.size_++] = carry;
+  } else {
+    if (swap && !a.is_zero()) result.negative_ = !a.negative_;
+    u64 borrow = 0;
+    for (int i = 0; i < x_size; ++i) {
+      const u128 t = static_cast<u128>(x[i]) - (i < y_size ? y[i] : 0) - borrow;
+      out[i] = static_cast<u64>(t);
+      borrow = static_cast<u64>(t >> 64) & 1;
+    }
+    result.size_ = x_size;
+  }
+  result.trim();
+  return result;
+}
+
+double WideInt::round(int exponent, int precision, int min_exponent) const {
+  if (is_zero()) return 0.0;
+  const auto word = [this](int i) { return i < size_ ? words_[static_cast<std::size_t>(i)] : u64{0}; };
+  const int length = 64 * size_ - std::countl_zero(word(size_ - 1));
+  const int unit =
+      std::max(exponent + length - precision, min_exponent);  // exponent of the result's last bit
+  const int drop = unit - exponent;
+  u64 kept = 0;
+  if (drop <= 0) {
+    kept = word(0);  // length <= precision: nothing to round
+  } else if (drop <= length) {
+    const int at = drop / 64;
+    const int shift = drop % 64;
+    kept = shift == 0 ? word(at) : word(at) >> shift | word(at + 1) << (64 - shift);
+    const int half = drop - 1;
+    const bool half_bit = (word(half / 64) >> (half % 64) & 1) != 0;
+    bool below = (word(half / 64) & ((u64{1} << (half % 64)) - 1)) != 0;
+    for (int i = 0; i < half / 64 && !below; ++i) below = word(i) != 0;
+    if (half_bit && (below || (kept & 1) != 0)) ++kept;
+  }
+  const int scale = drop <= 0 ? exponent : unit;
+  // A power of two times at most 2^53: exact, or the infinity.
+  const double value =
+      scale >= -1022 && scale <= 1023
+          ? static_cast<double>(kept) * std::bit_cast<double>(static_cast<u64>(scale + 1023) << 52)
+          : std::ldexp(static_cast<double>(kept), scale);
+  return negative_ ? -value : value;
+}
+
+double WideInt::to_double(int exponent) const { return round(exponent, 53, -1074); }
+
+float WideInt::to_float(int exponent) const { return static_cast<float>(round(exponent, 24, -149)); }
+
+}  // namespace syncbn::exact

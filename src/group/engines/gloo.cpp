@@ -1,0 +1,466 @@
+// Ranks as processes that find each other on a store and sum over TCP with Gloo.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <gloo/allreduce.h>
+#include <gloo/rendezvous/context.h>
+#include <gloo/rendezvous/store.h>
+#include <gloo/transport/tcp/device.h>
+#include <gloo/transport/unbound_buffer.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "group/engine.h"
+#include "group/handshake.h"
+#include "group/socket.h"
+#include "group/store_server.h"
+#include "group/tcp_store.h"
+#include "syncbn/error.h"
+
+namespace syncbn::group {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr auto kForever =
+    std::chrono::hours(24 * 30);                  // to Gloo, whose own timeouts would forestall the deadline
+constexpr auto kLook = milliseconds(100);         // how often a waiting rank looks after its connections
+constexpr auto kGrace = std::chrono::seconds(1);  // for a sum to come after a connection closed
+constexpr auto kFirstAttempt =
+    std::chrono::seconds(5);                         // to connect a mesh; doubled with each further attempt
+constexpr auto kFarewell = std::chrono::seconds(5);  // for the peers to leave the store that this rank serves
+constexpr std::uint64_t kLifeline = 0x5379'6e63'424e;  // a Gloo slot that no collective uses
+
+// "[./gloo/transport/tcp/pair.cc:598] Connection closed by peer …" without its first part.
+std::string plain(const std::exception& error) {
+  const std::string text = error.what();
+  const auto end = text.find("] ");
+  return text.starts_with("[./gloo") && end != std::string::npos ? text.substr(end + 2) : text;
+}
+
+void add_words(void* out, const void* a, const void* b, std::size_t words) {
+  const auto* x = static_cast<const std::uint64_t*>(a);  // unsigned: sums wrap
+  const auto* y = static_cast<const std::uint64_t*>(b);
+  auto* sum = static_cast<std::uint64_t*>(out);
+  for (std::size_t i = 0; i < words; ++i) sum[i] = x[i] + y[i];
+}
+
+// Gloo's all-reduce blocks, so one helper thread makes the calls. What both threads touch stays alive with
+// either.
+class GlooCommunicator final : public Communicator {
+ public:
+  explicit GlooCommunicator(std::shared_ptr<gloo::Context> context) : shared_(std::make_shared<Shared>()) {
+    shared_->context = std::move(context);
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer == rank()) continue;
+      lifelines_.push_back(
+          {peer, shared_->context->createUnboundBuffer(&lifeline_word_, sizeof lifeline_word_)});
+      lifelines_.back().buffer->recv(peer, kLifeline);
+    }
+  }
+
+  ~GlooCommunicator() override {
+    abort();
+    if (!helper_.joinable()) return;
+    std::unique_lock lock(shared_->mutex);
+    const bool ended = shared_->changed.wait_for(lock, kLook, [this] { return shared_->ended; });
+    lock.unlock();
+    ended ? helper_.join() : helper_.detach();
+  }
+
+  int rank() const override { return shared_->context->rank; }
+  int size() const override { return shared_->context->size; }
+
+  std::span<std::int64_t> buffer(std::size_t words) override {
+    if (shared_->buffer.size() < words) shared_->buffer.resize(words);
+    return {shared_->buffer.data(), words};
+  }
+
+  void start(std::size_t words) override {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->words = words;
+    shared_->summing = true;
+    shared_->changed.notify_all();
+    if (helper_.joinable()) return;
+    const BlockSignals deaf;  // Gloo writes without MSG_NOSIGNAL
+    helper_ = std::thread([shared = shared_] { help(*shared); });
+  }
+
+  void wait(Deadline deadline) override {
+    std::unique_lock lock(shared_->mutex);
+    const auto settled = [this] { return !shared_->summing || shared_->leaving; };
+    Deadline closed = Deadline::max();  // when a connection was first seen closed
+    while (!shared_->changed.wait_until(lock, std::min(deadline, Clock::now() + kLook), settled)) {
+      // Gloo wakes nobody when a connection closes within a message, so this rank looks for itself. A peer
+      // that has its sum may leave before this rank has it, hence the grace.
+      if (closed == Deadline::max() && !lost_peers().empty()) closed = Clock::now();
+      if (Clock::now() >= deadline || Clock::now() - kGrace >= closed) break;
+    }
+    if (shared_->leaving) throw PeerError("this rank gave the sum up");
+    if (!shared_->summing && shared_->error.empty()) return;
+    const std::string error = shared_->error;
+    lock.unlock();
+    const std::vector<int> lost = lost_peers();
+    if (!lost.empty())
+      throw PeerError(fmt::format("connection closed by group rank {}", fmt::join(lost, ", ")));
+    if (!error.empty()) throw PeerError(error);
+    throw TimeoutError("no sum by the deadline");
+  }
+
+  void abort() noexcept override {
+    std::unique_lock lock(shared_->mutex);
+    const bool first = !std::exchange(shared_->leaving, true);
+    const bool unsettled = shared_->summing || !shared_->error.empty();
+    shared_->changed.notify_all();
+    lock.unlock();
+    if (first && unsettled) close_connections();  // else they close softly: a peer may still be reading
+  }
+
+ private:
+  struct Shared {
+    std::mutex mutex;  // guards all below but the context and, between start() and wait(), the buffer
+    std::condition_variable changed;
+    std::shared_ptr<gloo::Context> context;
+    std::vector<std::int64_t> buffer;
+    std::size_t words = 0;
+    bool summing = false;  // from start() until the helper has the sum or an error
+    bool leaving = false;  // the helper shall end
+    bool ended = false;    // it has
+    std::string error;
+  };
+  struct Lifeline {
+    int peer;
+    std::unique_ptr<gloo::transport::UnboundBuffer> buffer;
+  };
+
+  static void help(Shared& shared) {
+    std::unique_lock lock(shared.mutex);
+    for (;;) {
+      shared.changed.wait(lock, [&] { return shared.summing || shared.leaving; });
+      if (shared.leaving) break;
+      lock.unlock();
+      std::string error;
+      try {
+        gloo::AllreduceOptions options(shared.context);
+        options.setOutput(shared.buffer.data(), shared.words);
+        options.setReduceFunction(add_words);
+        options.setTimeout(kForever);
+        gloo::allreduce(options);
+      } catch (const std::exception& failure) {
+        error = plain(failure);
+      }
+      lock.lock();
+      shared.error = error;
+      shared.summing = false;
+      shared.changed.notify_all();
+    }
+    shared.ended = true;
+    shared.changed.notify_all();
+  }
+
+  // Group ranks whose connection has failed. A receive that nobody answers lies ready on each connection:
+  // waiting for it throws if the connection failed, and returns at once if told so before.
+  std::vector<int> lost_peers() const {
+    std::vector<int> lost;
+    for (const Lifeline& lifeline : lifelines_) {
+      try {
+        lifeline.buffer->abortWaitRecv();
+        lifeline.buffer->waitRecv(nullptr, kForever);
+      } catch (const gloo::Exception&) {
+        lost.push_back(lifeline.peer);
+      }
+    }
+    return lost;
+  }
+
+  // A wait that times out makes Gloo close all connections of the context and wake who waits for them: the
+  // helper here, and the peers there, which need not run into their deadlines.
+  void close_connections() noexcept {
+    try {
+      shared_->context->createUnboundBuffer(&lifeline_word_, sizeof lifeline_word_)
+          ->waitRecv(nullptr, milliseconds(1));
+    } catch (const std::exception&) {  // that timeout
+    }
+  }
+
+  std::shared_ptr<Shared> shared_;
+  std::int64_t lifeline_word_ = 0;
+  std::vector<Lifeline> lifelines_;
+  std::thread helper_;
+};
+
+// Gloo's view of a store, for one attempt to connect.
+class AttemptStore final : public gloo::rendezvous::Store {
+ public:
+  AttemptStore(group::Store& store, std::string prefix, Deadline deadline)
+      : store_(store), prefix_(std::move(prefix)), deadline_(deadline) {}
+  void set(const std::string& key, const std::vector<char>& data) override {
+    store_.set(prefix_ + key, {data.data(), data.size()});
+  }
+  std::vector<char> get(const std::string& key) override {
+    const std::string value = store_.get(prefix_ + key, deadline_);
+    return {value.begin(), value.end()};
+  }
+  void wait(const std::vector<std::string>& keys) override {
+    for (const std::string& key : keys) get(key);
+  }
+  void wait(const std::vector<std::string>& keys, const milliseconds&) override { wait(keys); }
+
+ private:
+  group::Store& store_;
+  const std::string prefix_;
+  const Deadline deadline_;
+};
+
+std::string host_name() {
+  char name[HOST_NAME_MAX + 1] = "";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+// The part of a store that belongs to one world: ranks may leave their world and join again on the same
+// store.
+class WorldStore final : public group::Store {
+ public:
+  WorldStore(group::Store& store, std::int64_t world)
+      : store_(store), prefix_(fmt::format("world/{}/", world)) {}
+  void set(std::string_view key, std::string_view value) override { store_.set(prefixed(key), value); }
+  std::string get(std::string_view key, Deadline deadline) override {
+    return store_.get(prefixed(key), deadline);
+  }
+  std::int64_t add(std::string_view key, std::int64_t delta) override {
+    return store_.add(prefixed(key), delta);
+  }
+
+ private:
+  std::string prefixed(std::string_view key) const { return prefix_ + std::string(key); }
+
+  group::Store& store_;
+  const std::string prefix_;
+};
+
+// Tells this process from every other, in a form that an error message can show.
+const std::string& own_identity() {
+  static const std::string identity =
+      fmt::format("process {} on {} ({:08x})", getpid(), host_name(), std::random_device()());
+  return identity;
+}
+
+// The store that this process serves for its job. It outlasts release(), since a peer may still be in the old
+// world or already be joining the next, and goes with the process, or when the process joins another job.
+class ServedStore {
+ public:
+  ~ServedStore() { stop(); }
+
+  // The port that it listens on. @throws GroupError
+  int serve(const WorldSpec& spec) {
+    const std::lock_guard lock(mutex_);
+    if (!server_ || spec.host != host_ || (spec.port != port_ && spec.port != 0) || spec.token != token_) {
+      stop();
+      server_ = std::make_unique<StoreServer>(spec.host, spec.port, spec.token);
+      host_ = spec.host;
+      port_ = server_->port();
+      token_ = spec.token;
+    }
+    return port_;
+  }
+
+ private:
+  void stop() {
+    if (server_) server_->wait_until_idle(Clock::now() + kFarewell);
+    server_ = nullptr;
+  }
+
+  std::mutex mutex_;  // guards all below
+  std::unique_ptr<StoreServer> server_;
+  std::string host_;
+  int port_ = 0;
+  std::string token_;
+};
+// Made when the program is loaded, and so destroyed after the worlds, whose connections close first.
+ServedStore served_store;
+
+// Ranks that were handed to this process, by "host:port" of the store: it keeps them when it joins again.
+std::map<std::string, int> handed_ranks;
+std::mutex handed_ranks_mutex;
+
+class GlooEngine final : public Engine {
+ public:
+  GlooEngine(const WorldSpec& spec, Deadline deadline)
+      : spec_(spec), port_(serve(spec)), membership_(spec_.host, port_, spec_.token, deadline) {
+    rank_ = spec_.rank ? *spec_.rank : handed_rank();
+    if (rank_ < 0 || rank_ >= spec_.size)
+      throw GroupError(fmt::format("rank {}, expected one in [0, {})", rank_, spec_.size));
+    take_rank(deadline);
+    try {
+      gather_hosts(deadline);
+    } catch (...) {
+      give_rank_back();
+      throw;
+    }
+    gloo::transport::tcp::attr address(membership_.local_address().c_str());
+    if (address.hostname.starts_with("127.") || address.hostname == "::1") address.hostname = "127.0.0.1";
+    const BlockSignals deaf;  // for the device's thread, which writes to sockets
+    device_ = gloo::transport::tcp::CreateDevice(address);
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return spec_.size; }
+  const std::vector<std::string>& hosts() const override { return hosts_; }
+
+  std::unique_ptr<Communicator> connect(const GroupSpec& group, Deadline deadline) override {
+    TcpStore connection(spec_.host, port_, spec_.token,
+                        deadline);  // its own: groups connect at the same time
+    WorldStore store(connection, world_);
+    const std::string key = agree_on_list(store, group, rank_, deadline);
+    // A stray connection to a socket on which Gloo waits for a peer spoils an attempt; all ranks then try
+    // again.
+    auto time = kFirstAttempt;
+    for (int attempt = 0;; ++attempt, time *= 2) {
+      const std::string prefix = fmt::format("gloo/{}/{}/", key, attempt);
+      std::unique_ptr<Communicator> communicator;
+      std::string failure;
+      try {
+        communicator = connect_mesh(store, group, prefix, std::min(deadline, Clock::now() + time));
+      } catch (const std::exception& error) {
+        failure = plain(error);
+      }
+      failure = first_failure(store, group, prefix, failure, deadline);
+      if (failure.empty()) return communicator;
+      if (Clock::now() >= deadline)
+        throw TimeoutError(fmt::format("not connected by the deadline: {}", failure));
+    }
+  }
+
+ private:
+  // The store's port. Where ranks are handed out, every process on its host is told to serve, and the first
+  // does.
+  static int serve(const WorldSpec& spec) {
+    if (!spec.serve) return spec.port;
+    try {
+      return served_store.serve(spec);
+    } catch (const GroupError&) {
+      if (spec.rank) throw;
+      return spec.port;
+    }
+  }
+
+  int handed_rank() {
+    const std::lock_guard lock(handed_ranks_mutex);
+    const auto [entry, first] = handed_ranks.try_emplace(fmt::format("{}:{}", spec_.host, port_), -1);
+    if (entry->second < 0) entry->second = static_cast<int>(membership_.add("world/next_rank", 1)) - 1;
+    if (entry->second >= spec_.size)
+      throw GroupError(
+          fmt::format("all {} ranks of the job at {}:{} are taken", spec_.size, spec_.host, port_));
+    return entry->second;
+  }
+
+  // The worlds of a store are told apart by how often each rank has joined, which is the same number on all
+  // of them.
+  void take_rank(Deadline deadline) {
+    world_ = membership_.add(joined_counter(rank_), 1);
+    const std::string key = fmt::format("world/owner/{}", rank_);
+    if (world_ == 1) membership_.set(key, own_identity());
+    const std::string owner = membership_.get(key, deadline);
+    if (owner == own_identity()) return;
+    give_rank_back();
+    throw GroupError(
+        fmt::format("rank {} of the job at {}:{} is already taken by {}", rank_, spec_.host, port_, owner));
+  }
+
+  // So that a later init() counts this join no more than the peers do.
+  void give_rank_back() noexcept {
+    try {
+      const auto moment = Clock::now() + std::chrono::seconds(1);
+      TcpStore(spec_.host, port_, spec_.token, moment).add(joined_counter(rank_), -1);
+    } catch (const Error&) {  // the store is gone, and the count with it
+    }
+  }
+
+  void gather_hosts(Deadline deadline) {
+    WorldStore store(membership_, world_);
+    const auto key = [](int rank) { return fmt::format("host/{}", rank); };
+    store.set(key(rank_), fmt::format("{} {}", spec_.size, host_name()));
+    membership_.add(kJoinedCounter, 1);
+    std::vector<int> missing;
+    for (int peer = 0; peer < spec_.size; ++peer) {
+      try {
+        // After the deadline the others are only asked for, so that the message has all that are missing.
+        const std::string value =
+            store.get(key(peer), missing.empty() ? deadline : Clock::now() + milliseconds(50));
+        const auto space = value.find(' ');
+        if (value.substr(0, space) != std::to_string(spec_.size))
+          throw GroupError(fmt::format("rank {} was started in a world of {} ranks, rank {} in one of {}",
+                                       peer, value.substr(0, space), rank_, spec_.size));
+        hosts_.push_back(value.substr(space + 1));
+      } catch (const TimeoutError&) {
+        missing.push_back(peer);
+      }
+    }
+    if (!missing.empty())
+      throw TimeoutError(fmt::format("rendezvous {}:{}: rank {} of {} did not join by the deadline",
+                                     spec_.host, port_, fmt::join(missing, ", "), spec_.size));
+  }
+
+  std::unique_ptr<Communicator> connect_mesh(Store& store, const GroupSpec& group, const std::string& prefix,
+                                             Deadline deadline) {
+    const auto position = std::find(group.ranks.begin(), group.ranks.end(), rank_) - group.ranks.begin();
+    const int size = static_cast<int>(group.ranks.size());
+    auto context = std::make_shared<gloo::rendezvous::Context>(static_cast<int>(position), size);
+    context->setTimeout(std::max(milliseconds(1), std::chrono::ceil<milliseconds>(deadline - Clock::now())));
+    AttemptStore attempt(store, prefix, deadline);
+    context->connectFullMesh(attempt, device_);
+    // A stranger may have got a peer's place unnoticed. The sum goes over every connection that sums will
+    // use: the ring cuts two segments a rank.
+    auto communicator = std::make_unique<GlooCommunicator>(std::move(context));
+    const auto words = communicator->buffer(2 * group.ranks.size());
+    std::fill(words.begin(), words.end(), position + 1);
+    communicator->start(words.size());
+    communicator->wait(deadline);
+    const std::int64_t expected = std::int64_t{size} * (size + 1) / 2;
+    if (std::any_of(words.begin(), words.end(), [&](std::int64_t word) { return word != expected; }))
+      throw PeerError("a stranger's connection took a peer's place");
+    return communicator;
+  }
+
+  // Tells the members how this rank's attempt ended and hears the same of them, so that all go on or try
+  // again alike.
+  std::string first_failure(Store& store, const GroupSpec& group, const std::string& prefix,
+                            const std::string& own, Deadline deadline) const {
+    store.set(fmt::format("{}outcome/{}", prefix, rank_), own);
+    std::string failure;
+    for (const int peer : group.ranks) {
+      const std::string outcome = store.get(fmt::format("{}outcome/{}", prefix, peer), deadline);
+      if (failure.empty() && !outcome.empty()) failure = fmt::format("rank {}: {}", peer, outcome);
+    }
+    return failure;
+  }
+
+  const WorldSpec spec_;
+  const int port_;
+  TcpStore membership_;  // its closing tells the store's server that this rank is done
+  int rank_ = 0;
+  std::int64_t world_ = 0;  // which of the store's worlds
+  std::vector<std::string> hosts_;
+  std::shared_ptr<gloo::transport::Device> device_;
+};
+
+std::unique_ptr<Engine> join(const WorldSpec& spec, Deadline deadline) {
+  return std::make_unique<GlooEngine>(spec, deadline);
+}
+
+const EngineEntry entry{"gloo", &join};
+
+}  // namespace
+
+// The link option --undefined names it, so that the linker takes this file out of an archive.
+extern "C" const bool syncbn_engine_gloo = (register_engine(entry), true);
+
+}  // namespace syncbn::group

@@ -1,0 +1,141 @@
+#include "group/group.h"
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+#include <utility>
+
+#include "syncbn/error.h"
+
+namespace syncbn {
+namespace {
+
+std::string seconds(std::chrono::milliseconds duration) {
+  return fmt::format("{} s (SYNCBN_TIMEOUT_S)", std::chrono::duration<double>(duration).count());
+}
+
+}  // namespace
+
+Group::Group(std::string name, std::vector<int> ranks, int rank, std::chrono::milliseconds timeout,
+             Connect connect)
+    : name_(std::move(name)),
+      ranks_(std::move(ranks)),
+      rank_(rank),
+      timeout_(timeout),
+      connect_(std::move(connect)) {}
+
+void Group::sum(const group::Call& call, std::span<std::int64_t> payload) {
+  run(call, [&](Communicator& communicator, Deadline deadline) {
+    agreed_.sum(communicator, call, payload, deadline);
+  });
+}
+
+void Group::fail(const group::Call& call, const std::string& reason) noexcept {
+  if (size() == 1) return;  // nobody waits, and nothing breaks
+  try {
+    run(call, [&](Communicator& communicator, Deadline deadline) {
+      agreed_.fail(communicator, call, reason, deadline);
+      throw PeerError(
+          fmt::format("this rank failed before its call: {}", reason));  // breaks the group here, too
+    });
+  } catch (...) {
+    // The caller throws its own error, which is the cause; the group keeps what happened here for later
+    // calls.
+  }
+}
+
+void Group::close(const std::string& reason) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (state_ == State::closed) return;
+  state_ = State::closed;
+  reason_ = reason;
+  if (!in_flight_) {
+    communicator_.reset();
+    connect_ = nullptr;
+  } else if (communicator_ != nullptr) {
+    communicator_->abort();  // the thread whose call it is cleans up
+  }
+}
+
+// A communicator lives until the group is closed, even when it is broken: if it went at once, its peers would
+// blame this rank for the error that it merely saw first, and a rank that is late could not finish a sum that
+// all others began.
+template <class Operation>
+void Group::run(const group::Call& call, Operation operation) {
+  const std::lock_guard one_at_a_time(calls_);
+  begin(call);
+  if (size() == 1) return end(std::nullopt);
+  try {
+    const Deadline deadline = std::chrono::steady_clock::now() + timeout_;
+    operation(connected(deadline), deadline);
+  } catch (const std::exception& error) {
+    end(fmt::format("since call {} ({}): {}", agreed_.verified_calls() + 1, call.subject, error.what()));
+    rethrow_in_context(call);
+  } catch (...) {  // of an engine of the caller's own
+    end(fmt::format("since call {} ({})", agreed_.verified_calls() + 1, call.subject));
+    throw;
+  }
+  end(std::nullopt);
+}
+
+void Group::begin(const group::Call& call) {
+  const std::lock_guard lock(mutex_);
+  if (state_ != State::whole) {
+    throw GroupError(fmt::format("group '{}', {}: the group is {} {}", name_, call.subject,
+                                 state_ == State::broken ? "broken" : "closed:", reason_));
+  }
+  in_flight_ = true;
+}
+
+void Group::end(const std::optional<std::string>& error) {
+  const std::lock_guard lock(mutex_);
+  in_flight_ = false;
+  if (state_ == State::closed) {
+    communicator_.reset();
+    connect_ = nullptr;
+  } else if (error) {
+    state_ = State::broken;
+    reason_ = *error;
+  }
+}
+
+Communicator& Group::connected(Deadline deadline) {
+  if (communicator_ == nullptr) {  // only this thread sets it, and nobody takes it away during a call
+    Connect connect;
+    {
+      const std::lock_guard lock(mutex_);
+      connect = connect_;
+    }
+    std::unique_ptr<Communicator> made = connect(deadline);
+    const std::lock_guard lock(mutex_);
+    communicator_ = std::move(made);
+    if (state_ == State::closed) throw GroupError("closed while it connected");
+  }
+  return *communicator_;
+}
+
+std::string Group::context(const group::Call& call) const {
+  return fmt::format("group '{}', call {}, {}: ", name_, agreed_.verified_calls() + 1, call.subject);
+}
+
+void Group::rethrow_in_context(const group::Call& call) {
+  const std::string prefix = context(call);
+  {
+    const std::lock_guard lock(mutex_);
+    if (state_ == State::closed) throw GroupError(fmt::format("{}the group was closed: {}", prefix, reason_));
+  }
+  try {
+    throw;
+  } catch (const MismatchError& error) {
+    throw MismatchError(prefix + error.what());
+  } catch (const PeerError& error) {
+    throw PeerError(prefix + error.what());
+  } catch (const TimeoutError& error) {
+    throw TimeoutError(fmt::format("{}no sum after {}: a peer died, is late or never called ({})", prefix,
+                                   seconds(timeout_), error.what()));
+  } catch (const GroupError& error) {
+    throw GroupError(prefix + error.what());
+  }  // anything else is an engine's or the machine's own: as it is
+}
+
+}  // namespace syncbn

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "group/agreed_sum.h"
+#include "syncbn/group.h"
+
+namespace syncbn {
+
+/// A named, ordered list of ranks as one member sees it: connects at the first sum, serialises sums, breaks
+/// for good at the first error that a sum can't survive, and adds group, call and operation to what an engine
+/// reports.
+class Group {
+ public:
+  using Connect = std::function<std::unique_ptr<Communicator>(Deadline)>;
+
+  /// `connect` is called at most once, at the first sum of a group of two or more.
+  Group(std::string name, std::vector<int> ranks, int rank, std::chrono::milliseconds timeout,
+        Connect connect);
+
+  const std::string& name() const { return name_; }
+  const std::vector<int>& ranks() const { return ranks_; }  ///< World ranks; a position is a group rank.
+  int rank() const { return rank_; }
+  int size() const { return static_cast<int>(ranks_.size()); }
+  std::chrono::milliseconds timeout() const { return timeout_; }
+
+  /// Sums `payload` in place over the ranks; in a group of one nothing happens. The payload is unspecified
+  /// after a throw.
+  /// @throws MismatchError, PeerError, TimeoutError, GroupError (closed, or broken before)
+  void sum(const group::Call& call, std::span<std::int64_t> payload);
+  /// For a rank whose call failed of itself: its peers get a PeerError instead of waiting, and the group is
+  /// broken. Throws nothing; the caller rethrows its own error.
+  void fail(const group::Call& call, const std::string& reason) noexcept;
+  /// Every later sum is a GroupError with `reason`; one in flight on another thread is given up. Waits for
+  /// nobody.
+  void close(const std::string& reason) noexcept;
+
+  int next_layer_number() {
+    return ++layers_;
+  }  ///< Construction number of an unnamed layer in this group, from 1.
+
+ private:
+  enum class State { whole, broken, closed };
+
+  template <class Operation>
+  void run(const group::Call& call, Operation operation);
+  std::string context(const group::Call& call) const;
+  Communicator& connected(Deadline deadline);
+  void begin(const group::Call& call);
+  void end(const std::optional<std::string>& error);
+  [[noreturn]] void rethrow_in_context(const group::Call& call);
+
+  const std::string name_;
+  const std::vector<int> ranks_;
+  const int rank_;
+  const std::chrono::milliseconds timeout_;
+  std::atomic<int> layers_{0};
+
+  std::mutex calls_;  // held for the whole of a sum, by the thread that alone uses agreed_
+  group::AgreedSum agreed_;
+
+  std::mutex mutex_;  // guards all below; never held while waiting
+  State state_ = State::whole;
+  std::string reason_;  // why not whole
+  bool in_flight_ = false;
+  Connect connect_;  // keeps what the communicator stands on
+  std::unique_ptr<Communicator> communicator_;
+};
+
+}  // namespace syncbn

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <signal.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "syncbn/communicator.h"
+
+/// TCP sockets for the rendezvous. Every wait has a deadline, no call raises SIGPIPE, no descriptor survives
+/// an exec.
+namespace syncbn::group {
+
+/// Owns a file descriptor.
+class Fd {
+ public:
+  Fd() = default;
+  explicit Fd(int fd) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Fd& operator=(Fd&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Fd();
+  int get() const { return fd_; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// Blocks all signals in this thread for its lifetime. Threads made meanwhile stay deaf: the program's
+/// signals go to the program's own threads, and a SIGPIPE that such a thread causes stays pending instead of
+/// ending the process.
+class BlockSignals {
+ public:
+  BlockSignals();
+  ~BlockSignals();
+  BlockSignals(const BlockSignals&) = delete;
+  BlockSignals& operator=(const BlockSignals&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+/// A non-blocking listening socket on the first address of `host` that this machine has; port 0 takes a free
+/// one.
+/// @throws GroupError naming the address and the system's reason
+Fd listen_on(const std::string& host, int port);
+/// A non-blocking connection. Tries again while it is refused, for the server may start last.
+/// @throws TimeoutError naming the address and the last reason
+Fd connect_to(const std::string& host, int port, Deadline deadline);
+
+int local_port(int socket);
+std::string local_address(int socket);  ///< Numeric, "127.0.0.1" or "fe80::1".
+
+/// @throws TimeoutError, PeerError: the connection broke
+void send_all(int socket, std::string_view bytes, Deadline deadline);
+/// Waits for bytes and appends what is there. @throws TimeoutError, PeerError: the connection broke or was
+/// closed
+void recv_some(int socket, std::string& bytes, Deadline deadline);
+
+/// The milliseconds until the deadline for poll(), rounded up; 0 when it has passed.
+int poll_timeout(Deadline deadline);
+
+}  // namespace syncbn::group

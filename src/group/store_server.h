@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "syncbn/communicator.h"
+
+namespace syncbn::group {
+
+/// Serves the key-value board of store.h over TCP to the ranks of one job (TcpStore is the client). One
+/// thread that sleeps in poll(); a client that is slow, silent, half open or speaks garbage disturbs nobody
+/// but itself.
+class StoreServer {
+ public:
+  /// Listens on `host` alone, a name or a numeric address of this machine; port 0 takes a free one. A client
+  /// must present `token`. @throws GroupError where the address can't be listened on, naming it and the
+  /// system's reason.
+  StoreServer(const std::string& host, int port, std::string token);
+  ~StoreServer();  ///< stop()
+
+  StoreServer(const StoreServer&) = delete;
+  StoreServer& operator=(const StoreServer&) = delete;
+
+  int port() const;
+  /// Closes every connection and ends the thread; takes milliseconds. Nothing happens the second time.
+  void stop() noexcept;
+
+  /// A counter's value as the clients' add() left it, 0 where there was none. The Gloo engine's
+  /// kJoinedCounter counts the ranks that have joined.
+  std::int64_t counter(std::string_view key) const;
+  /// Waits until no client that presented the token is connected. False: some still are at the deadline.
+  bool wait_until_idle(Deadline deadline) const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Counts the ranks of a job that have joined its store.
+inline constexpr std::string_view kJoinedCounter = "world/joined";
+/// Counts the joins of one rank: a rank adds to it when it reaches the store, before it waits for the others.
+/// What the launcher looks at to name the ranks that never came.
+inline std::string joined_counter(int rank) {
+  return std::string(kJoinedCounter) + "/" + std::to_string(rank);
+}
+
+}  // namespace syncbn::group

@@ -1,0 +1,182 @@
+#include "group/verdict.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <string_view>
+
+#include "syncbn/error.h"
+
+namespace syncbn::group {
+namespace {
+
+// A slot: four numbers, the lengths of the two texts in bytes, then their bytes.
+constexpr std::size_t kSlotHead = 6;
+constexpr std::size_t kTextBytes = (kSlotWords - kSlotHead) * sizeof(std::int64_t);
+constexpr std::size_t kMaxSubject = 160;
+constexpr std::size_t kMaxShown = 8;  // different calls in one message
+
+// At most `bytes` of the text, cut between characters of UTF-8, with dots where something is missing.
+std::string cut(std::string_view text, std::size_t bytes) {
+  if (text.size() <= bytes) return std::string(text);
+  constexpr std::string_view kDots = "...";
+  std::size_t end = bytes - kDots.size();
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return std::string(text.substr(0, end)).append(kDots);
+}
+
+std::vector<std::string_view> split(std::string_view settings) {
+  constexpr std::string_view kBetween = ", ";
+  std::vector<std::string_view> items;
+  while (!settings.empty()) {
+    const std::size_t end = settings.find(kBetween);
+    items.push_back(settings.substr(0, end));
+    settings.remove_prefix(end == std::string_view::npos ? settings.size() : end + kBetween.size());
+  }
+  return items;
+}
+
+// Equal calls of some ranks.
+struct Party {
+  const Brought* call;
+  std::vector<int> ranks;
+};
+
+bool same_call(const Brought& a, const Brought& b) {
+  return a.failed == b.failed && a.number == b.number && a.words == b.words && a.hash == b.hash &&
+         a.subject == b.subject && a.settings == b.settings;
+}
+
+bool same_reason(const Brought& a, const Brought& b) {
+  return a.failed && b.failed && a.settings == b.settings;
+}
+
+// The smallest party first: the odd one out is what the reader looks for.
+template <class Same>
+std::vector<Party> parties(const std::vector<Brought>& ranks, bool failed, Same same) {
+  std::vector<Party> found;
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    if (ranks[r].failed != failed) continue;
+    auto party =
+        std::find_if(found.begin(), found.end(), [&](const Party& p) { return same(*p.call, ranks[r]); });
+    if (party == found.end()) party = found.insert(found.end(), {&ranks[r], {}});
+    party->ranks.push_back(static_cast<int>(r));
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const Party& a, const Party& b) { return a.ranks.size() < b.ranks.size(); });
+  return found;
+}
+
+template <class Value>
+bool differ(const std::vector<Party>& calls, Value Brought::*value) {
+  return std::any_of(calls.begin(), calls.end(),
+                     [&](const Party& p) { return p.call->*value != calls.front().call->*value; });
+}
+
+// What tells the calls apart: the subject in any case, of the settings only those that not all share.
+std::vector<std::string> distinctions(const std::vector<Party>& calls) {
+  const bool numbers = differ(calls, &Brought::number);
+  const bool settings = differ(calls, &Brought::settings);
+  std::vector<std::string> texts;
+  for (const Party& party : calls) {
+    std::string text = party.call->subject;
+    for (const std::string_view item : split(party.call->settings)) {
+      const bool shared = std::all_of(calls.begin(), calls.end(), [&](const Party& p) {
+        const auto items = split(p.call->settings);
+        return std::find(items.begin(), items.end(), item) != items.end();
+      });
+      if (!shared) text += fmt::format(", {}", item);
+    }
+    if (numbers) text += fmt::format(", call {}", party.call->number);
+    if (!settings && differ(calls, &Brought::words)) text += fmt::format(", {} words", party.call->words);
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
+// "forward of layer '#3'" to "forward of layer '#'"
+std::string without_number(std::string_view subject) {
+  std::string text;
+  bool in_number = false;
+  for (const char c : subject) {
+    in_number = (in_number && c >= '0' && c <= '9');
+    if (!in_number) text += c;
+    in_number = in_number || c == '#';
+  }
+  return text;
+}
+
+bool only_numbers_differ(const std::vector<Party>& calls) {
+  return differ(calls, &Brought::subject) && std::all_of(calls.begin(), calls.end(), [&](const Party& p) {
+           return without_number(p.call->subject) == without_number(calls.front().call->subject);
+         });
+}
+
+std::string failures(const std::vector<Brought>& ranks) {
+  std::string text;
+  for (const Party& party : parties(ranks, true, same_reason)) {
+    text += fmt::format("{}{} failed before {} call: {}", text.empty() ? "" : "; ", rank_list(party.ranks),
+                        party.ranks.size() == 1 ? "its" : "their", party.call->settings);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string rank_list(const std::vector<int>& ranks) {
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    std::size_t last = i;
+    while (last + 1 < ranks.size() && ranks[last + 1] == ranks[last] + 1) ++last;
+    text += fmt::format("{}{}", i == 0 ? "" : ", ", ranks[i]);
+    if (last > i) text += fmt::format("-{}", ranks[last]);
+    i = last;
+  }
+  return text;
+}
+
+void write_slot(const Brought& brought, std::span<std::int64_t> slot) {
+  const std::string subject = cut(brought.subject, kMaxSubject);
+  const std::string settings = cut(brought.settings, kTextBytes - subject.size());
+  slot[0] = brought.failed ? 1 : 0;
+  slot[1] = brought.number;
+  slot[2] = brought.words;
+  slot[3] = brought.hash;
+  slot[4] = static_cast<std::int64_t>(subject.size());
+  slot[5] = static_cast<std::int64_t>(settings.size());
+  const std::string text = subject + settings;
+  std::memcpy(slot.data() + kSlotHead, text.data(), text.size());
+}
+
+Brought read_slot(std::span<const std::int64_t> slot) {
+  std::string text(kTextBytes, '\0');
+  std::memcpy(text.data(), slot.data() + kSlotHead, kTextBytes);
+  // Another program's words on the same channel must not become a wild length.
+  const auto subject = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[4], 0, kTextBytes));
+  const auto settings = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[5], 0, kTextBytes));
+  return {slot[0] != 0, slot[1], slot[2], slot[3], text.substr(0, subject), text.substr(subject, settings)};
+}
+
+void throw_verdict(const std::vector<Brought>& ranks) {
+  const std::string failed = failures(ranks);
+  const std::vector<Party> calls = parties(ranks, false, same_call);
+  if (calls.size() <= 1 && !failed.empty()) throw PeerError(failed + "; the group is broken");
+  const std::vector<std::string> texts = distinctions(calls);
+  std::string text;
+  for (std::size_t i = 0; i < std::min(texts.size(), kMaxShown); ++i) {
+    text += fmt::format("{}{}: {}", i == 0 ? "different calls: " : "; ", rank_list(calls[i].ranks), texts[i]);
+  }
+  if (texts.size() > kMaxShown) text += fmt::format("; and {} more", texts.size() - kMaxShown);
+  if (!failed.empty()) text += "; " + failed;
+  if (texts.size() > 1 && texts[0] == texts[1]) text += "; what differs is too long to be told";
+  if (only_numbers_differ(calls)) {
+    text +=
+        "; these layers have numbers, in the order of their construction: give them names if the order may "
+        "differ";
+  }
+  throw MismatchError(text + "; the group is broken");
+}
+
+}  // namespace syncbn::group

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "syncbn/dtype.h"
+
+/// Between storage types and the compute type: widening is exact, narrowing rounds once, to nearest even.
+/// (Highway 1.0.3 truncates to bfloat16 on every target, and to float16 on some.)
+namespace syncbn::kernels {
+
+/// float for 16- and 32-bit storage, double for float64.
+template <class Storage>
+struct ComputeType {
+  using type = float;
+};
+template <>
+struct ComputeType<double> {
+  using type = double;
+};
+template <class Storage>
+using Compute = typename ComputeType<Storage>::type;
+
+inline float widen(float value) { return value; }
+inline double widen(double value) { return value; }
+inline float widen(bfloat16 value) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
+}
+inline float widen(float16 value) {
+  const std::uint32_t magnitude = static_cast<std::uint32_t>(value.bits & 0x7fff) << 13;
+  const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000) << 16;
+  // Scaling by 2^112 rebiases the exponent and makes subnormals normal, exactly.
+  const float scaled = std::bit_cast<float>(magnitude) * 0x1p112f;
+  const std::uint32_t special = (value.bits & 0x7c00) == 0x7c00 ? 0x7f800000u : 0u;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | special | sign);
+}
+
+template <class Storage>
+Storage narrow(Compute<Storage> value) {
+  return Storage(value);
+}
+template <>
+inline bfloat16 narrow<bfloat16>(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  if ((bits & 0x7fffffff) > 0x7f800000)
+    return bfloat16::from_bits(static_cast<std::uint16_t>(bits >> 16 | 0x40));
+  return bfloat16::from_bits(static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16));
+}
+template <>
+inline float16 narrow<float16>(float value) {
+  return float16(static_cast<double>(value));
+}
+
+/// ReLU's mask: whether the gradient passes where the output is y.
+template <class T>
+bool passes(T y) {
+  return y > 0 || y != y;
+}
+
+/// Calls body with a null pointer of the storage type that `dtype` names.
+template <class Body>
+decltype(auto) with_storage(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::float16:
+      return body(static_cast<float16*>(nullptr));
+    case DType::bfloat16:
+      return body(static_cast<bfloat16*>(nullptr));
+    case DType::float32:
+      return body(static_cast<float*>(nullptr));
+    default:
+      return body(static_cast<double*>(nullptr));
+  }
+}
+
+}  // namespace syncbn::kernels

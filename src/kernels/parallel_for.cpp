@@ -1,0 +1,109 @@
+#include "kernels/parallel_for.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "kernels/fp_environment.h"
+#include "syncbn/error.h"
+#include "syncbn/threads.h"
+
+namespace syncbn {
+namespace {
+
+thread_local int chosen_threads = 0;  // 0: the default
+std::atomic<int> ranks_on_host{1};
+std::atomic<bool> forked_after_use{false};
+ParallelFor host_pool;
+
+int cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// 0 where the variable is not set. OMP_NUM_THREADS may be a list, of which the first number counts.
+int threads_from(const char* variable) {
+  const char* text = std::getenv(variable);
+  if (text == nullptr || *text == '\0') return 0;
+  int count = 0;
+  const auto [end, error] = std::from_chars(text, text + std::strlen(text), count);
+  if (error != std::errc() || (*end != '\0' && *end != ',') || count < 1) {
+    throw InvalidArgument(fmt::format("{}: '{}', expected a number of threads >= 1", variable, text));
+  }
+  return count;
+}
+
+int default_threads() {
+  static const int own = threads_from("SYNCBN_NUM_THREADS");
+  static const int openmp = threads_from("OMP_NUM_THREADS");
+  static const int machine = cores();
+  if (own != 0) return own;
+  return openmp != 0 ? openmp : std::max(1, machine / ranks_on_host.load(std::memory_order_relaxed));
+}
+
+#if defined(SYNCBN_PARALLEL_OPENMP)
+void run(int threads, int count, const std::function<void(int)>& task) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (int i = 0; i < count; ++i) task(i);
+}
+#else
+// Threads made anew for every call: for builds that are to be checked, not timed.
+void run(int threads, int count, const std::function<void(int)>& task) {
+  std::atomic<int> next{0};
+  const auto work = [&] {
+    for (int i = next++; i < count; i = next++) task(i);
+  };
+  std::vector<std::thread> helpers;
+  for (int t = 1; t < std::min(threads, count); ++t) helpers.emplace_back(work);
+  work();
+  for (std::thread& helper : helpers) helper.join();
+}
+#endif
+
+}  // namespace
+
+int get_num_threads() { return chosen_threads != 0 ? chosen_threads : default_threads(); }
+
+void set_num_threads(int count) {
+  if (count < 0) throw InvalidArgument(fmt::format("count: {}, expected >= 0 (0: the default)", count));
+  chosen_threads = count;
+}
+
+void set_parallel_for(ParallelFor pool) { host_pool = std::move(pool); }
+
+namespace kernels {
+
+void share_cores(int local_ranks) { ranks_on_host = std::max(1, local_ranks); }
+
+void parallel_for(int count, const std::function<void(int)>& task) {
+  const auto guarded = [&task](int i) {
+    const FpEnvironment environment;
+    task(i);
+  };
+  const int threads = std::min(get_num_threads(), count);
+  if (threads <= 1 || forked_after_use) {
+    for (int i = 0; i < count; ++i) guarded(i);
+    return;
+  }
+  if (host_pool) {
+    host_pool(count, guarded);
+    return;
+  }
+  static std::once_flag watch_forks;
+  std::call_once(watch_forks, [] { pthread_atfork(nullptr, nullptr, [] { forked_after_use = true; }); });
+  run(threads, count, guarded);
+}
+
+}  // namespace kernels
+}  // namespace syncbn

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <functional>
+
+namespace syncbn::kernels {
+
+/// Runs task(0) … task(count - 1) on get_num_threads() threads, this one among them, each under
+/// FpEnvironment, and returns when all are done. Tasks do not throw. Serial in a child that was forked after
+/// first use: OpenMP's threads do not survive a fork.
+void parallel_for(int count, const std::function<void(int)>& task);
+
+/// How many ranks share this host's cores: the default of get_num_threads() divides by it.
+void share_cores(int local_ranks);
+
+}  // namespace syncbn::kernels

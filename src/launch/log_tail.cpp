@@ -1,0 +1,87 @@
+#include "launch/log_tail.h"
+
+#include <fcntl.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <fstream>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace syncbn::launch {
+namespace {
+
+constexpr std::size_t kChunk = 64 * 1024;
+constexpr std::size_t kLongestLine =
+    64 * 1024;  // a longer one is shown in pieces, so that memory stays bounded
+constexpr std::streamoff kTailBytes = 16 * 1024;
+
+}  // namespace
+
+std::vector<std::string> last_lines(const std::filesystem::path& file, std::size_t count) {
+  std::ifstream input(file, std::ios::binary | std::ios::ate);
+  if (!input) return {};
+  const std::streamoff size = input.tellg();
+  input.seekg(std::max<std::streamoff>(0, size - kTailBytes));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(input, line);) lines.push_back(line);
+  if (lines.size() > count) lines.erase(lines.begin(), lines.end() - static_cast<std::ptrdiff_t>(count));
+  return lines;
+}
+
+LogFollower::LogFollower() : inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
+  if (inotify_.get() < 0) throw std::system_error(errno, std::generic_category(), "inotify_init1");
+}
+
+void LogFollower::add(const std::filesystem::path& file, std::string prefix) {
+  // The watch comes first: what is written between the two lines is then read as well as told.
+  if (inotify_add_watch(inotify_.get(), file.c_str(), IN_MODIFY) < 0)
+    throw std::system_error(errno, std::generic_category(), "watching " + file.string());
+  group::Fd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) throw std::system_error(errno, std::generic_category(), file.string());
+  files_.push_back({std::move(fd), std::move(prefix), ""});
+}
+
+// One chunk; false at the end of the file.
+bool LogFollower::read_chunk(File& file, std::string& lines) {
+  std::array<char, kChunk> chunk;
+  const ssize_t size = ::read(file.fd.get(), chunk.data(), chunk.size());
+  if (size <= 0) return false;
+  std::string_view text(chunk.data(), static_cast<std::size_t>(size));
+  while (!text.empty()) {
+    const std::size_t length = std::min(text.find('\n'), text.size());
+    file.line += text.substr(0, length);
+    const bool ended = length < text.size();
+    text.remove_prefix(ended ? length + 1 : length);
+    if (ended || file.line.size() >= kLongestLine) {
+      lines += file.prefix + file.line + '\n';
+      file.line.clear();
+    }
+  }
+  return true;
+}
+
+LogFollower::News LogFollower::read() {
+  std::array<char, 4096> events;  // which file has grown does not matter: a read at a file's end is cheap
+  while (::read(inotify_.get(), events.data(), events.size()) > 0) continue;
+  News news;
+  for (File& file : files_) {
+    // One chunk from each, so that a talkative worker does not hide the others.
+    if (read_chunk(file, news.lines)) news.more = true;
+  }
+  return news;
+}
+
+std::string LogFollower::flush() {
+  std::string lines;
+  for (File& file : files_) {
+    if (!file.line.empty()) lines += file.prefix + std::exchange(file.line, "") + '\n';
+  }
+  return lines;
+}
+
+}  // namespace syncbn::launch

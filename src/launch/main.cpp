@@ -1,0 +1,31 @@
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <climits>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "launch/exit_codes.h"
+#include "launch/front.h"
+#include "launch/options.h"
+#include "launch/plan.h"
+
+int main(int argc, char** argv) {
+  using namespace syncbn::launch;
+  // What a caller left open is not for the workers, and a job in the background must not hold on to it.
+  close_range(STDERR_FILENO + 1, UINT_MAX, 0);
+  try {
+    const std::optional<Options> options = parse_options(argc, argv);
+    if (!options) return kSuccess;
+    const JobPlan plan = make_plan(*options);
+    std::filesystem::create_directories(plan.log_dir);
+    return options->join ? run_in_front(plan, options->tail_worker_log) : run_in_background(plan);
+  } catch (const UsageError& error) {
+    fmt::print(stderr, "syncbn-run: {}; see syncbn-run --help\n", error.what());
+    return kUsage;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "syncbn-run: {}\n", error.what());
+    return kCannotStart;
+  }
+}

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <signal.h>
+
+#include <functional>
+#include <string>
+
+#include "launch/plan.h"
+
+namespace syncbn::launch {
+
+/// Where a supervisor's words go.
+struct Audience {
+  std::function<void()> started;  ///< All workers run.
+  std::function<void(const std::string&)>
+      tell;  ///< Lines for people, at the end or where the job can't start.
+};
+
+/// Runs a whole job in the calling process, which must have one thread and no children: serves the store,
+/// starts the workers with `worker_mask` as their signal mask, sleeps until the job is over, and ends it, so
+/// that no descendant of this process is left. SIGINT, SIGTERM and SIGHUP to this process end the job.
+/// Returns the launcher's exit code.
+int supervise(const JobPlan& plan, const sigset_t& worker_mask, const Audience& audience);
+
+}  // namespace syncbn::launch

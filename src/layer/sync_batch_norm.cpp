@@ -1,0 +1,124 @@
+#include "syncbn/sync_batch_norm.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "group/registry.h"
+#include "group/world.h"
+#include "layer/checks.h"
+#include "layer/impl.h"
+#include "syncbn/error.h"
+#include "syncbn/isa.h"
+#include "syncbn/threads.h"
+#include "syncbn/version.h"
+
+namespace syncbn {
+namespace {
+
+std::string momentum_text(const SyncBatchNormOptions& options) {
+  return options.momentum ? fmt::format("{}", *options.momentum) : "none";
+}
+
+const char* name_of(Nonfinite nonfinite) {
+  switch (nonfinite) {
+    case Nonfinite::propagate:
+      return "propagate";
+    case Nonfinite::skip_update:
+      return "skip_update";
+    case Nonfinite::error:
+      break;
+  }
+  return "error";
+}
+
+}  // namespace
+
+SyncBatchNorm::Impl::Impl(std::int64_t features, const SyncBatchNormOptions& chosen)
+    : num_features((layer::check_options(features, chosen), features)),
+      options(chosen),
+      parameters(features, chosen),
+      name(chosen.name) {
+  active_isa();  // a wrong SYNCBN_ISA or SYNCBN_NUM_THREADS is an error here, not in the middle of a call
+  get_num_threads();
+  if (const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group)) {
+    join(*group);
+  } else if (const auto* group_name = std::get_if<std::string>(&options.process_group)) {
+    join(group::resolve_group(*group_name));
+  } else if (World::current() != nullptr) {
+    join(group::resolve_group(kWorldGroup));
+  }
+}
+
+void SyncBatchNorm::Impl::join(std::shared_ptr<Group> found) {
+  joined = std::move(found);
+  if (name.empty() && joined->size() > 1) name = fmt::format("#{}", joined->next_layer_number());
+}
+
+Group& SyncBatchNorm::Impl::joined_group() {
+  if (joined == nullptr) join(group::resolve_group(kWorldGroup));
+  return *joined;
+}
+
+const group::Call& SyncBatchNorm::Impl::call(Direction direction, DType input) {
+  const auto dtype = std::min<std::size_t>(static_cast<std::size_t>(input), 4);
+  std::optional<group::Call>& known = calls_[static_cast<std::size_t>(direction) * 5 + dtype];
+  if (!known) {
+    known.emplace();
+    known->subject =
+        fmt::format("{} of layer '{}'", direction == Direction::forward ? "forward" : "backward", name);
+    known->settings = fmt::format(
+        "C={}, input={}, parameters={}, eps={}, momentum={}, affine={}, track_running_stats={}, "
+        "affine_gradients={}, "
+        "nonfinite={}, activation={}, bits_version={}",
+        num_features, syncbn::name_of(input), syncbn::name_of(options.dtype), options.eps,
+        momentum_text(options), options.affine, options.track_running_stats,
+        options.affine_gradients == AffineGradients::group ? "group" : "local", name_of(options.nonfinite),
+        options.activation == Activation::relu ? "relu" : "none", kBitsVersion);
+  }
+  return *known;
+}
+
+SyncBatchNorm::SyncBatchNorm(std::int64_t num_features, const SyncBatchNormOptions& options)
+    : impl_(std::make_unique<Impl>(num_features, options)) {}
+SyncBatchNorm::~SyncBatchNorm() = default;
+SyncBatchNorm::SyncBatchNorm(SyncBatchNorm&&) noexcept = default;
+SyncBatchNorm& SyncBatchNorm::operator=(SyncBatchNorm&&) noexcept = default;
+
+std::int64_t SyncBatchNorm::num_features() const { return impl_->num_features; }
+const SyncBatchNormOptions& SyncBatchNorm::options() const { return impl_->options; }
+const std::string& SyncBatchNorm::name() const { return impl_->name; }
+bool SyncBatchNorm::training() const { return impl_->training; }
+void SyncBatchNorm::train(bool mode) { impl_->training = mode; }
+
+void SyncBatchNorm::forward(const ForwardTensors& tensors) { impl_->forward(tensors, impl_->saved); }
+void SyncBatchNorm::forward(const ForwardTensors& tensors, Saved& saved) { impl_->forward(tensors, saved); }
+void SyncBatchNorm::backward(const BackwardTensors& tensors) { impl_->backward(impl_->saved, tensors); }
+void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors) {
+  impl_->backward(saved, tensors);
+}
+const Saved& SyncBatchNorm::saved() const { return impl_->saved; }
+
+std::vector<StateEntry> SyncBatchNorm::state() { return impl_->parameters.state(); }
+void SyncBatchNorm::reset_parameters() { impl_->parameters.reset(); }
+void SyncBatchNorm::reset_running_stats() { impl_->parameters.reset_running_stats(); }
+
+StateEntry SyncBatchNorm::find(const std::string& name, std::optional<DType> dtype) {
+  std::vector<StateEntry> entries = state();
+  if (impl_->parameters.weight_grad) {
+    entries.push_back(impl_->parameters.weight_grad->entry("weight_grad"));
+    entries.push_back(impl_->parameters.bias_grad->entry("bias_grad"));
+  }
+  std::string names;
+  for (const StateEntry& entry : entries) {
+    if (entry.name == name) {
+      if (entry.dtype == dtype) return entry;
+      throw InvalidArgument(fmt::format("values<{}>: '{}' is {}", dtype ? syncbn::name_of(*dtype) : "int64",
+                                        name, entry.dtype ? syncbn::name_of(*entry.dtype) : "int64"));
+    }
+    names += (names.empty() ? "" : ", ") + entry.name;
+  }
+  throw InvalidArgument(fmt::format("name: '{}', this layer has {}", name, names.empty() ? "none" : names));
+}
+
+}  // namespace syncbn
