@@ -2,7 +2,7 @@
 
 build := build/release
 workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=syncbn_log --join=True --cluster_time_out=100
-sources := find include src tests examples -name '*.h' -o -name '*.cpp'
+sources := find include src tests examples cmake -name '*.h' -o -name '*.cpp'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test format format-check clean
@@ -23,7 +23,7 @@ demo: build ## the documented example on two worker processes, then training on 
 	$(build)/bin/syncbn-run $(workers) $(build)/bin/train_digits
 
 test: build ## build everything and run every test
-	ctest --preset release
+	ctest --preset release -j "$$(nproc)"
 
 format: ## clang-format every source
 	$(sources) | xargs clang-format -i

@@ -16,7 +16,8 @@
 /// (run_ranks), else of the process's (init).
 namespace syncbn {
 
-/// Name of the group of all ranks; the get functions and `process_group` take it everywhere.
+/// Name of the group of all ranks, wherever a group is named. MindSpore's names of it mean the same:
+/// hccl_world_group, nccl_world_group, mccl_world_group.
 inline constexpr std::string_view kWorldGroup = "world";
 
 /// Which engine carries the sums. `automatic`: what the launcher's environment asks for.
@@ -28,7 +29,7 @@ struct InitOptions {
   int size = 1;                     ///< Number of ranks, at least 1.
   std::string host = "127.0.0.1";   ///< Where rank 0 serves the rendezvous (gloo).
   int port = 0;                     ///< Its TCP port in [1, 65535]; needed where size > 1 (gloo).
-  Backend backend = Backend::gloo;  ///< mpi: rank and size must be MPI's own.
+  Backend backend = Backend::gloo;  ///< gloo or mpi; mpi: rank and size must be MPI's own.
   std::optional<std::chrono::milliseconds> timeout;  ///< Of every call; none: SYNCBN_TIMEOUT_S, else 300 s.
   std::string token;                                 ///< Shared secret of the job; empty: SYNCBN_TOKEN.
 };
@@ -82,10 +83,10 @@ class Group;
 
 /// Runs `body` on `size` ranks as threads of this process, a world of its own on each thread, so that every
 /// function here and every layer made by `body` speaks of that world. The argument is the rank. Returns when
-/// all have ended. Rethrows a failed rank's exception as it is where one failed of itself, the lowest rank's
-/// first; a rank that fails breaks its groups, so that no other waits for it. Ranks share the machine's cores
-/// between them.
-/// @throws InvalidArgument size < 1
+/// all have ended. Rethrows a failed rank's exception as it is: the lowest rank's among those that failed of
+/// themselves and not as an effect of another (PeerError; then GroupError, TimeoutError). Whoever waits for a
+/// rank that has failed or ended gets a PeerError at once. The ranks share get_num_threads() of this thread.
+/// @throws InvalidArgument size < 1, or an empty body
 void run_ranks(int size, const std::function<void(int rank)>& body);
 
 /// A group on an engine of the caller's own, for a layer's `process_group`. `name` appears in messages.

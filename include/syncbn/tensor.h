@@ -56,9 +56,8 @@ struct TensorView {
   Shape shape;
   Layout layout = Layout::channels_first;
 
-  operator ConstTensorView() const {
-    return {data, dtype, shape, layout};
-  }  // NOLINT(google-explicit-constructor)
+  // NOLINTNEXTLINE(google-explicit-constructor): what may be written may be read
+  operator ConstTensorView() const { return {data, dtype, shape, layout}; }
 };
 
 namespace detail {

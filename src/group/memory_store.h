@@ -24,7 +24,7 @@ class MemoryBoard {
   /// Whoever waits together with `rank`, now or later, gets a PeerError: "world rank <rank> <reason>".
   void leave(int rank, const std::string& reason) {
     const std::lock_guard lock(mutex_);
-    left_.emplace(rank, reason);
+    left_.emplace_back(rank, reason);
     changed_.notify_all();
   }
 
@@ -34,7 +34,8 @@ class MemoryBoard {
   std::condition_variable changed_;
   std::map<std::string, std::string, std::less<>> values_;
   std::map<std::string, std::int64_t, std::less<>> counters_;
-  std::map<int, std::string> left_;
+  std::vector<std::pair<int, std::string>>
+      left_;  // in this order, so that the cause comes before its effects
 };
 
 /// A store in memory, seen by one of `members`: a wait ends when one of them has left.

@@ -210,8 +210,9 @@ std::shared_ptr<Group> resolve_group(std::string_view name) {
     throw GroupError(fmt::format("group '{}': this thread's world has been released", name));
   const LaunchEnv env = read_launch_env();
   if (env.world.size > 1) {
-    throw GroupError(fmt::format("group '{}': {} has started {} ranks, which this one has not joined; call init() first",
-                                 name, env.launcher, env.world.size));
+    throw GroupError(
+        fmt::format("group '{}': {} has started {} ranks, which this one has not joined; call init() first",
+                    name, env.launcher, env.world.size));
   }
   const std::lock_guard lock(init_mutex);
   if (lone_group == nullptr) {

@@ -10,8 +10,7 @@
 
 namespace syncbn::group {
 
-SumBoard::SumBoard(std::vector<int> ranks)
-    : ranks_(std::move(ranks)), taken_(ranks_.size()), left_(ranks_.size()) {}
+SumBoard::SumBoard(std::vector<int> ranks) : ranks_(std::move(ranks)), taken_(ranks_.size()) {}
 
 void SumBoard::take(int rank) {
   const std::lock_guard lock(mutex_);
@@ -50,13 +49,15 @@ std::shared_ptr<const SumBoard::Operation> SumBoard::bring(int rank, std::span<c
 
 void SumBoard::await(int rank, const Operation& operation, Deadline deadline) {
   std::unique_lock lock(mutex_);
-  const std::optional<std::string>& own = left_[static_cast<std::size_t>(rank)];
-  std::optional<std::size_t> absent;
+  const Departure* own = nullptr;
+  const Departure* absent = nullptr;
   const auto settled = [&] {
-    for (std::size_t r = 0; r < left_.size() && !absent; ++r) {
-      if (left_[r] && !operation.brought[r]) absent = r;
-    }
-    return operation.complete || !operation.failure.empty() || absent || own;
+    own = departure(rank);
+    const auto first = std::find_if(left_.begin(), left_.end(), [&](const Departure& d) {
+      return !operation.brought[static_cast<std::size_t>(d.rank)];
+    });
+    absent = first == left_.end() ? nullptr : &*first;
+    return operation.complete || !operation.failure.empty() || absent != nullptr || own != nullptr;
   };
   if (!changed_.wait_until(lock, deadline, settled)) {
     leave_locked(rank, "gave up at its deadline");
@@ -64,7 +65,8 @@ void SumBoard::await(int rank, const Operation& operation, Deadline deadline) {
   }
   if (operation.complete) return;
   std::string what = operation.failure;
-  if (what.empty()) what = absent ? fmt::format("rank {} {}", *absent, *left_[*absent]) : "this rank " + *own;
+  if (what.empty() && absent != nullptr) what = fmt::format("rank {} {}", absent->rank, absent->reason);
+  if (what.empty()) what = "this rank " + own->reason;
   leave_locked(rank, "gave up: " + what);
   throw PeerError(what);
 }
@@ -75,9 +77,14 @@ void SumBoard::leave(int rank, const std::string& reason) noexcept {
 }
 
 void SumBoard::leave_locked(int rank, const std::string& reason) {
-  std::optional<std::string>& left = left_[static_cast<std::size_t>(rank)];
-  if (!left) left = reason;
+  if (departure(rank) == nullptr) left_.push_back({rank, reason});
   changed_.notify_all();
+}
+
+const SumBoard::Departure* SumBoard::departure(int rank) const {
+  const auto found =
+      std::find_if(left_.begin(), left_.end(), [rank](const Departure& d) { return d.rank == rank; });
+  return found == left_.end() ? nullptr : &*found;
 }
 
 std::vector<int> SumBoard::missing(const Operation& operation) const {

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -45,7 +44,13 @@ class SumBoard {
   void leave(int rank, const std::string& reason) noexcept;
 
  private:
+  struct Departure {
+    int rank;
+    std::string reason;
+  };
+
   void leave_locked(int rank, const std::string& reason);
+  const Departure* departure(int rank) const;
   std::vector<int> missing(const Operation& operation) const;
 
   const std::vector<int> ranks_;
@@ -53,7 +58,7 @@ class SumBoard {
   std::condition_variable changed_;
   std::shared_ptr<Operation> current_;  // begun, and not all have brought their words
   std::vector<bool> taken_;
-  std::vector<std::optional<std::string>> left_;  // by rank: why it brings nothing more
+  std::vector<Departure> left_;  // in this order, so that the cause comes before its effects
 };
 
 }  // namespace syncbn::group

@@ -1,22 +1,19 @@
 // Ranks as processes that find each other on a store and sum over TCP with Gloo.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <gloo/allreduce.h>
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/store.h>
 #include <gloo/transport/tcp/device.h>
-#include <gloo/transport/unbound_buffer.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <climits>
-#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <random>
-#include <thread>
 
 #include "group/engine.h"
+#include "group/engines/gloo_communicator.h"
 #include "group/handshake.h"
 #include "group/socket.h"
 #include "group/store_server.h"
@@ -29,172 +26,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr auto kForever =
-    std::chrono::hours(24 * 30);                  // to Gloo, whose own timeouts would forestall the deadline
-constexpr auto kLook = milliseconds(100);         // how often a waiting rank looks after its connections
-constexpr auto kGrace = std::chrono::seconds(1);  // for a sum to come after a connection closed
-constexpr auto kFirstAttempt =
-    std::chrono::seconds(5);                         // to connect a mesh; doubled with each further attempt
-constexpr auto kFarewell = std::chrono::seconds(5);  // for the peers to leave the store that this rank serves
-constexpr std::uint64_t kLifeline = 0x5379'6e63'424e;  // a Gloo slot that no collective uses
-
-// "[./gloo/transport/tcp/pair.cc:598] Connection closed by peer …" without its first part.
-std::string plain(const std::exception& error) {
-  const std::string text = error.what();
-  const auto end = text.find("] ");
-  return text.starts_with("[./gloo") && end != std::string::npos ? text.substr(end + 2) : text;
-}
-
-void add_words(void* out, const void* a, const void* b, std::size_t words) {
-  const auto* x = static_cast<const std::uint64_t*>(a);  // unsigned: sums wrap
-  const auto* y = static_cast<const std::uint64_t*>(b);
-  auto* sum = static_cast<std::uint64_t*>(out);
-  for (std::size_t i = 0; i < words; ++i) sum[i] = x[i] + y[i];
-}
-
-// Gloo's all-reduce blocks, so one helper thread makes the calls. What both threads touch stays alive with
-// either.
-class GlooCommunicator final : public Communicator {
- public:
-  explicit GlooCommunicator(std::shared_ptr<gloo::Context> context) : shared_(std::make_shared<Shared>()) {
-    shared_->context = std::move(context);
-    for (int peer = 0; peer < size(); ++peer) {
-      if (peer == rank()) continue;
-      lifelines_.push_back(
-          {peer, shared_->context->createUnboundBuffer(&lifeline_word_, sizeof lifeline_word_)});
-      lifelines_.back().buffer->recv(peer, kLifeline);
-    }
-  }
-
-  ~GlooCommunicator() override {
-    abort();
-    if (!helper_.joinable()) return;
-    std::unique_lock lock(shared_->mutex);
-    const bool ended = shared_->changed.wait_for(lock, kLook, [this] { return shared_->ended; });
-    lock.unlock();
-    ended ? helper_.join() : helper_.detach();
-  }
-
-  int rank() const override { return shared_->context->rank; }
-  int size() const override { return shared_->context->size; }
-
-  std::span<std::int64_t> buffer(std::size_t words) override {
-    if (shared_->buffer.size() < words) shared_->buffer.resize(words);
-    return {shared_->buffer.data(), words};
-  }
-
-  void start(std::size_t words) override {
-    const std::lock_guard lock(shared_->mutex);
-    shared_->words = words;
-    shared_->summing = true;
-    shared_->changed.notify_all();
-    if (helper_.joinable()) return;
-    const BlockSignals deaf;  // Gloo writes without MSG_NOSIGNAL
-    helper_ = std::thread([shared = shared_] { help(*shared); });
-  }
-
-  void wait(Deadline deadline) override {
-    std::unique_lock lock(shared_->mutex);
-    const auto settled = [this] { return !shared_->summing || shared_->leaving; };
-    Deadline closed = Deadline::max();  // when a connection was first seen closed
-    while (!shared_->changed.wait_until(lock, std::min(deadline, Clock::now() + kLook), settled)) {
-      // Gloo wakes nobody when a connection closes within a message, so this rank looks for itself. A peer
-      // that has its sum may leave before this rank has it, hence the grace.
-      if (closed == Deadline::max() && !lost_peers().empty()) closed = Clock::now();
-      if (Clock::now() >= deadline || Clock::now() - kGrace >= closed) break;
-    }
-    if (shared_->leaving) throw PeerError("this rank gave the sum up");
-    if (!shared_->summing && shared_->error.empty()) return;
-    const std::string error = shared_->error;
-    lock.unlock();
-    const std::vector<int> lost = lost_peers();
-    if (!lost.empty())
-      throw PeerError(fmt::format("connection closed by group rank {}", fmt::join(lost, ", ")));
-    if (!error.empty()) throw PeerError(error);
-    throw TimeoutError("no sum by the deadline");
-  }
-
-  void abort() noexcept override {
-    std::unique_lock lock(shared_->mutex);
-    const bool first = !std::exchange(shared_->leaving, true);
-    const bool unsettled = shared_->summing || !shared_->error.empty();
-    shared_->changed.notify_all();
-    lock.unlock();
-    if (first && unsettled) close_connections();  // else they close softly: a peer may still be reading
-  }
-
- private:
-  struct Shared {
-    std::mutex mutex;  // guards all below but the context and, between start() and wait(), the buffer
-    std::condition_variable changed;
-    std::shared_ptr<gloo::Context> context;
-    std::vector<std::int64_t> buffer;
-    std::size_t words = 0;
-    bool summing = false;  // from start() until the helper has the sum or an error
-    bool leaving = false;  // the helper shall end
-    bool ended = false;    // it has
-    std::string error;
-  };
-  struct Lifeline {
-    int peer;
-    std::unique_ptr<gloo::transport::UnboundBuffer> buffer;
-  };
-
-  static void help(Shared& shared) {
-    std::unique_lock lock(shared.mutex);
-    for (;;) {
-      shared.changed.wait(lock, [&] { return shared.summing || shared.leaving; });
-      if (shared.leaving) break;
-      lock.unlock();
-      std::string error;
-      try {
-        gloo::AllreduceOptions options(shared.context);
-        options.setOutput(shared.buffer.data(), shared.words);
-        options.setReduceFunction(add_words);
-        options.setTimeout(kForever);
-        gloo::allreduce(options);
-      } catch (const std::exception& failure) {
-        error = plain(failure);
-      }
-      lock.lock();
-      shared.error = error;
-      shared.summing = false;
-      shared.changed.notify_all();
-    }
-    shared.ended = true;
-    shared.changed.notify_all();
-  }
-
-  // Group ranks whose connection has failed. A receive that nobody answers lies ready on each connection:
-  // waiting for it throws if the connection failed, and returns at once if told so before.
-  std::vector<int> lost_peers() const {
-    std::vector<int> lost;
-    for (const Lifeline& lifeline : lifelines_) {
-      try {
-        lifeline.buffer->abortWaitRecv();
-        lifeline.buffer->waitRecv(nullptr, kForever);
-      } catch (const gloo::Exception&) {
-        lost.push_back(lifeline.peer);
-      }
-    }
-    return lost;
-  }
-
-  // A wait that times out makes Gloo close all connections of the context and wake who waits for them: the
-  // helper here, and the peers there, which need not run into their deadlines.
-  void close_connections() noexcept {
-    try {
-      shared_->context->createUnboundBuffer(&lifeline_word_, sizeof lifeline_word_)
-          ->waitRecv(nullptr, milliseconds(1));
-    } catch (const std::exception&) {  // that timeout
-    }
-  }
-
-  std::shared_ptr<Shared> shared_;
-  std::int64_t lifeline_word_ = 0;
-  std::vector<Lifeline> lifelines_;
-  std::thread helper_;
-};
+constexpr auto kFirstAttempt = std::chrono::seconds(1);  // doubled with each further attempt
+constexpr auto kFarewell = std::chrono::seconds(5);      // for the peers to leave the store served here
 
 // Gloo's view of a store, for one attempt to connect.
 class AttemptStore final : public gloo::rendezvous::Store {
@@ -330,7 +163,7 @@ class GlooEngine final : public Engine {
       try {
         communicator = connect_mesh(store, group, prefix, std::min(deadline, Clock::now() + time));
       } catch (const std::exception& error) {
-        failure = plain(error);
+        failure = plain_text(error);
       }
       failure = first_failure(store, group, prefix, failure, deadline);
       if (failure.empty()) return communicator;
@@ -340,10 +173,10 @@ class GlooEngine final : public Engine {
   }
 
  private:
-  // The store's port. Where ranks are handed out, every process on its host is told to serve, and the first
+  // The store's port. Where ranks are handed out nobody is named to serve: the first process to take the port
   // does.
   static int serve(const WorldSpec& spec) {
-    if (!spec.serve) return spec.port;
+    if (!spec.serve && spec.rank) return spec.port;
     try {
       return served_store.serve(spec);
     } catch (const GroupError&) {
@@ -414,7 +247,9 @@ class GlooEngine final : public Engine {
     const auto position = std::find(group.ranks.begin(), group.ranks.end(), rank_) - group.ranks.begin();
     const int size = static_cast<int>(group.ranks.size());
     auto context = std::make_shared<gloo::rendezvous::Context>(static_cast<int>(position), size);
-    context->setTimeout(std::max(milliseconds(1), std::chrono::ceil<milliseconds>(deadline - Clock::now())));
+    // Gloo waits five times as long for a connection.
+    const auto patience = std::chrono::ceil<milliseconds>((deadline - Clock::now()) / 5);
+    context->setTimeout(std::max(milliseconds(1), patience));
     AttemptStore attempt(store, prefix, deadline);
     context->connectFullMesh(attempt, device_);
     // A stranger may have got a peer's place unnoticed. The sum goes over every connection that sums will
@@ -437,8 +272,12 @@ class GlooEngine final : public Engine {
     store.set(fmt::format("{}outcome/{}", prefix, rank_), own);
     std::string failure;
     for (const int peer : group.ranks) {
-      const std::string outcome = store.get(fmt::format("{}outcome/{}", prefix, peer), deadline);
-      if (failure.empty() && !outcome.empty()) failure = fmt::format("rank {}: {}", peer, outcome);
+      try {
+        const std::string outcome = store.get(fmt::format("{}outcome/{}", prefix, peer), deadline);
+        if (failure.empty() && !outcome.empty()) failure = fmt::format("rank {}: {}", peer, outcome);
+      } catch (const TimeoutError&) {
+        throw TimeoutError(fmt::format("world rank {} did not connect by the deadline", peer));
+      }
     }
     return failure;
   }

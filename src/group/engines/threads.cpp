@@ -91,9 +91,10 @@ std::unique_ptr<Communicator> ThreadWorld::connect(const GroupSpec& spec, int ra
 }
 
 void ThreadWorld::leave(int rank, const std::string& reason) {
+  const std::lock_guard lock(
+      mutex_);  // first, so that whoever leaves in consequence is behind on every board
   store_->leave(rank, reason);
-  const std::lock_guard lock(mutex_);
-  left_.emplace(rank, reason);
+  left_.emplace_back(rank, reason);
   for (const auto& [key, board] : boards_) board->leave(position(board->ranks(), rank), reason);
 }
 

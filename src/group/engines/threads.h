@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "group/engine.h"
@@ -36,7 +37,7 @@ class ThreadWorld : public std::enable_shared_from_this<ThreadWorld> {
   const std::shared_ptr<MemoryBoard> store_;
   std::mutex mutex_;                                         // guards all below
   std::map<std::string, std::shared_ptr<SumBoard>> boards_;  // until all members took it and let it go
-  std::map<int, std::string> left_;
+  std::vector<std::pair<int, std::string>> left_;
 };
 
 }  // namespace syncbn::group

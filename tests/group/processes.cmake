@@ -1,0 +1,15 @@
+# Real processes on the real engines: a driver starts workers, by itself (gloo) or through mpirun (mpi).
+if(NOT SYNCBN_GLOO)
+  return()
+endif()
+syncbn_add_test(processes_test SOURCES processes_child.cpp processes_gloo_test.cpp processes_store_test.cpp LIBRARIES
+                syncbn_gloo Threads::Threads)
+add_executable(processes_worker processes_worker.cpp)
+target_link_libraries(processes_worker PRIVATE syncbn syncbn_gloo syncbn_build_flags fmt::fmt Threads::Threads)
+target_compile_definitions(processes_test PRIVATE SYNCBN_WORKER="$<TARGET_FILE:processes_worker>")
+add_dependencies(processes_test processes_worker)
+if(SYNCBN_MPI)
+  target_link_libraries(processes_worker PRIVATE syncbn_mpi)
+  target_sources(processes_test PRIVATE processes_mpi_test.cpp)
+  target_compile_definitions(processes_test PRIVATE SYNCBN_MPIRUN="${MPIEXEC_EXECUTABLE}")
+endif()

@@ -1,0 +1,240 @@
+// Jobs of real processes on the Gloo engine, started as a hand or torchrun would.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "group/socket.h"
+#include "processes_child.h"
+#include "syncbn/error.h"
+
+namespace syncbn::processes {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+class GlooJob : public testing::Test {
+ protected:
+  // The store is on SYNCBN_PORT: two free ports in a row are not to be had for sure.
+  Variables variables(int rank, int size) const {
+    return {{"RANK", std::to_string(rank)},
+            {"WORLD_SIZE", std::to_string(size)},
+            {"LOCAL_RANK", std::to_string(rank)},
+            {"MASTER_ADDR", "127.0.0.1"},
+            {"MASTER_PORT", std::to_string(ports_[0])},
+            {"SYNCBN_PORT", std::to_string(ports_[1])},
+            {"SYNCBN_TOKEN", "secret"},
+            {"SYNCBN_TIMEOUT_S", "60"}};
+  }
+  Child& start(const std::string& task, const Variables& variables) {
+    return *workers_.emplace_back(
+        std::make_unique<Child>(std::vector<std::string>{SYNCBN_WORKER, task}, variables));
+  }
+  // `changed` holds for all ranks.
+  void start_all(const std::string& task, int size, const Variables& changed = {}) {
+    for (int rank = 0; rank < size; ++rank) {
+      Variables all = variables(rank, size);
+      for (const auto& [name, value] : changed) all[name] = value;
+      start(task, all);
+    }
+  }
+  void let_go() {
+    for (const auto& worker : workers_) worker->close_input();
+  }
+  void expect_ends(const std::string& text) {
+    for (const auto& worker : workers_) {
+      EXPECT_TRUE(worker->shows(text)) << "expected '" << text << "' of " << all_output();
+    }
+    let_go();
+    for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
+  }
+  std::string all_output() const {
+    std::string text;
+    for (const auto& worker : workers_)
+      text += fmt::format("--- process {}\n{}", worker->pid(), worker->output());
+    return text;
+  }
+
+  const std::vector<int> ports_ = free_ports(2);
+  std::vector<std::unique_ptr<Child>> workers_;
+};
+
+class GlooJobOfSize : public GlooJob, public testing::WithParamInterface<int> {};
+
+TEST_P(GlooJobOfSize, SumsAreRight) {
+  start_all("sums", GetParam());
+  expect_ends("sums are right");
+  for (std::size_t rank = 0; rank < workers_.size(); ++rank) {
+    const std::string line = fmt::format("rank {}: of {}, sums are right, local rank {} of {}", rank,
+                                         GetParam(), rank, GetParam());
+    EXPECT_TRUE(workers_[rank]->shows(line)) << line << " of " << all_output();
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Ranks, GlooJobOfSize, testing::Values(2, 3, 5));
+
+TEST_F(GlooJob, StoreIsAboveTheMasterPortByDefault) {
+  for (int rank = 0; rank < 2; ++rank) {
+    Variables changed = variables(rank, 2);
+    changed.erase("SYNCBN_PORT");
+    changed["MASTER_PORT"] = std::to_string(ports_[1] - 1);
+    start("sums", changed);
+  }
+  expect_ends("sums are right");
+}
+
+TEST_F(GlooJob, TwoGroupsAtOnce) {
+  start_all("two_groups_at_once", 2);
+  expect_ends("two groups are right");
+}
+
+TEST_F(GlooJob, TwoGroupsInTurn) {
+  start_all("two_groups_in_turn", 3);
+  expect_ends("two groups are right");
+}
+
+TEST_F(GlooJob, LeavesAndJoinsAgain) {
+  start_all("join_again", 3);
+  expect_ends("joined three times");
+}
+
+TEST_F(GlooJob, DifferentCallIsAMismatchOnEveryRank) {
+  start_all("different_counts", 3);
+  expect_ends("MismatchError on rank");
+}
+
+TEST_F(GlooJob, DifferentListsAreAMismatch) {
+  start_all("different_lists", 2);
+  expect_ends("MismatchError on rank");
+}
+
+// Nothing but the connection tells of the death: the deadline is a minute away.
+// control: with SIGSTOP in place of SIGKILL the test fails after kPatience.
+TEST_F(GlooJob, KilledPeerIsAPeerErrorAtOnce) {
+  start_all("sum_for_ever", 3);
+  for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
+  const auto begin = Clock::now();
+  workers_[2]->signal(SIGKILL);
+  for (const std::size_t rank : {0u, 1u}) {
+    EXPECT_TRUE(workers_[rank]->shows("PeerError on rank")) << all_output();
+    EXPECT_TRUE(workers_[rank]->shows("connection closed by group rank 2")) << all_output();
+  }
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(20));
+  let_go();
+  EXPECT_EQ(workers_[0]->wait(), "exit 0");
+  EXPECT_EQ(workers_[1]->wait(), "exit 0");
+  EXPECT_EQ(workers_[2]->wait(), "signal 9");
+}
+
+TEST_F(GlooJob, StoppedPeerIsATimeout) {
+  start_all("sum_for_ever", 3, {{"SYNCBN_TIMEOUT_S", "2"}});
+  for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
+  workers_[2]->signal(SIGSTOP);
+  for (const std::size_t rank : {0u, 1u})
+    EXPECT_TRUE(workers_[rank]->shows("TimeoutError on rank")) << all_output();
+  workers_[2]->signal(SIGKILL);
+  let_go();
+  EXPECT_EQ(workers_[0]->wait(), "exit 0");
+  EXPECT_EQ(workers_[1]->wait(), "exit 0");
+}
+
+TEST_F(GlooJob, RankThatNeverCallsIsATimeout) {
+  start_all("last_does_not_call", 2, {{"SYNCBN_TIMEOUT_S", "2"}});
+  EXPECT_TRUE(workers_[0]->shows("TimeoutError on rank 0")) << all_output();
+  EXPECT_NE(workers_[0]->output().find("SYNCBN_TIMEOUT_S"), std::string::npos) << all_output();
+  let_go();
+  for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
+}
+
+TEST_F(GlooJob, WrongTokenIsRefused) {
+  Variables intruder = variables(1, 2);
+  intruder["SYNCBN_TOKEN"] = "guess";
+  start("sums", variables(0, 2));
+  Child& refused = start("sums", intruder);
+  EXPECT_TRUE(refused.shows("PeerError on rank -1")) << all_output();
+  EXPECT_TRUE(refused.shows("token was refused")) << all_output();
+  Child& member = start("sums", variables(1, 2));  // and the job is none the worse for it
+  EXPECT_TRUE(workers_[0]->shows("sums are right")) << all_output();
+  EXPECT_TRUE(member.shows("sums are right")) << all_output();
+  let_go();
+  for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
+}
+
+TEST_F(GlooJob, RankTakenTwiceIsRefused) {
+  start("sum_for_ever", variables(0, 2));
+  start("sum_for_ever", variables(1, 2));
+  for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
+  Child& second = start("sums", variables(1, 2));
+  EXPECT_TRUE(second.shows("GroupError on rank -1")) << all_output();
+  EXPECT_TRUE(second.shows(fmt::format("already taken by process {} on ", workers_[1]->pid())))
+      << all_output();
+}
+
+TEST_F(GlooJob, WorldsOfDifferentSizesAreRefused) {
+  start("sums", variables(0, 2));
+  start("sums", variables(1, 3));
+  expect_ends("GroupError on rank -1");
+}
+
+TEST_F(GlooJob, MissingRanksAreNamed) {
+  for (const int rank : {0, 2}) {
+    Variables impatient = variables(rank, 4);
+    impatient["SYNCBN_TIMEOUT_S"] = "1";
+    start("sums", impatient);
+  }
+  expect_ends("rank 1, 3 of 4 did not join by the deadline");
+}
+
+// msrun without RANK_ID: the first process to take the port serves, and the store hands the ranks out.
+TEST_F(GlooJob, RanksAreHandedOut) {
+  for (int i = 0; i < 3; ++i)
+    start("sums", {{"MS_ROLE", "MS_WORKER"},
+                   {"MS_WORKER_NUM", "3"},
+                   {"MS_SCHED_HOST", "127.0.0.1"},
+                   {"MS_SCHED_PORT", std::to_string(ports_[0])},
+                   {"SYNCBN_PORT", std::to_string(ports_[1])},
+                   {"SYNCBN_TIMEOUT_S", "30"}});
+  expect_ends("sums are right");
+  for (int rank = 0; rank < 3; ++rank)
+    EXPECT_NE(all_output().find(fmt::format("rank {}: of 3", rank)), std::string::npos) << all_output();
+}
+
+TEST_F(GlooJob, GarbageConnectionsWhileItStartsDoNoHarm) {
+  std::atomic<bool> over{false};
+  std::atomic<int> connections{0};
+  std::thread stranger([&] {
+    std::mt19937 random(7);
+    std::vector<group::Fd> silent;
+    while (!over) {
+      try {
+        group::Fd socket =
+            group::connect_to("127.0.0.1", ports_[1], Clock::now() + std::chrono::milliseconds(100));
+        std::string bytes(random() % 300, '\0');
+        for (char& byte : bytes) byte = static_cast<char>(random());
+        group::send_all(socket.get(), bytes, Clock::now() + std::chrono::seconds(1));
+        if (random() % 4 == 0 && silent.size() < 100) silent.push_back(std::move(socket));
+        ++connections;
+      } catch (const Error&) {  // the store is not there yet, or was faster
+      }
+    }
+  });
+  start_all("sums", 3);
+  EXPECT_TRUE(workers_[0]->shows("sums are right")) << all_output();
+  over = true;
+  stranger.join();
+  expect_ends("sums are right");
+  EXPECT_GT(connections, 0);
+}
+
+// A stray connection to a socket on which Gloo waits for a peer spoils an attempt to connect.
+// control: where connect() has a single attempt, the test fails with "not connected".
+TEST_F(GlooJob, StrangerInAPeersPlaceCostsAnAttemptOnly) {
+  start_all("stranger_connects", 3);
+  expect_ends("sums are right");
+  EXPECT_TRUE(workers_[1]->shows("with 1 strangers")) << all_output();
+}
+
+}  // namespace
+}  // namespace syncbn::processes

@@ -1,0 +1,236 @@
+// The rendezvous: StoreServer and TcpStore over real sockets.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <future>
+#include <random>
+#include <thread>
+
+#include "group/socket.h"
+#include "group/store_server.h"
+#include "group/store_wire.h"
+#include "group/tcp_store.h"
+#include "syncbn/error.h"
+
+namespace syncbn::group {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+Deadline in(Clock::duration duration) { return Clock::now() + duration; }
+
+class StoreTest : public testing::Test {
+ protected:
+  std::unique_ptr<TcpStore> client() {
+    return std::make_unique<TcpStore>("127.0.0.1", server_.port(), "token", in(seconds(20)));
+  }
+  Fd stranger() { return connect_to("127.0.0.1", server_.port(), in(seconds(20))); }
+  // The server still does what it is for.
+  void expect_service() {
+    const auto store = client();
+    store->set("still", "here");
+    EXPECT_EQ(store->get("still", in(seconds(20))), "here");
+  }
+  // True: the server closed the connection.
+  static bool is_closed(const Fd& socket) {
+    std::string bytes;
+    try {
+      for (;;) recv_some(socket.get(), bytes, in(seconds(20)));
+    } catch (const PeerError&) {
+      return true;
+    } catch (const TimeoutError&) {
+      return false;
+    }
+  }
+
+  StoreServer server_{"127.0.0.1", 0, "token"};
+};
+
+TEST_F(StoreTest, KeepsValuesAsBytes) {
+  const auto a = client();
+  const auto b = client();
+  const std::string value("\0\xff\n bytes", 9);
+  a->set(std::string("key\0x", 5), value);
+  EXPECT_EQ(b->get(std::string("key\0x", 5), in(seconds(20))), value);
+  a->set("key", "");
+  EXPECT_EQ(b->get("key", in(seconds(20))), "");
+  b->set("key", "second");
+  EXPECT_EQ(a->get("key", in(seconds(20))), "second");
+}
+
+TEST_F(StoreTest, GetWaitsUntilTheKeyIsSet) {
+  auto value = std::async(std::launch::async, [&] { return client()->get("late", in(seconds(20))); });
+  EXPECT_EQ(value.wait_for(milliseconds(50)), std::future_status::timeout);
+  client()->set("late", "came");
+  EXPECT_EQ(value.get(), "came");
+}
+
+// control: without the numbers of requests in the wire format, the last get returns "too late" for "other".
+TEST_F(StoreTest, GetThatGaveUpDisturbsNoLaterRequest) {
+  const auto store = client();
+  try {
+    store->get("never", in(milliseconds(50)));
+    FAIL() << "got a key that nobody set";
+  } catch (const TimeoutError& error) {
+    EXPECT_NE(std::string(error.what()).find("'never'"), std::string::npos) << error.what();
+  }
+  client()->set("never", "too late");
+  client()->set("other", "right");
+  EXPECT_EQ(store->get("other", in(seconds(20))), "right");
+  EXPECT_EQ(store->get("never", in(seconds(20))), "too late");
+}
+
+TEST_F(StoreTest, AddsFromManyClients) {
+  constexpr int kClients = 8, kAdds = 100;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kClients; ++i)
+    threads.emplace_back([&] {
+      const auto store = client();
+      for (int k = 0; k < kAdds; ++k) store->add("counter", 3);
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(client()->add("counter", -1), 3 * kClients * kAdds - 1);
+  EXPECT_EQ(server_.counter("counter"), 3 * kClients * kAdds - 1);
+  EXPECT_EQ(server_.counter("another"), 0);
+}
+
+TEST_F(StoreTest, RefusesAnotherToken) {
+  for (const std::string token : {"", "tokem", "token2", "Token"}) {
+    try {
+      TcpStore store("127.0.0.1", server_.port(), token, in(seconds(20)));
+      FAIL() << "token '" << token << "' was taken";
+    } catch (const PeerError& error) {
+      EXPECT_NE(std::string(error.what()).find("token was refused"), std::string::npos) << error.what();
+    }
+  }
+  expect_service();
+}
+
+TEST_F(StoreTest, GarbageHarmsNobody) {
+  std::mt19937 random(7);
+  const auto waiting = client();
+  for (int round = 0; round < 50; ++round) {
+    std::string bytes(1 + random() % 2000, '\0');
+    for (char& byte : bytes) byte = static_cast<char>(random());
+    if (round % 3 == 0) {  // a right length before it, so that the body is looked at
+      std::string framed;
+      wire::put(framed, static_cast<std::uint32_t>(bytes.size()));
+      bytes = framed + bytes;
+    }
+    const Fd socket = stranger();
+    try {
+      send_all(socket.get(), bytes, in(seconds(20)));
+    } catch (const PeerError&) {  // the server was faster
+    }
+  }
+  expect_service();
+  client()->set("key", "value");
+  EXPECT_EQ(waiting->get("key", in(seconds(20))), "value");
+}
+
+TEST_F(StoreTest, ClosesOnGarbageFromAStranger) {
+  const Fd http = stranger();
+  send_all(http.get(), "GET / HTTP/1.1\r\nHost: here\r\n\r\n", in(seconds(20)));
+  EXPECT_TRUE(is_closed(http));
+  const Fd unasked = stranger();  // well formed, but before the hello
+  send_all(unasked.get(), wire::encode({1, wire::Operation::set, "key", "value"}), in(seconds(20)));
+  EXPECT_TRUE(is_closed(unasked));
+  expect_service();
+}
+
+TEST_F(StoreTest, BoundsMessages) {
+  const auto store = client();
+  EXPECT_THROW(store->set("key", std::string(wire::kMaxBody, 'x')), InvalidArgument);
+  const std::string largest(wire::kMaxContent - 3, 'x');
+  store->set("key", largest);
+  EXPECT_EQ(client()->get("key", in(seconds(20))), largest);
+  const Fd socket = stranger();
+  send_all(socket.get(), wire::encode({1, wire::Operation::hello, wire::kHello, "token"}), in(seconds(20)));
+  std::string length;
+  wire::put(length, static_cast<std::uint32_t>(wire::kMaxBody + 1));
+  send_all(socket.get(), length, in(seconds(20)));
+  EXPECT_TRUE(is_closed(socket));
+  expect_service();
+}
+
+TEST_F(StoreTest, SlowAndSilentClientsHoldNobodyUp) {
+  const Fd silent = stranger();
+  const Fd slow = stranger();
+  const std::string hello = wire::encode({1, wire::Operation::hello, wire::kHello, "token"});
+  for (const char byte : hello) {
+    send_all(slow.get(), {&byte, 1}, in(seconds(20)));
+    expect_service();
+  }
+  std::string answer;
+  recv_some(slow.get(), answer, in(seconds(20)));
+  EXPECT_EQ(answer, wire::encode({1, wire::Status::done, {}}));
+}
+
+TEST_F(StoreTest, ClientThatNeverReadsHoldsNobodyUp) {
+  const auto store = client();
+  store->set("big", std::string(wire::kMaxContent / 2, 'x'));
+  const Fd deaf = stranger();
+  std::string requests = wire::encode({1, wire::Operation::hello, wire::kHello, "token"});
+  for (std::uint32_t i = 2; i < 102; ++i) requests += wire::encode({i, wire::Operation::get, "big", {}});
+  send_all(deaf.get(), requests, in(seconds(20)));
+  expect_service();
+}
+
+TEST_F(StoreTest, KnowsWhenItIsIdle) {
+  const Fd silent = stranger();
+  EXPECT_TRUE(server_.wait_until_idle(in(seconds(20))));
+  auto store = client();
+  EXPECT_FALSE(server_.wait_until_idle(in(milliseconds(20))));
+  store.reset();
+  EXPECT_TRUE(server_.wait_until_idle(in(seconds(20))));
+}
+
+TEST_F(StoreTest, StopEndsWaitingClientsAtOnce) {
+  const auto store = client();
+  auto value = std::async(std::launch::async, [&] { return store->get("never", in(seconds(60))); });
+  EXPECT_EQ(value.wait_for(milliseconds(20)), std::future_status::timeout);
+  server_.stop();
+  server_.stop();
+  ASSERT_EQ(value.wait_for(seconds(20)), std::future_status::ready);
+  EXPECT_THROW(value.get(), PeerError);
+  EXPECT_THROW(TcpStore("127.0.0.1", server_.port(), "token", in(milliseconds(50))), TimeoutError);
+}
+
+TEST(StoreAddress, ServerMayStartLast) {
+  int port = 0;
+  {
+    const StoreServer server("127.0.0.1", 0, "");
+    port = server.port();
+  }
+  auto value = std::async(std::launch::async,
+                          [&] { return TcpStore("127.0.0.1", port, "", in(seconds(20))).add("counter", 5); });
+  EXPECT_EQ(value.wait_for(milliseconds(50)), std::future_status::timeout);
+  const StoreServer server("127.0.0.1", port, "");
+  EXPECT_EQ(value.get(), 5);
+}
+
+TEST(StoreAddress, UnusableOnesAreNamed) {
+  const StoreServer server("127.0.0.1", 0, "");
+  const auto message = [](const std::string& host, int port) -> std::string {
+    try {
+      const StoreServer second(host, port, "");
+      return "it listens";
+    } catch (const GroupError& error) {
+      return error.what();
+    }
+  };
+  EXPECT_NE(message("127.0.0.1", server.port()).find("Address already in use"), std::string::npos);
+  EXPECT_NE(message("192.0.2.1", 0).find("can't listen on 192.0.2.1:0"),
+            std::string::npos);  // nobody's address
+  try {
+    TcpStore store("no-such-host.invalid", 1, "", in(milliseconds(50)));
+    FAIL();
+  } catch (const TimeoutError& error) {
+    EXPECT_NE(std::string(error.what()).find("no-such-host.invalid:1"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace syncbn::group

@@ -1,0 +1,208 @@
+// One rank of a job of real processes. It joins the world that its environment describes, does what the
+// argument says and reports in lines that begin with its rank. An expected error is a line, not an exit code.
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <map>
+#include <numeric>
+#include <stdexcept>
+#include <thread>
+
+#include "syncbn/error.h"
+#include "syncbn/group.h"
+
+namespace {
+
+using namespace syncbn;
+
+template <class... Args>
+void say(fmt::format_string<Args...> format, Args&&... args) {
+  fmt::print("rank {}: {}\n", get_rank(), fmt::format(format, std::forward<Args>(args)...));
+  std::fflush(stdout);
+}
+
+void wait_for_order() {  // the driver closes our input
+  char byte;
+  while (read(STDIN_FILENO, &byte, 1) > 0) {
+  }
+}
+
+bool is_last() { return get_rank() == get_group_size() - 1; }
+
+std::vector<int> all_ranks() {
+  std::vector<int> ranks(static_cast<std::size_t>(get_group_size()));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
+// Quarters, so that every sum is exact whatever the order.
+void sum(std::size_t count, std::string_view group = kWorldGroup) {
+  const int size = get_group_size(group);
+  std::vector<double> values(count);
+  for (std::size_t i = 0; i < count; ++i) values[i] = (get_rank(group) + 1) * (static_cast<double>(i) + 0.25);
+  all_reduce_sum(values, group);
+  for (std::size_t i = 0; i < count; ++i) {
+    const double expected = size * (size + 1) / 2 * (static_cast<double>(i) + 0.25);
+    if (values[i] != expected)
+      throw std::logic_error(
+          fmt::format("wrong sum in group {}: {}, expected {}", group, values[i], expected));
+  }
+}
+
+void sums() {
+  for (const std::size_t count : {1u, 3u, 64u, 1000u, 20000u, 1u, 1000u}) sum(count);
+  say("of {}, sums are right, local rank {} of {}", get_group_size(), get_local_rank(),
+      get_local_rank_size());
+}
+
+// Each connects and sums on its own thread.
+void two_groups_at_once() {
+  create_group("forth", all_ranks());
+  auto back = all_ranks();
+  std::reverse(back.begin(), back.end());
+  create_group("back", back);
+  std::thread other([] {
+    for (int i = 0; i < 50; ++i) sum(100, "back");
+  });
+  for (int i = 0; i < 50; ++i) sum(7, "forth");
+  other.join();
+  say("two groups are right");
+}
+
+// Of three ranks, rank 1 is in both.
+void two_groups_in_turn() {
+  const bool first = get_rank()<2, second = get_rank()> 0;
+  if (first) create_group("0-1", {0, 1});
+  if (second) create_group("2-1", {2, 1});
+  for (int i = 0; i < 20; ++i) {
+    if (first) sum(10, "0-1");
+    if (second) sum(20, "2-1");
+  }
+  say("two groups are right");
+}
+
+void different_counts() { sum(is_last() ? 5 : 4); }
+
+void different_lists() {
+  create_group("dp", is_last() ? std::vector<int>{get_rank(), 0} : all_ranks());
+  sum(4, "dp");
+}
+
+void sum_for_ever() {
+  sum(10);
+  say("ready");
+  for (;;) sum(10);
+}
+
+void last_does_not_call() {
+  sum(10);
+  if (!is_last()) return sum_for_ever();
+  wait_for_order();
+}
+
+void last_kills_itself() {
+  sum(10);
+  if (is_last()) raise(SIGKILL);
+  sum_for_ever();
+}
+
+void last_exits() {
+  sum(10);
+  if (is_last()) exit(7);
+  sum_for_ever();
+}
+
+// Nobody waits for the others to have left, so that worlds overlap.
+void join_again() {
+  for (int round = 0; round < 3; ++round) {
+    init();
+    sum(10);
+    create_group("all", all_ranks());
+    sum(10, "all");
+    if (round == 2) say("joined three times");
+    release();
+  }
+}
+
+// Connects once to the first socket of this process on which Gloo waits for a peer. False: there was none.
+bool take_the_place_of_a_peer() {
+  for (int fd = 3; fd < 100; ++fd) {
+    int listens = 0;
+    socklen_t size = sizeof listens;
+    sockaddr_in address{};
+    socklen_t address_size = sizeof address;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens == 0 ||
+        getsockname(fd, reinterpret_cast<sockaddr*>(&address), &address_size) != 0)
+      continue;
+    const int stranger = socket(AF_INET, SOCK_STREAM, 0);  // stays open and silent
+    if (connect(stranger, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return true;
+    close(stranger);
+  }
+  return false;
+}
+
+// On rank 1, which does not serve the store, a stranger is faster than a peer, once.
+void stranger_connects() {
+  std::atomic<bool> over{get_rank() != 1};
+  std::atomic<int> strangers{0};
+  std::thread stranger([&] {
+    while (!over && strangers == 0) strangers += take_the_place_of_a_peer() ? 1 : 0;
+  });
+  for (int i = 0; i < 10; ++i) {  // should the stranger come too late for the first, the next has its chance
+    const std::string name = fmt::format("group {}", i);
+    create_group(name, all_ranks());
+    sum(10, name);
+  }
+  over = true;
+  stranger.join();
+  say("sums are right with {} strangers", strangers.load());
+}
+
+const char* name_of(const Error& error) {
+  if (dynamic_cast<const InvalidArgument*>(&error)) return "InvalidArgument";
+  if (dynamic_cast<const MismatchError*>(&error)) return "MismatchError";
+  if (dynamic_cast<const PeerError*>(&error)) return "PeerError";
+  if (dynamic_cast<const TimeoutError*>(&error)) return "TimeoutError";
+  if (dynamic_cast<const GroupError*>(&error)) return "GroupError";
+  return "Error";
+}
+
+const std::map<std::string, void (*)()> tasks = {
+    {"sums", sums},
+    {"two_groups_at_once", two_groups_at_once},
+    {"two_groups_in_turn", two_groups_in_turn},
+    {"different_counts", different_counts},
+    {"different_lists", different_lists},
+    {"sum_for_ever", sum_for_ever},
+    {"last_does_not_call", last_does_not_call},
+    {"last_kills_itself", last_kills_itself},
+    {"last_exits", last_exits},
+    {"join_again", join_again},
+    {"stranger_connects", stranger_connects},
+};
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // never outlives the driver
+  if (count != 2 || !tasks.contains(arguments[1])) return 2;
+  fmt::print("process {}\n", getpid());
+  std::fflush(stdout);
+  try {
+    init();
+    tasks.at(arguments[1])();
+  } catch (const Error& error) {
+    fmt::print("{} on rank {}: {}\n", name_of(error), is_initialized() ? get_rank() : -1, error.what());
+    std::fflush(stdout);
+    wait_for_order();  // a rank that saw the error first does not leave before the others see it
+  }
+  return 0;
+}

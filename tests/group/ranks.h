@@ -1,0 +1,79 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "group/engines/threads.h"
+#include "syncbn/communicator.h"
+#include "syncbn/error.h"
+#include "syncbn/group.h"
+
+namespace syncbn::testing {
+
+using namespace std::chrono_literals;
+
+/// For everything that must come: long, so that a loaded machine fails no test.
+inline Deadline soon() { return std::chrono::steady_clock::now() + 60s; }
+
+inline std::vector<int> first_ranks(int size) {
+  std::vector<int> ranks(static_cast<std::size_t>(size));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
+/// "ok", or the class and the message of the syncbn::Error that `call` throws.
+inline std::string outcome(const std::function<void()>& call) {
+  try {
+    call();
+    return "ok";
+  } catch (const InvalidArgument& error) {
+    return std::string("InvalidArgument: ") + error.what();
+  } catch (const MismatchError& error) {
+    return std::string("MismatchError: ") + error.what();
+  } catch (const PeerError& error) {
+    return std::string("PeerError: ") + error.what();
+  } catch (const TimeoutError& error) {
+    return std::string("TimeoutError: ") + error.what();
+  } catch (const GroupError& error) {
+    return std::string("GroupError: ") + error.what();
+  }
+}
+
+/// Passes everything on and keeps the length of each message.
+class CountingCommunicator : public Communicator {
+ public:
+  CountingCommunicator(std::unique_ptr<Communicator> inner, std::vector<std::size_t>& lengths)
+      : inner_(std::move(inner)), lengths_(lengths) {}
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  std::span<std::int64_t> buffer(std::size_t words) override { return inner_->buffer(words); }
+  void start(std::size_t words) override {
+    lengths_.push_back(words);
+    inner_->start(words);
+  }
+  void wait(Deadline deadline) override { inner_->wait(deadline); }
+  void abort() noexcept override { inner_->abort(); }
+
+ private:
+  const std::unique_ptr<Communicator> inner_;
+  std::vector<std::size_t>& lengths_;  // a rank's own
+};
+
+/// Ranks as threads, each with a communicator of one group of all of them. Returns each rank's outcome of
+/// `body`.
+inline std::vector<std::string> on_ranks(int size, const std::function<void(Communicator&)>& body) {
+  const auto world = std::make_shared<group::ThreadWorld>(size);
+  std::vector<std::string> outcomes(static_cast<std::size_t>(size));
+  run_ranks(size, [&](int rank) {
+    const auto communicator = world->connect({"all", first_ranks(size), 0}, rank, soon());
+    outcomes[static_cast<std::size_t>(rank)] = outcome([&] { body(*communicator); });
+  });
+  return outcomes;
+}
+
+}  // namespace syncbn::testing

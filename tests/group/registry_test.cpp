@@ -1,0 +1,372 @@
+// init, groups and the get functions, with good and bad input
+#include "group/registry.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "environment.h"
+#include "group/engine.h"
+#include "ranks.h"
+
+namespace syncbn {
+namespace {
+
+using group::resolve_group;
+using testing::Environment;
+using testing::outcome;
+using testing::Variables;
+using namespace std::chrono_literals;
+
+// Every test starts and ends without a world, in an environment without a launcher.
+class Registry : public ::testing::Test {
+ protected:
+  ~Registry() override {
+    if (is_initialized()) release();
+  }
+  Environment environment_{Variables{}};
+};
+
+const Variables kTorchrun = {{"RANK", "1"},        {"WORLD_SIZE", "4"},
+                             {"LOCAL_RANK", "1"},  {"LOCAL_WORLD_SIZE", "2"},
+                             {"MASTER_PORT", "9"}, {"MASTER_ADDR", "127.0.0.1"}};
+
+TEST_F(Registry, WorldOfOne) {
+  init();
+  EXPECT_TRUE(is_initialized());
+  for (const char* world : {"world", "hccl_world_group", "nccl_world_group", "mccl_world_group"}) {
+    EXPECT_EQ(get_rank(world), 0);
+    EXPECT_EQ(get_group_size(world), 1);
+    EXPECT_EQ(get_local_rank(world), 0);
+    EXPECT_EQ(get_local_rank_size(world), 1);
+    EXPECT_EQ(get_world_rank_from_group_rank(world, 0), 0);
+    EXPECT_EQ(get_group_rank_from_world_rank(0, world), 0);
+  }
+  init();  // does nothing
+  release();
+  EXPECT_FALSE(is_initialized());
+  init(InitOptions{});  // may follow
+  EXPECT_EQ(get_group_size(), 1);
+}
+
+TEST_F(Registry, BeforeInitTheEnvironmentAnswersForTheWorldOnly) {
+  EXPECT_EQ(get_rank(), 0);
+  EXPECT_EQ(get_group_size(), 1);
+  EXPECT_EQ(get_local_rank(), 0);
+  EXPECT_EQ(get_local_rank_size(), 1);
+  {
+    const Environment environment(kTorchrun);
+    EXPECT_EQ(get_rank(), 1);
+    EXPECT_EQ(get_group_size("hccl_world_group"), 4);
+    EXPECT_EQ(get_local_rank(), 1);
+    EXPECT_EQ(get_local_rank_size(), 2);
+  }
+  {
+    const Environment environment(
+        {{"MS_WORKER_NUM", "4"}, {"MS_SCHED_HOST", "h"}, {"MS_SCHED_PORT", "1"}, {"DEVICE_ID", "3"}});
+    EXPECT_EQ(get_rank(), 0);  // msrun without RANK_ID
+    EXPECT_EQ(get_local_rank(), 3);
+  }
+  for (const auto& get : {get_rank, get_group_size, get_local_rank, get_local_rank_size}) {
+    const std::string text = outcome([&] { get("dp"); });
+    EXPECT_NE(text.find("group 'dp': not initialised; call init() first"), std::string::npos) << text;
+    EXPECT_EQ(text.rfind("GroupError: get_", 0), 0u) << text;
+  }
+  EXPECT_FALSE(is_initialized());
+}
+
+TEST_F(Registry, EverythingElseNeedsInit) {
+  const std::vector<std::pair<const char*, std::function<void()>>> calls = {
+      {"create_group", [] { create_group("dp", {0}); }},
+      {"destroy_group", [] { destroy_group("dp"); }},
+      {"get_world_rank_from_group_rank", [] { get_world_rank_from_group_rank("dp", 0); }},
+      {"get_group_rank_from_world_rank", [] { get_group_rank_from_world_rank(0, "dp"); }},
+  };
+  for (const auto& [name, call] : calls) {
+    EXPECT_EQ(outcome(call),
+              fmt::format("GroupError: {}: group 'dp': not initialised; call init() first", name));
+  }
+  EXPECT_EQ(outcome([] { release(); }), "GroupError: release: not initialised; call init() first");
+  EXPECT_EQ(outcome([] { resolve_group("dp"); }),
+            "GroupError: group 'dp': not initialised; call init() first");
+}
+
+TEST_F(Registry, WithoutInitTheWorldIsThisRankUnlessTheEnvironmentNamesMore) {
+  EXPECT_EQ(resolve_group("world")->size(), 1);
+  EXPECT_EQ(resolve_group("nccl_world_group"), resolve_group("world"));
+  const Environment environment(kTorchrun);
+  EXPECT_EQ(outcome([] { resolve_group("world"); }),
+            "GroupError: group 'world': torchrun has started 4 ranks, which this one has not joined; call "
+            "init() first");
+}
+
+TEST_F(Registry, InitUnderALauncherNeedsItsEngine) {
+  Variables variables = kTorchrun;
+  variables["SYNCBN_BACKEND"] = "mpi";
+  const Environment environment(variables);
+  const std::string text = outcome([] { init(); });
+  EXPECT_EQ(text.rfind("GroupError: engine 'mpi' is not linked into this program, which has ", 0), 0u)
+      << text;
+  EXPECT_NE(text.find("link with syncbn::mpi"), std::string::npos) << text;
+  EXPECT_FALSE(is_initialized());
+}
+
+TEST_F(Registry, InitRefusesBadOptions) {
+  const auto refused = [](const char* start, const InitOptions& options) {
+    const std::string text = outcome([&] { init(options); });
+    EXPECT_EQ(text.rfind(std::string("InvalidArgument: ") + start, 0), 0u) << text;
+    EXPECT_FALSE(is_initialized());
+  };
+  const auto options = [](auto change) {
+    InitOptions o;
+    o.size = 2;
+    o.port = 1;
+    change(o);
+    return o;
+  };
+  refused("size: 0, expected", options([](InitOptions& o) { o.size = 0; }));
+  refused("rank: 2, expected a rank in [0, 2)", options([](InitOptions& o) { o.rank = 2; }));
+  refused("rank: -1, expected", options([](InitOptions& o) { o.rank = -1; }));
+  refused("port: 0, expected a port in [1, 65535]", options([](InitOptions& o) { o.port = 0; }));
+  refused("port: 65536, expected", options([](InitOptions& o) { o.port = 65536; }));
+  refused("host: empty", options([](InitOptions& o) { o.host = ""; }));
+  refused("timeout: 0 ms, expected >= 1 ms", options([](InitOptions& o) { o.timeout = 0ms; }));
+  refused("backend: automatic asks", options([](InitOptions& o) { o.backend = Backend::automatic; }));
+  refused("backend: 9, expected", options([](InitOptions& o) { o.backend = static_cast<Backend>(9); }));
+  EXPECT_EQ(outcome([] { init(static_cast<Backend>(9)); }),
+            "InvalidArgument: backend: 9, expected automatic, gloo or mpi");
+  const Environment environment(Variables{{"SYNCBN_TIMEOUT_S", "soon"}});
+  EXPECT_EQ(
+      outcome([] { init(); }).rfind("GroupError: SYNCBN_TIMEOUT_S: 'soon', expected a number of seconds", 0),
+      0u);
+}
+
+TEST_F(Registry, InitTwiceWithOptions) {
+  init(InitOptions{});
+  EXPECT_EQ(outcome([] { init(InitOptions{}); }),
+            "GroupError: init: already initialised; release() comes first");
+}
+
+TEST_F(Registry, TheSchedulerOfMsrunEndsInInit) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const Environment environment({{"MS_ROLE", "MS_SCHED"},
+                                 {"MS_WORKER_NUM", "2"},
+                                 {"MS_SCHED_HOST", "127.0.0.1"},
+                                 {"MS_SCHED_PORT", "8118"}});
+  EXPECT_EXIT(init(), ::testing::ExitedWithCode(0), "");
+}
+
+TEST_F(Registry, CreateGroup) {
+  run_ranks(3, [](int rank) {
+    create_group("g", {2, 0, 1});
+    EXPECT_EQ(get_rank("g"), (rank + 1) % 3);
+    EXPECT_EQ(get_group_size("g"), 3);
+    EXPECT_EQ(get_local_rank("g"), (rank + 1) % 3);
+    EXPECT_EQ(get_local_rank_size("g"), 3);
+    for (int r = 0; r < 3; ++r) {
+      EXPECT_EQ(get_group_rank_from_world_rank(r, "g"), (r + 1) % 3);
+      EXPECT_EQ(get_world_rank_from_group_rank("g", (r + 1) % 3), r);
+      EXPECT_EQ(get_world_rank_from_group_rank("world", r), r);
+    }
+    create_group("g", {2, 0, 1});                 // again: nothing happens
+    create_group("world", {0, 1, 2});             // nor here
+    create_group("hccl_world_group", {0, 1, 2});  // nor here
+    create_group("alone", {rank});
+    EXPECT_EQ(get_group_size("alone"), 1);
+  });
+}
+
+TEST_F(Registry, CreateGroupRefuses) {
+  run_ranks(3, [](int rank) {
+    create_group("g", {0, 1, 2});
+    const auto refused = [](const std::string& name, const std::vector<int>& ranks) {
+      return outcome([&] { create_group(name, ranks); });
+    };
+    EXPECT_EQ(refused("h", {}),
+              "InvalidArgument: create_group: group 'h', ranks []: a group needs at least one rank");
+    EXPECT_EQ(refused("", {0, 1, 2}),
+              "InvalidArgument: create_group: group '', ranks [0, 1, 2]: a group needs a name");
+    EXPECT_EQ(refused("h", {0, 1, 0}),
+              "InvalidArgument: create_group: group 'h', ranks [0, 1, 0]: rank 0 is in it twice");
+    EXPECT_EQ(refused("h", {0, 3}),
+              "InvalidArgument: create_group: group 'h', ranks [0, 3]: rank 3 is outside [0, 3), the world");
+    EXPECT_EQ(
+        refused("h", {-1, 0}),
+        "InvalidArgument: create_group: group 'h', ranks [-1, 0]: rank -1 is outside [0, 3), the world");
+    EXPECT_EQ(refused("g", {0, 2, 1}),
+              "InvalidArgument: create_group: group 'g', ranks [0, 2, 1]: the name is taken by a group of "
+              "[0, 1, 2]");
+    EXPECT_EQ(refused("world", {0, 1}),
+              "InvalidArgument: create_group: group 'world', ranks [0, 1]: the name is taken by a group of "
+              "[0, 1, 2]");
+    if (rank == 2) {
+      EXPECT_EQ(refused("h", {0, 1}),
+                "GroupError: create_group: group 'h', ranks [0, 1]: this rank, 2, is no member; only members "
+                "create a group");
+    }
+    const std::string text = outcome([] { get_rank("h"); });  // none of it left anything behind
+    EXPECT_EQ(text, fmt::format("GroupError: group 'h' is unknown to rank {} (not created, destroyed, or "
+                                "this rank is no member); it "
+                                "has 'g', 'world'",
+                                rank));
+  });
+}
+
+TEST_F(Registry, DestroyGroup) {
+  run_ranks(2, [](int) {
+    create_group("g", {0, 1});
+    const auto kept = resolve_group("g");
+    destroy_group("g");
+    EXPECT_EQ(outcome([] { get_rank("g"); }).rfind("GroupError: group 'g' is unknown to rank", 0), 0u);
+    EXPECT_EQ(outcome([] { destroy_group("g"); }).rfind("GroupError: group 'g' is unknown to rank", 0), 0u);
+    std::vector<std::int64_t> payload(1);
+    EXPECT_EQ(outcome([&] {
+                kept->sum({"a sum", ""}, payload);
+              }),
+              "GroupError: group 'g', a sum: the group is closed: destroy_group() was called");
+    create_group("g", {1, 0});  // the name is free again
+    for (const char* world : {"world", "hccl_world_group"}) {
+      EXPECT_EQ(
+          outcome([&] { destroy_group(world); }),
+          fmt::format("InvalidArgument: destroy_group: group '{}' is the world, which lasts until release()",
+                      world));
+    }
+  });
+}
+
+// Groups of one name follow each other, on changing lists, and are used each time.
+TEST_F(Registry, ANameMayBeUsedAgainAndAgain) {
+  run_ranks(3, [](int rank) {
+    for (int i = 0; i < 30; ++i) {
+      const std::vector<std::vector<int>> lists = {{0, 1, 2}, {2, 1}, {1, 0, 2}, {0, 1}};
+      const auto& list = lists[static_cast<std::size_t>(i) % lists.size()];
+      if (std::ranges::find(list, rank) == list.end()) continue;
+      create_group("g", list);
+      std::vector<std::int64_t> payload{1};
+      if (i % 3 != 0) resolve_group("g")->sum({"a sum", ""}, payload);  // some are never used
+      EXPECT_EQ(payload[0], i % 3 == 0 ? 1 : static_cast<std::int64_t>(list.size()));
+      destroy_group("g");
+    }
+  });
+}
+
+TEST_F(Registry, DifferentListsAreFoundAtTheFirstSum) {
+  std::vector<std::string> outcomes(2);
+  run_ranks(2, [&](int rank) {
+    create_group("g", rank == 0 ? std::vector<int>{0, 1} : std::vector<int>{1, 0});
+    std::vector<std::int64_t> payload(1);
+    outcomes[static_cast<std::size_t>(rank)] = outcome([&] {
+      resolve_group("g")->sum({"a sum", ""}, payload);
+    });
+  });
+  EXPECT_EQ(outcomes[0],
+            "MismatchError: group 'g', call 1, a sum: different lists under one name: world rank 1 made it "
+            "of [1, 0], world rank 0 "
+            "of [0, 1]; the group is broken");
+  EXPECT_EQ(outcomes[1].rfind("MismatchError: group 'g', call 1, a sum: different lists", 0), 0u)
+      << outcomes[1];
+}
+
+TEST_F(Registry, ConversionsRefuse) {
+  run_ranks(3, [](int rank) {
+    create_group("one", {rank});
+    const int other = (rank + 1) % 3;
+    EXPECT_EQ(outcome([] { get_world_rank_from_group_rank("one", 1); }),
+              "GroupError: group_rank: 1, group 'one' has the ranks [0, 1)");
+    EXPECT_EQ(outcome([] { get_world_rank_from_group_rank("one", -1); }),
+              "GroupError: group_rank: -1, group 'one' has the ranks [0, 1)");
+    EXPECT_EQ(outcome([&] { get_group_rank_from_world_rank(other, "one"); }),
+              fmt::format("GroupError: world_rank: {} is not in group 'one', which has [{}]", other, rank));
+    EXPECT_EQ(outcome([] { get_group_rank_from_world_rank(-1, "world"); }),
+              "GroupError: world_rank: -1 is not in group 'world', which has [0, 1, 2]");
+    EXPECT_EQ(outcome([] { get_local_rank(""); }).rfind("GroupError: group '' is unknown", 0), 0u);
+  });
+}
+
+TEST_F(Registry, AGroupFromBeforeInitDoesNotOutliveIt) {
+  const auto lone = resolve_group("world");
+  init();  // a world of one: the same
+  std::vector<std::int64_t> payload(1);
+  lone->sum({"a sum", ""}, payload);
+}
+
+TEST_F(Registry, MakeGroup) {
+  const auto world = std::make_shared<group::ThreadWorld>(2);
+  run_ranks(2, [&](int rank) {
+    const auto group = make_group("own", world->connect({"x", {1, 0}, 0}, rank, testing::soon()), 60s);
+    EXPECT_EQ(group->name(), "own");
+    EXPECT_EQ(group->rank(), 1 - rank);
+    std::vector<std::int64_t> payload{rank + 1};
+    group->sum({"a sum", ""}, payload);
+    group->sum({"a sum", ""}, payload);
+    EXPECT_EQ(payload[0], 6);
+  });
+}
+
+class OutOfRange final : public Communicator {
+ public:
+  OutOfRange(int rank, int size) : rank_(rank), size_(size) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  std::span<std::int64_t> buffer(std::size_t) override { return {}; }
+  void start(std::size_t) override {}
+  void wait(Deadline) override {}
+  void abort() noexcept override {}
+
+ private:
+  const int rank_;
+  const int size_;
+};
+
+TEST_F(Registry, MakeGroupRefuses) {
+  const auto refused = [](const std::string& name, std::unique_ptr<Communicator> communicator,
+                          std::optional<std::chrono::milliseconds> timeout = std::nullopt) {
+    return outcome([&] { make_group(name, std::move(communicator), timeout); });
+  };
+  EXPECT_EQ(refused("own", nullptr), "InvalidArgument: communicator: null, group 'own' needs one");
+  EXPECT_EQ(refused("", std::make_unique<OutOfRange>(0, 1)),
+            "InvalidArgument: name: empty, expected a name for messages");
+  for (const auto& [rank, size] : {std::pair{0, 0}, {2, 2}, {-1, 2}}) {
+    EXPECT_EQ(refused("own", std::make_unique<OutOfRange>(rank, size)),
+              fmt::format("InvalidArgument: communicator: rank {} of {} ranks, expected a rank in [0, size)",
+                          rank, size));
+  }
+  EXPECT_EQ(refused("own", std::make_unique<OutOfRange>(0, 1), -1ms),
+            "InvalidArgument: timeout: -1 ms, expected >= 1 ms");
+}
+
+TEST_F(Registry, AllReduceSumRefuses) {
+  std::vector<float> values{1, 2};
+  EXPECT_EQ(outcome([&] { all_reduce_sum(values, "dp"); }),
+            "GroupError: group 'dp': not initialised; call init() first");
+  std::vector<std::string> outcomes(2);
+  run_ranks(2, [&](int rank) {
+    std::vector<float> floats{1, 2};
+    std::vector<double> doubles{1, 2};
+    outcomes[static_cast<std::size_t>(rank)] = outcome([&] {
+      if (rank == 0) all_reduce_sum(std::span(floats));
+      if (rank == 1) all_reduce_sum(std::span(doubles));
+    });
+    EXPECT_EQ(floats, (std::vector<float>{1, 2}));
+    EXPECT_EQ(doubles, (std::vector<double>{1, 2}));
+  });
+  EXPECT_EQ(outcomes[0],
+            "MismatchError: group 'world', call 1, all_reduce_sum: different calls: rank 0: all_reduce_sum, "
+            "type=float32; rank 1: "
+            "all_reduce_sum, type=float64; the group is broken");
+  EXPECT_EQ(outcomes[1], outcomes[0]);
+}
+
+TEST_F(Registry, FindEngine) {
+  static const group::EngineEntry entry{"registry-test", nullptr};
+  group::register_engine(entry);
+  EXPECT_EQ(&group::find_engine("registry-test"), &entry);
+  const std::string text = outcome([] { group::find_engine("nonesuch"); });
+  EXPECT_EQ(text.rfind("GroupError: engine 'nonesuch' is not linked into this program, which has ", 0), 0u)
+      << text;
+  EXPECT_NE(text.find("registry-test; link with syncbn::nonesuch"), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace syncbn

@@ -1,0 +1,137 @@
+// What ranks read when their calls differ
+#include "group/verdict.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <limits>
+
+#include "ranks.h"
+
+namespace syncbn::group {
+namespace {
+
+Brought call(const std::string& subject, const std::string& settings) {
+  return {false, 17, 40, 1, subject, settings};
+}
+
+std::string verdict(const std::vector<Brought>& ranks) {
+  return testing::outcome([&] { throw_verdict(ranks); });
+}
+
+constexpr const char* kSettings = "C=64, input=float32, eps={}, momentum=0.1";
+
+TEST(Verdict, OneOptionDiffers) {
+  std::vector<Brought> ranks(4, call("forward of layer 'bn1'", fmt::format(fmt::runtime(kSettings), 1e-5)));
+  ranks[2] = call("forward of layer 'bn1'", fmt::format(fmt::runtime(kSettings), 1e-3));
+  EXPECT_EQ(verdict(ranks),
+            "MismatchError: different calls: rank 2: forward of layer 'bn1', eps=0.001; ranks 0-1, 3: "
+            "forward of layer "
+            "'bn1', eps=1e-05; the group is broken");
+}
+
+TEST(Verdict, AnOptionIsMissing) {
+  const std::vector<Brought> ranks = {call("a", "C=1, relu=true"), call("a", "C=1")};
+  EXPECT_EQ(verdict(ranks),
+            "MismatchError: different calls: rank 0: a, relu=true; rank 1: a; the group is broken");
+}
+
+TEST(Verdict, OnlyTheLayerDiffers) {
+  const std::vector<Brought> ranks = {call("forward of layer 'bn1'", "C=1"),
+                                      call("backward of layer 'bn2'", "C=1")};
+  EXPECT_EQ(verdict(ranks),
+            "MismatchError: different calls: rank 0: forward of layer 'bn1'; rank 1: backward of layer "
+            "'bn2'; the group is "
+            "broken");
+}
+
+TEST(Verdict, OnlyNumbersOfUnnamedLayersDiffer) {
+  const std::vector<Brought> ranks = {call("forward of layer '#9'", "C=1"),
+                                      call("forward of layer '#10'", "C=1")};
+  const std::string text = verdict(ranks);
+  EXPECT_NE(text.find("give them names"), std::string::npos) << text;
+  const std::string other = verdict({call("forward of layer '#9'", ""), call("backward of layer '#10'", "")});
+  EXPECT_EQ(other.find("give them names"), std::string::npos) << other;
+}
+
+TEST(Verdict, LengthAndNumberOfTheCall) {
+  std::vector<Brought> ranks(3, call("all_reduce_sum", "type=float32"));
+  ranks[1].words = 41;
+  ranks[2].number = 18;
+  EXPECT_EQ(verdict(ranks),
+            "MismatchError: different calls: rank 0: all_reduce_sum, call 17, 40 words; rank 1: "
+            "all_reduce_sum, call 17, 41 "
+            "words; rank 2: all_reduce_sum, call 18, 40 words; the group is broken");
+}
+
+TEST(Verdict, ManyDifferentCalls) {
+  std::vector<Brought> ranks;
+  for (int r = 0; r < 20; ++r) ranks.push_back(call("forward of layer 'bn1'", fmt::format("C={}", r)));
+  const std::string text = verdict(ranks);
+  EXPECT_NE(text.find("rank 7: forward of layer 'bn1', C=7; and 12 more; the group"), std::string::npos)
+      << text;
+}
+
+TEST(Verdict, ReasonsOfFailedRanksAreGrouped) {
+  std::vector<Brought> ranks(4, call("a", ""));
+  for (const std::size_t r : {0u, 3u}) ranks[r] = {true, 17, 0, 1, "a", "no memory"};
+  EXPECT_EQ(verdict(ranks), "PeerError: ranks 0, 3 failed before their call: no memory; the group is broken");
+}
+
+TEST(Verdict, SlotsKeepWhatFits) {
+  std::array<std::int64_t, kSlotWords> slot{};
+  const Brought brought{
+      false, 5, std::numeric_limits<std::int64_t>::max(), 77, "forward of layer 'βn'", "C=64, eps=1e-05"};
+  write_slot(brought, slot);
+  const Brought read = read_slot(slot);
+  EXPECT_EQ(read.failed, brought.failed);
+  EXPECT_EQ(read.number, brought.number);
+  EXPECT_EQ(read.words, brought.words);
+  EXPECT_EQ(read.hash, brought.hash);
+  EXPECT_EQ(read.subject, brought.subject);
+  EXPECT_EQ(read.settings, brought.settings);
+}
+
+TEST(Verdict, LongTextsAreCutBetweenCharacters) {
+  for (std::size_t bytes = 0; bytes < 4; ++bytes) {
+    SCOPED_TRACE(bytes);
+    std::string name(bytes, 'x');
+    for (int i = 0; i < 400; ++i) name += "层";  // three bytes each
+    std::array<std::int64_t, kSlotWords> slot{};
+    write_slot({true, 1, 0, 1, name, name}, slot);
+    const Brought read = read_slot(slot);
+    for (const std::string& text : {read.subject, read.settings}) {
+      ASSERT_GT(text.size(), 100u);
+      EXPECT_EQ(text.substr(text.size() - 3), "...");
+      EXPECT_EQ((text.size() - 3 - bytes) % 3, 0u) << "cut inside a character";
+      EXPECT_EQ(name.rfind(text.substr(0, text.size() - 3), 0), 0u);
+    }
+  }
+}
+
+TEST(Verdict, ADifferenceBehindTheCutIsAdmitted) {
+  Brought a = call(std::string(300, 'a'), "");
+  Brought b = a;
+  b.hash = a.hash + 1;
+  const std::string text = verdict({a, b});
+  EXPECT_NE(text.find("what differs is too long to be told"), std::string::npos) << text;
+}
+
+TEST(Verdict, ForeignWordsAreNoWildLengths) {
+  std::array<std::int64_t, kSlotWords> slot;
+  for (const std::int64_t word :
+       {std::int64_t{-1}, std::numeric_limits<std::int64_t>::min(), std::int64_t{1} << 40}) {
+    slot.fill(word);
+    const Brought read = read_slot(slot);
+    EXPECT_LE(read.subject.size() + read.settings.size(), sizeof slot);
+  }
+}
+
+TEST(Verdict, RankLists) {
+  EXPECT_EQ(rank_list({4}), "rank 4");
+  EXPECT_EQ(rank_list({0, 1, 2, 4, 6, 7}), "ranks 0-2, 4, 6-7");
+}
+
+}  // namespace
+}  // namespace syncbn::group
