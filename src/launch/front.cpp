@@ -32,8 +32,8 @@ namespace {
 
 using group::Fd;
 
-constexpr char kStarted =
-    '+';  // what the supervisor writes first when all workers run; then only text for people
+// What the supervisor writes first, when all workers run; everything else is text for people.
+constexpr char kStarted = '+';
 constexpr std::chrono::milliseconds kKillTime{5000};
 constexpr std::array kStopSignals = {SIGINT, SIGTERM, SIGHUP};
 
@@ -46,8 +46,14 @@ void hand_on(int signal) {
 void write_all(int fd, std::string_view text) {
   while (!text.empty()) {
     const ssize_t size = write(fd, text.data(), text.size());
-    if (size < 0 && errno != EINTR) return;  // nobody is left to read it
-    if (size > 0) text.remove_prefix(static_cast<std::size_t>(size));
+    if (size > 0) {
+      text.remove_prefix(static_cast<std::size_t>(size));
+    } else if (errno == EAGAIN) {  // another program that shares the console has made it so
+      pollfd ready{fd, POLLOUT, 0};
+      poll(&ready, 1, -1);
+    } else if (errno != EINTR) {
+      return;  // nobody is left to read it
+    }
   }
 }
 
@@ -76,8 +82,20 @@ class HoldSignals {
   const sigset_t& before() const { return before_; }
 
  private:
-  sigset_t before_;
+  sigset_t before_{};
 };
+
+// A signal that the caller had ignored (nohup) stays so.
+void hand_on_signals() {
+  struct sigaction action {};
+  action.sa_handler = hand_on;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : kStopSignals) {
+    struct sigaction before {};
+    sigaction(signal, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+  }
+}
 
 // The supervisor as its parent has it: a process and what it says.
 class SupervisorProcess {
@@ -94,6 +112,7 @@ class SupervisorProcess {
     if (pid_ < 0) throw std::system_error(errno, std::generic_category(), "fork");
     if (pid_ == 0) _exit(live(plan, job_log, front, hold.before(), std::move(mouth)));
     supervisor_pid = pid_;
+    hand_on_signals();
   }
 
   /// Where it was not waited for and does not live on by itself, the job is ended.
@@ -110,7 +129,7 @@ class SupervisorProcess {
 
   /// Reads what it says. False: it has ended, or lives on by itself.
   bool listen() {
-    std::array<char, 4096> chunk;
+    std::array<char, 4096> chunk{};
     const ssize_t size = read(words_.get(), chunk.data(), chunk.size());
     if (size > 0) said_.append(chunk.data(), static_cast<std::size_t>(size));
     return size > 0 || (size < 0 && errno == EINTR);
@@ -158,24 +177,11 @@ class SupervisorProcess {
   std::string said_;
 };
 
-// A signal that the caller had ignored (nohup) stays so.
-void hand_on_signals() {
-  struct sigaction action {};
-  action.sa_handler = hand_on;
-  action.sa_flags = SA_RESTART;
-  for (const int signal : kStopSignals) {
-    struct sigaction before {};
-    sigaction(signal, nullptr, &before);
-    if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
-  }
-}
-
 }  // namespace
 
 int run_in_front(const JobPlan& plan, const std::vector<int>& shown) {
   become_subreaper();
   SupervisorProcess supervisor(plan, std::nullopt);
-  hand_on_signals();
   LogFollower logs;
   bool following = false;
   LogFollower::News news;

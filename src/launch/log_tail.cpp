@@ -15,10 +15,9 @@
 namespace syncbn::launch {
 namespace {
 
-constexpr std::size_t kChunk = 64 * 1024;
-constexpr std::size_t kLongestLine =
-    64 * 1024;  // a longer one is shown in pieces, so that memory stays bounded
-constexpr std::streamoff kTailBytes = 16 * 1024;
+constexpr std::size_t kChunk = 65536;
+constexpr std::size_t kLongestLine = 65536;  // a longer one is shown in pieces, so that memory stays bounded
+constexpr std::streamoff kTailBytes = 16384;
 
 }  // namespace
 
@@ -48,7 +47,7 @@ void LogFollower::add(const std::filesystem::path& file, std::string prefix) {
 
 // One chunk; false at the end of the file.
 bool LogFollower::read_chunk(File& file, std::string& lines) {
-  std::array<char, kChunk> chunk;
+  std::array<char, kChunk> chunk{};
   const ssize_t size = ::read(file.fd.get(), chunk.data(), chunk.size());
   if (size <= 0) return false;
   std::string_view text(chunk.data(), static_cast<std::size_t>(size));
@@ -66,7 +65,7 @@ bool LogFollower::read_chunk(File& file, std::string& lines) {
 }
 
 LogFollower::News LogFollower::read() {
-  std::array<char, 4096> events;  // which file has grown does not matter: a read at a file's end is cheap
+  std::array<char, 4096> events{};  // which file has grown does not matter: a read at a file's end is cheap
   while (::read(inotify_.get(), events.data(), events.size()) > 0) continue;
   News news;
   for (File& file : files_) {

@@ -44,7 +44,7 @@ int store_port(const Options& options) {
 }
 
 std::string random_token() {
-  std::array<unsigned char, 16> bytes;
+  std::array<unsigned char, 16> bytes{};
   if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
     throw std::system_error(errno, std::generic_category(), "getrandom");
   std::string token;
@@ -91,7 +91,7 @@ std::vector<std::string> environment_with(const Variables& variables) {
     const std::string_view text = *entry;
     if (!dropped.contains(text.substr(0, text.find('=')))) environment.emplace_back(text);
   }
-  for (const auto& [name, value] : variables) environment.push_back(name + "=" + value);
+  for (const auto& [name, value] : variables) environment.push_back(fmt::format("{}={}", name, value));
   return environment;
 }
 

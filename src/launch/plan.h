@@ -22,7 +22,7 @@ struct JobPlan {
   Command command;
   std::vector<WorkerPlan> workers;  ///< Those of this machine.
   std::string store_host;           ///< Where the workers find each other; served by the launcher.
-  int store_port;
+  int store_port = 0;
   std::string token;
   std::optional<std::chrono::seconds>
       cluster_time_out;           ///< none: no limit; a single worker has nobody to join.

@@ -10,7 +10,6 @@
 
 #include <array>
 #include <cerrno>
-#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -39,6 +38,7 @@ Fd open_or_throw(const std::string& path, int flags) {
 
 std::vector<char*> pointers(const std::vector<std::string>& texts) {
   std::vector<char*> result;
+  result.reserve(texts.size() + 1);
   for (const std::string& text : texts)
     result.push_back(const_cast<char*>(text.c_str()));  // execve's signature
   result.push_back(nullptr);
@@ -59,7 +59,6 @@ void say(std::string_view text) {
   dup2(input, STDIN_FILENO);
   dup2(log, STDOUT_FILENO);
   dup2(log, STDERR_FILENO);
-  close_range(STDERR_FILENO + 1, UINT_MAX, 0);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) ::signal(signal, SIG_DFL);
   sigprocmask(SIG_SETMASK, &signal_mask, nullptr);
   execve(file, arguments, environment);

@@ -51,8 +51,7 @@ Fd open_pidfd(pid_t pid) {
 class Supervisor {
  public:
   explicit Supervisor(const JobPlan& plan) : plan_(plan) {
-    // Before the store's thread is made, which inherits the mask: signals are read from a descriptor, nowhere
-    // else.
+    // Signals are read from a descriptor, nowhere else; the store's thread, made later, inherits the mask.
     sigset_t signals;
     sigemptyset(&signals);
     for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&signals, signal);
@@ -172,7 +171,7 @@ class Supervisor {
   void note_end(std::size_t index) {
     Worker& worker = workers_[index];
     if (index_of_.erase(worker.pid) != 0) waitpid(worker.pid, &worker.status, 0);  // a debugger still has it
-    // Closing is not enough: a worker that was just forked and has not closed its copy yet keeps the entry
+    // Closing is not enough: a worker that was just forked has a copy until it execs, which keeps the entry
     // alive.
     check(epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, worker.alive.get(), nullptr) == 0, "epoll_ctl");
     worker.alive = Fd();
@@ -181,7 +180,7 @@ class Supervisor {
   }
 
   void read_signals() {
-    signalfd_siginfo info;
+    signalfd_siginfo info{};
     while (read(signals_.get(), &info, sizeof(info)) == sizeof(info))
       if (info.ssi_signo != SIGCHLD && stop_signal_ == 0) stop_signal_ = static_cast<int>(info.ssi_signo);
   }
@@ -199,9 +198,8 @@ class Supervisor {
 
   // SIGTERM to the groups of the workers that run, and to the processes that were orphaned to this one.
   void ask_to_end() {
-    for (const Worker& worker : workers_)
-      if (worker.alive.get() >= 0) kill(-worker.pid, SIGTERM);
-    for (const pid_t child : children()) kill(child, SIGTERM);
+    for (const pid_t child : children())
+      if (!index_of_.contains(child) || kill(-child, SIGTERM) != 0) kill(child, SIGTERM);
   }
 
   const JobPlan& plan_;

@@ -1,0 +1,180 @@
+// A job whose worker fails: it ends within a second, whole, and the report tells why.
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <chrono>
+
+#include "job.h"
+
+namespace syncbn::launch {
+namespace {
+
+using FailureTest = JobTest;
+using std::chrono::steady_clock;
+
+// Waits for a file in $DIR.
+const std::string kWait = "await() { until [ -e $DIR/$1 ]; do sleep 0.01; done; }; ";
+// A process that only SIGKILL ends.
+const std::string kStubborn = "trap '' TERM INT HUP; while :; do sleep 1000; done";
+
+TEST_F(FailureTest, TheReportHasRankCodeEndOfTheLogAndPlace) {
+  Job& job = start_shell(
+      options(3), "if [ $RANK = 1 ]; then seq -f 'line %g' 1 30; echo reason >&2; exit 3; fi; sleep 1000");
+  EXPECT_EQ(job.wait(), 3);
+  const std::string err = job.err();
+  EXPECT_TRUE(contains(err, "rank 1 failed first: exit code 3")) << err;
+  EXPECT_TRUE(contains(err, (log_dir() / "worker_1.log").string())) << err;
+  EXPECT_TRUE(contains(err, (log_dir() / "worker_<rank>.log").string())) << err;
+  EXPECT_TRUE(contains(err, "  | line 12\n") && contains(err, "  | line 30\n  | reason\n")) << err;
+  EXPECT_FALSE(contains(err, "  | line 11\n")) << "20 lines are enough\n" << err;
+  EXPECT_FALSE(contains(err, "rank 0") || contains(err, "rank 2")) << "they were only ended\n" << err;
+}
+
+TEST_F(FailureTest, ASignalIsNamedAndBecomesTheExitCode) {
+  for (const auto& [number, name] : std::map<int, std::string>{{SIGSEGV, "SIGSEGV"}, {SIGKILL, "SIGKILL"}}) {
+    Job& job = start_shell(options(2), fmt::format("[ $RANK = 0 ] && kill -{} $$; sleep 1000", number));
+    EXPECT_EQ(job.wait(), 128 + number);
+    EXPECT_TRUE(
+        contains(job.err(), fmt::format("rank 0 failed first: killed by signal {} ({})", number, name)))
+        << job.err();
+    EXPECT_TRUE(contains(job.err(), "worker_0.log is empty")) << job.err();
+  }
+}
+
+TEST_F(FailureTest, WorkersThatIgnoreSigtermAreEndedWithinASecond) {
+  // control: without SIGKILL in Supervisor::end the job goes on for ever; without SIGTERM the other test
+  // below fails.
+  Job& job = start_shell(
+      options(3),
+      kWait + "echo $$ > $DIR/pid$RANK; if [ $RANK = 2 ]; then await go; exit 5; fi; " + kStubborn);
+  for (const char* name : {"pid0", "pid1", "pid2"}) ASSERT_GT(read_pid(name), 0);
+  const auto begin = steady_clock::now();
+  write("go", "");
+  EXPECT_EQ(job.wait(), 5) << job.err();
+  // 0.65 s on an idle machine; the rest is for a busy one.
+  EXPECT_LT(steady_clock::now() - begin, std::chrono::milliseconds(2500));
+  EXPECT_TRUE(processes().empty()) << "nothing is left when the launcher returns";
+}
+
+TEST_F(FailureTest, TheOthersGetSigtermFirst) {
+  Job& job = start_shell(
+      options(2), kWait +
+                      "if [ $RANK = 0 ]; then await ready; exit 5; fi; "
+                      "trap 'echo tidied up; exit 0' TERM; touch $DIR/ready; while :; do sleep 0.01; done");
+  EXPECT_EQ(job.wait(), 5);
+  EXPECT_TRUE(contains(log(1), "tidied up\n")) << log(1);
+}
+
+TEST_F(FailureTest, TheOthersMaySayWhyTheyFailToo) {
+  // All ranks find the same fault at about the same time; none of them is cut off.
+  // control: with kLastWords = 0 the slower one is ended before it speaks.
+  Job& job = start_shell(
+      options(3),
+      kWait + "await go; [ $RANK = 1 ] || sleep 0.08; echo fault seen by $RANK; exit $((RANK + 10))");
+  write("go", "");
+  EXPECT_EQ(job.wait(), 11);
+  for (const int rank : {0, 1, 2}) EXPECT_EQ(log(rank), fmt::format("fault seen by {}\n", rank));
+  for (const char* text : {"rank 1 failed first: exit code 11", "rank 0 failed after it: exit code 10",
+                           "rank 2 failed after it: exit code 12"})
+    EXPECT_TRUE(contains(job.err(), text)) << job.err();
+}
+
+TEST_F(FailureTest, TheFirstOneIsFirstEvenIfTheLauncherWasAsleep) {
+  // Both workers end while the supervisor is stopped; waitpid() alone would then tell of rank 0 first.
+  // control: with failures noted in reap(), in waitpid's order, rank 0 is called the first.
+  Job& job = start_shell(
+      options(2),
+      kWait + "echo $PPID > $DIR/supervisor; echo $$ > $DIR/pid$RANK; await go$RANK; exit $((RANK + 10))");
+  const pid_t supervisor = read_pid("supervisor");
+  const pid_t first = read_pid("pid1");
+  const pid_t second = read_pid("pid0");
+  ASSERT_TRUE(supervisor > 0 && first > 0 && second > 0);
+  kill(supervisor, SIGSTOP);
+  ASSERT_TRUE(wait_until([&] { return process_state(supervisor) == 'T'; }));
+  write("go1", "");
+  ASSERT_TRUE(wait_until([&] { return process_state(first) == 'Z'; }));
+  write("go0", "");
+  ASSERT_TRUE(wait_until([&] { return process_state(second) == 'Z'; }));
+  kill(supervisor, SIGCONT);
+  EXPECT_EQ(job.wait(), 11);
+  EXPECT_TRUE(contains(job.err(), "rank 1 failed first: exit code 11")) << job.err();
+  EXPECT_TRUE(contains(job.err(), "rank 0 failed after it: exit code 10")) << job.err();
+}
+
+// A daemon made by forking twice, in a session of its own, deaf to SIGTERM; and a plain child with a child.
+const std::string kDaemon =
+    "import os, signal, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "rank = os.environ['RANK']\n"
+    "if os.fork() == 0:\n"
+    "    os.setsid()\n"
+    "    if os.fork() != 0: os._exit(0)\n"
+    "    open(os.environ['DIR'] + '/daemon' + rank, 'w').write(str(os.getpid()) + '\\n')\n"
+    "    time.sleep(1000)\n"
+    "os.wait()\n";
+
+TEST_F(FailureTest, ProcessTreesAndDaemonsAreEnded) {
+  // control: without become_subreaper() in supervise() the daemons outlive the job.
+  write("task.py", kDaemon +
+                       "if os.fork() == 0:\n"
+                       "    os.fork()\n"
+                       "    time.sleep(1000)\n"
+                       "if rank == '1':\n"
+                       "    while not os.path.exists(os.environ['DIR'] + '/go'): time.sleep(0.01)\n"
+                       "    os._exit(4)\n"
+                       "time.sleep(1000)\n");
+  Job& job = start(options(2), {(folder() / "task.py").string()});
+  const pid_t daemon0 = read_pid("daemon0");
+  const pid_t daemon1 = read_pid("daemon1");
+  ASSERT_TRUE(daemon0 > 0 && daemon1 > 0);
+  // Front, supervisor, and 4 of each worker: itself, daemon, child, grandchild.
+  ASSERT_TRUE(wait_until([&] { return processes().size() == 10; })) << processes().size();
+  write("go", "");
+  EXPECT_EQ(job.wait(), 4) << job.err();
+  EXPECT_EQ(process_state(daemon0), 0);
+  EXPECT_EQ(process_state(daemon1), 0);
+  EXPECT_TRUE(processes().empty());
+}
+
+TEST_F(FailureTest, WhatWorkersLeaveBehindIsEndedAndTold) {
+  write("task.py",
+        kDaemon + "while not os.path.exists(os.environ['DIR'] + '/daemon' + rank): time.sleep(0.01)\n");
+  Job& job = start(options(2), {(folder() / "task.py").string()});
+  EXPECT_EQ(job.wait(), 0) << job.err();
+  EXPECT_TRUE(contains(job.err(), "left processes behind")) << job.err();
+  EXPECT_TRUE(contains(job.err(), std::to_string(read_pid("daemon1")))) << job.err();
+  EXPECT_TRUE(processes().empty());
+}
+
+TEST_F(FailureTest, AProgramThatCannotRunIsAFailureWithAReason) {
+  const auto script = write("task", "#!/no/such/interpreter\n");
+  std::filesystem::permissions(script, std::filesystem::perms::owner_all);
+  Job& job = start(options(2), {script.string()});
+  EXPECT_EQ(job.wait(), 127);
+  EXPECT_TRUE(
+      contains(job.err(), fmt::format("  | syncbn-run: can't execute {}: No such file", script.string())))
+      << job.err();
+}
+
+TEST_F(FailureTest, ClusterTimeOutNamesWhoNeverJoined) {
+  Strings limited = options(3);
+  limited.push_back("--cluster_time_out=1");
+  Job& job = start_shell(limited, "[ $RANK = 1 ] && exit 0; " + kStubborn);
+  EXPECT_EQ(job.wait(), 124);
+  EXPECT_TRUE(contains(job.err(), "2 of 3 workers had not joined within 1 s (--cluster_time_out): rank 0, 2"))
+      << job.err();
+}
+
+TEST_F(FailureTest, ANegativeClusterTimeOutIsNoLimit) {
+  Strings unlimited = options(2);
+  unlimited.push_back("--cluster_time_out=-1");
+  Job& job = start_shell(unlimited, "sleep 1.2");
+  EXPECT_EQ(job.wait(), 0) << job.err();
+  Strings alone = options(1);
+  alone.push_back("--cluster_time_out=1");
+  Job& single = start_shell(alone, "sleep 1.2");
+  EXPECT_EQ(single.wait(), 0) << "a single worker has nobody to join\n" << single.err();
+}
+
+}  // namespace
+}  // namespace syncbn::launch

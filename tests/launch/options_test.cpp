@@ -1,0 +1,206 @@
+// The command line: what is accepted, and what is refused in which words and with which exit code.
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+
+#include "job.h"
+#include "syncbn/version.h"
+
+namespace syncbn::launch {
+namespace {
+
+using OptionsTest = JobTest;
+using std::chrono::steady_clock;
+
+constexpr int kCannotStart = 1;
+constexpr int kUsage = 2;
+
+TEST_F(OptionsTest, BothSpellingsMeanTheSame) {
+  const std::string port = std::to_string(free_port() - 1);
+  const std::string logs = log_dir().string();
+  const std::vector<std::pair<std::string, std::string>> given = {
+      {"--worker_num", "2"},   {"--local_worker_num", "2"},  {"--master_addr", "localhost"},
+      {"--master_port", port}, {"--log_dir", logs},          {"--worker_log_name", "worker"},
+      {"--join", "True"},      {"--cluster_time_out", "-5"}, {"--tail_worker_log", "-1"}};
+  const std::string script = "echo $RANK_SIZE $MASTER_ADDR $MASTER_PORT $MS_TOPO_TIMEOUT $SYNCBN_STORE";
+  for (const bool with_equals : {true, false}) {
+    SCOPED_TRACE(with_equals ? "--option=value" : "--option value");
+    Strings options;
+    for (const auto& [name, value] : given) {
+      if (with_equals) options.push_back(fmt::format("{}={}", name, value));
+      if (!with_equals) options.insert(options.end(), {name, value});
+    }
+    Job& job = start_shell(options, script);
+    EXPECT_EQ(job.wait(), 0) << job.err();
+    for (const int rank : {0, 1})
+      EXPECT_EQ(log(rank), fmt::format("2 localhost {} -1 localhost:{}\n", port, std::stoi(port) + 1));
+    EXPECT_EQ(lines_of(job.out()).size(), 2U) << job.out();
+  }
+}
+
+TEST_F(OptionsTest, EightWorkersInTheBackgroundAreTheDefault) {
+  Job& job = start({fmt::format("--master_port={}", free_port() - 1), "--log_dir=" + log_dir().string()},
+                   {"bash", "-c", "echo $RANK_SIZE"});
+  EXPECT_EQ(job.wait(), 0) << job.err();
+  EXPECT_TRUE(all_gone());
+  for (int rank = 0; rank < 8; ++rank) EXPECT_EQ(log(rank), "8\n");
+  EXPECT_EQ(job.out(), "");
+}
+
+TEST_F(OptionsTest, BadOnesAreRefused) {
+  struct Case {
+    Strings options;
+    Strings message;  // all of these are in it
+  };
+  write("plain", "text");
+  const std::string plain = (folder() / "plain").string();
+  const std::vector<Case> cases = {
+      {{"--worker_num=0", "true"}, {"--worker_num is '0'", "from 1 to"}},
+      {{"--worker_num=-2", "true"}, {"--worker_num is '-2'"}},
+      {{"--worker_num", "two", "true"}, {"--worker_num is 'two'", "integer"}},
+      {{"--worker_num=2.0", "true"}, {"--worker_num is '2.0'"}},
+      {{"--worker_num=", "true"}, {"--worker_num"}},
+      {{"--worker_num=65537", "--local_worker_num=65537", "true"}, {"--worker_num is '65537'", "65536"}},
+      {{"--local_worker_num=0", "true"}, {"--local_worker_num is '0'"}},
+      {{"--worker_num=2", "true"}, {"--local_worker_num is 8", "--worker_num is 2", "equal"}},
+      {{"--worker_num=8", "--local_worker_num=4", "true"}, {"--local_worker_num is 4", "--worker_num is 8"}},
+      {{"--worker_num=2", "--worker_num=3", "true"}, {"--worker_num"}},
+      {{"--master_port=0", "true"}, {"--master_port is '0'", "1 to 65535"}},
+      {{"--master_port=65536", "true"}, {"--master_port is '65536'"}},
+      {{"--master_port=65535", "true"}, {"--master_port is 65535", "SYNCBN_PORT"}},
+      {{"--master_port=http", "true"}, {"--master_port is 'http'"}},
+      {{"--master_addr=", "true"}, {"--master_addr"}},
+      {{"--join=true", "true"}, {"--join is 'true'", "True, False"}},
+      {{"--join=1", "true"}, {"--join is '1'"}},
+      {{"--cluster_time_out=0", "true"}, {"--cluster_time_out is '0'", "negative"}},
+      {{"--cluster_time_out=1.5", "true"}, {"--cluster_time_out is '1.5'"}},
+      {{"--cluster_time_out=99999999999", "true"}, {"--cluster_time_out is '99999999999'"}},
+      {{"--tail_worker_log=8", "true"}, {"--tail_worker_log is '8'", "0 to 7"}},
+      {{"--tail_worker_log=0,,1", "true"}, {"--tail_worker_log is '0,,1'"}},
+      {{"--tail_worker_log=0,-1", "true"}, {"--tail_worker_log is '0,-1'"}},
+      {{"--tail_worker_log=a", "true"}, {"--tail_worker_log is 'a'"}},
+      {{"--worker_log_name=a/b", "true"}, {"--worker_log_name is 'a/b'", "--log_dir"}},
+      {{"--node_rank=0", "true"}, {"unknown option '--node_rank'"}},
+      {{"--worker", "2", "true"}, {"unknown option '--worker'"}},
+      {{"-x", "true"}, {"unknown option '-x'"}},
+      {{"--master_port"}, {"--master_port has no value"}},
+      {{"--log_dir", "--join", "True", "true"}, {"--log_dir has no value"}},
+      {{}, {"task script is missing"}},
+      {{"/no/such/program"}, {"'/no/such/program' does not exist"}},
+      {{"no-such-program"}, {"'no-such-program' does not exist", "PATH"}},
+      {{"/no/such/script.py"}, {"'/no/such/script.py' does not exist"}},
+      {{plain}, {plain, "not executable"}},
+  };
+  for (const Case& bad : cases) {
+    SCOPED_TRACE(fmt::format("syncbn-run {}", fmt::join(bad.options, " ")));
+    Job& job = start(bad.options, {});
+    EXPECT_EQ(job.wait(), kUsage);
+    EXPECT_EQ(job.out(), "");
+    EXPECT_EQ(lines_of(job.err()).size(), 1U) << job.err();
+    for (const std::string& part : bad.message)
+      EXPECT_TRUE(contains(job.err(), part)) << part << "\n" << job.err();
+  }
+}
+
+TEST_F(OptionsTest, ABadSyncbnPortIsRefused) {
+  for (const std::string port : {"0", "65536", "x", ""}) {
+    Job& job = start(options(1), {"true"}, {{"SYNCBN_PORT", port}});
+    EXPECT_EQ(job.wait(), kUsage);
+    EXPECT_TRUE(contains(job.err(), fmt::format("SYNCBN_PORT is '{}'", port))) << job.err();
+  }
+}
+
+TEST_F(OptionsTest, HelpSaysEverythingOnce) {
+  Job& job = start({"--help"}, {});
+  EXPECT_EQ(job.wait(), 0);
+  EXPECT_EQ(job.err(), "");
+  for (const char* part : {"Usage:",
+                           "Examples",
+                           "Exit codes",
+                           "--worker_num",
+                           "--local_worker_num",
+                           "--master_addr",
+                           "--master_port",
+                           "--log_dir",
+                           "--worker_log_name",
+                           "--join",
+                           "--cluster_time_out",
+                           "--tail_worker_log",
+                           "--help",
+                           "--version",
+                           "Default 8.",
+                           "Default 127.0.0.1.",
+                           "Default 8118.",
+                           "Default 600.",
+                           "Default False.",
+                           "RANK_ID",
+                           "SYNCBN_STORE",
+                           "{ip}",
+                           "{hostname}",
+                           "130, 143, 129",
+                           "124"})
+    EXPECT_TRUE(contains(job.out(), part)) << part;
+  for (const std::string& line : lines_of(job.out())) EXPECT_LE(line.size(), 120U) << line;
+}
+
+TEST_F(OptionsTest, VersionIsTheLibrarys) {
+  Job& job = start({"--version"}, {});
+  EXPECT_EQ(job.wait(), 0);
+  EXPECT_EQ(job.out(), "syncbn-run " SYNCBN_VERSION "\n");
+}
+
+TEST_F(OptionsTest, APortInUseIsAnErrorAtOnce) {
+  const int port = free_port();
+  const int taken = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(bind(taken, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(listen(taken, 1), 0);
+  for (const std::string join : {"True", "False"}) {
+    SCOPED_TRACE("--join=" + join);
+    const auto begin = steady_clock::now();
+    Job& job = start({"--worker_num=1", "--local_worker_num=1", fmt::format("--master_port={}", port - 1),
+                      "--log_dir=" + log_dir().string(), "--join", join},
+                     {"bash", "-c", "touch $DIR/started"});
+    EXPECT_EQ(job.wait(), kCannotStart);
+    EXPECT_LT(steady_clock::now() - begin, std::chrono::seconds(5)) << "does not wait for the port";
+    EXPECT_TRUE(contains(job.err(), fmt::format("127.0.0.1:{}", port)) && contains(job.err(), "in use") &&
+                contains(job.err(), "--master_port"))
+        << job.err();
+    EXPECT_FALSE(std::filesystem::exists(folder() / "started"));
+  }
+  close(taken);
+  Job& job = start({"--worker_num=1", "--local_worker_num=1", fmt::format("--master_port={}", port - 1),
+                    "--log_dir=" + log_dir().string(), "--join=True"},
+                   {"true"});
+  EXPECT_EQ(job.wait(), 0) << "control: the port is free now\n" << job.err();
+}
+
+TEST_F(OptionsTest, APlaceThatCannotBeUsedIsNamed) {
+  Strings bad_address = options(1);
+  bad_address.push_back("--master_addr=no-such-host.invalid");
+  Job& unknown = start(bad_address, {"true"});
+  EXPECT_EQ(unknown.wait(), kCannotStart);
+  EXPECT_TRUE(contains(unknown.err(), "no-such-host.invalid")) << unknown.err();
+
+  const std::string file = write("file", "").string();
+  Strings bad_log_dir = options(1);
+  bad_log_dir[3] = "--log_dir=" + file + "/log";
+  Job& no_directory = start(bad_log_dir, {"true"});
+  EXPECT_EQ(no_directory.wait(), kCannotStart);
+  EXPECT_TRUE(contains(no_directory.err(), file)) << no_directory.err();
+
+  std::filesystem::create_directories(log_dir() / "worker_1.log");
+  Job& no_log = start_shell(options(2), "sleep 1000");
+  EXPECT_EQ(no_log.wait(), kCannotStart);
+  EXPECT_TRUE(contains(no_log.err(), "worker_1.log")) << no_log.err();
+}
+
+}  // namespace
+}  // namespace syncbn::launch

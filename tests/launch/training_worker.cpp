@@ -1,0 +1,71 @@
+// A worker of training_test.cpp: one or two training steps of one layer on rank-dependent data.
+// Usage: launch_training_worker train | fail | die | mismatch | absent
+#include <fmt/core.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "syncbn/syncbn.h"
+
+namespace {
+
+constexpr int kOwnFailure = 9;
+constexpr int kMismatch = 3;
+constexpr int kOtherError = 4;
+
+// numpy.linspace(0, 5, size)
+std::vector<float> ramp(std::int64_t size) {
+  std::vector<float> x;
+  for (std::int64_t i = 0; i < size; ++i)
+    x.push_back(static_cast<float>(5.0 * static_cast<double>(i) / static_cast<double>(size - 1)));
+  return x;
+}
+
+void step(syncbn::SyncBatchNorm& layer, int rank) {
+  const syncbn::Shape shape = rank == 0 ? syncbn::Shape{2, 3, 2, 2} : syncbn::Shape{3, 3, 3, 3};
+  const std::vector<float> x = ramp(shape.elements());
+  std::vector<float> y(x.size());
+  layer.forward(syncbn::view(x, shape), syncbn::view(y, shape));
+  fmt::print("mean");
+  for (const double mean : layer.saved().mean) fmt::print(" {:.7f}", mean);
+  fmt::print("\n");
+}
+
+void work(const std::string& mode) {
+  const bool odd_one = std::getenv("RANK_ID") == std::string("1");
+  if (mode == "absent" && odd_one) {
+    for (;;) pause();
+  }
+  syncbn::init();
+  const int rank = syncbn::get_rank();
+  fmt::print("rank {} of {}\n", rank, syncbn::get_group_size());
+  syncbn::SyncBatchNormOptions options;
+  if (mode == "mismatch" && odd_one) options.eps = 1e-3;
+  syncbn::SyncBatchNorm layer(3, options);
+  step(layer, rank);
+  if (mode == "die" && odd_one) raise(SIGKILL);
+  if (mode == "fail" && odd_one) {
+    fmt::print("no more data\n");
+    std::exit(kOwnFailure);
+  }
+  if (mode == "die" || mode == "fail") step(layer, rank);
+  syncbn::release();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    work(argc > 1 ? argv[1] : "train");
+    return 0;
+  } catch (const syncbn::MismatchError& error) {
+    fmt::print("MismatchError: {}\n", error.what());
+    return kMismatch;
+  } catch (const syncbn::Error& error) {
+    fmt::print("error: {}\n", error.what());
+    return kOtherError;
+  }
+}
