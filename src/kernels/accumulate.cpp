@@ -88,7 +88,7 @@ class BlockSummer {
       Window window{};
       int top = a_top;
       for (std::uint32_t a_limit = kInfinityBits;; a_limit = window.a_low) {
-        window = make_window(top, same ? top : b_top, n);
+        window = half_ ? half_window() : make_window(top, same ? top : b_top, n);
         window.a_high = std::min(window.a_high, a_limit);  // nothing counts twice
         window.b_high = std::min(window.b_high, b_limit);
         const BlockSum sums = sum_block_masked(a, b, n, window);
@@ -235,8 +235,9 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, st
   const std::int64_t together = geometry.layout == Layout::channels_last ? kChannelsTogether : 1;
   const std::int64_t channel_parts = (geometry.channels + together - 1) / together;
   const std::int64_t wanted = 4 * get_num_threads();
-  const std::int64_t slices = std::clamp<std::int64_t>((wanted + channel_parts - 1) / channel_parts, 1,
-                                                       std::max<std::int64_t>(1, positions / kPositionsASlice));
+  const std::int64_t slices =
+      std::clamp<std::int64_t>((wanted + channel_parts - 1) / channel_parts, 1,
+                               std::max<std::int64_t>(1, positions / kPositionsASlice));
   const std::int64_t words = geometry.channels * format.words();
   std::vector<std::int64_t> partial(static_cast<std::size_t>((slices - 1) * words));  // zeros
   const auto slice_records = [&](std::int64_t slice) {

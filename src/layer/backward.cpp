@@ -74,9 +74,10 @@ void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t) 
   const auto prepare = [&] {
     if (none) throw InvalidArgument("backward: no forward was made before it");
     layer::check_backward(t, num_features, relu);
-    if (static_cast<std::int64_t>(from.mean.size()) != num_features) {
+    for (const auto* values : {&from.mean, &from.var, &from.invstd, &from.scale}) {
+      if (static_cast<std::int64_t>(values->size()) == num_features) continue;
       throw InvalidArgument(
-          fmt::format("saved: {} channels, expected num_features = {}", from.mean.size(), num_features));
+          fmt::format("saved: {} channels, expected num_features = {}", values->size(), num_features));
     }
     const bool share = from.statistics == Saved::Statistics::group_batch;
     if (share ? geometry.positions() > from.count : geometry.positions() != from.count) {

@@ -1,0 +1,208 @@
+// accumulate() on every instruction set and number of threads against one run of the reference, digit for
+// digit; the reference itself against GMP.
+//
+// control: adds to one record's digits twice as long between normalise() (UBSan), forgetting the a-window's
+// limit (`window.a_high` not cut), ignoring the mask in read_channel's direct path, or float32's windows for
+// float16 blocks with a NaN: each makes a test here fail.
+
+#include "kernels/accumulate.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "exact/exact_sum.h"
+#include "kernels/data.h"
+#include "kernels/reference.h"
+#include "oracle/number.h"
+#include "syncbn/threads.h"
+
+namespace syncbn::kernels {
+namespace {
+
+using Record = std::vector<std::int64_t>;
+
+struct Dims {
+  std::int64_t samples, channels, spatial;
+};
+
+std::size_t words_of(const Geometry& g) {
+  return static_cast<std::size_t>(g.channels * exact::sum_format(g.dtype).words());
+}
+
+class Accumulate : public ::testing::TestWithParam<std::string> {};
+
+template <class Storage>
+void expect_reference(const Dims& dims, Layout layout, Kind kind, bool masked, int threads,
+                      std::mt19937_64& random) {
+  const Geometry g{dtype_of<Storage>, layout, dims.samples, dims.channels, dims.spatial};
+  SCOPED_TRACE(std::string(name_of(g.dtype)) + (layout == Layout::channels_last ? " channels-last" : "") +
+               " (" + std::to_string(dims.samples) + ", " + std::to_string(dims.channels) + ", " +
+               std::to_string(dims.spatial) + "), kind " + std::to_string(static_cast<int>(kind)) +
+               (masked ? ", masked, " : ", ") + std::to_string(threads) + " threads");
+  const auto count = static_cast<std::size_t>(g.elements());
+  const auto dy = draw<Storage>(kind, count, random);
+  const auto x =
+      draw<Storage>(kind == Kind::special || random() % 2 == 0 ? Kind::ordinary : kind, count, random);
+  auto y = draw<Storage>(Kind::ordinary, count, random);
+  for (std::size_t i = 0; i < count; i += 5) y[i] = narrow<Storage>(i % 2 == 0 ? 0.0F : -0.0F);
+  for (std::size_t i = 3; i < count; i += 50) y[i] = narrow<Storage>(std::nanf(""));
+  const Operand forward{dy.data()};
+  const Operand gradient{dy.data(), masked ? y.data() : nullptr};
+  const auto reference = [&](const Operand& a, const Operand& b) {
+    Record records(words_of(g));
+    reference::accumulate(a, b, g, 0, g.channels, 0, g.positions(), records.data());
+    return records;
+  };
+  const auto accumulated = [&](const Operand& a, const Operand& b) {
+    Record records(words_of(g));
+    accumulate(a, b, g, records.data());
+    return records;
+  };
+  set_num_threads(threads);
+  // Records of special sums agree in flags and in the digits of the finite terms.
+  EXPECT_EQ(reference(forward, forward), accumulated(forward, forward));
+  EXPECT_EQ(reference(gradient, {x.data()}), accumulated(gradient, {x.data()}));
+  EXPECT_EQ(reference({x.data()}, forward), accumulated({x.data()}, forward));
+  set_num_threads(0);
+}
+
+TEST_P(Accumulate, IsTheReference) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(1);
+  constexpr Dims shapes[] = {{1, 1, 1},  {1, 1, 2},    {3, 5, 7},     {2, 17, 33},  {37, 16, 1},
+                             {40, 3, 1}, {2, 2, 700},  {3, 1, 1500},  {5, 2, 513},  {2, 1, 2049},
+                             {9, 33, 4}, {1, 2, 9000}, {1, 1, 16500}, {300, 18, 1}, {0, 3, 5}};
+  int k = 0;
+  for (const Dims& dims : shapes) {
+    for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
+      if (dims.spatial == 1 && layout == Layout::channels_first) continue;  // the same memory
+      for (const Kind kind : kKinds) {
+        const bool large = dims.samples * dims.channels * dims.spatial > 10000;
+        if (large && kind != Kind::any && kind != Kind::special) continue;
+        const int threads = 1 + k % 4;
+        const bool masked = ++k % 3 != 0;
+        expect_reference<float>(dims, layout, kind, masked, threads, random);
+        expect_reference<float16>(dims, layout, kind, masked, threads, random);
+        expect_reference<bfloat16>(dims, layout, kind, masked, threads, random);
+        if (dims.samples * dims.spatial < 2000) {
+          expect_reference<double>(dims, layout, kind, masked, threads, random);
+        }
+      }
+    }
+  }
+}
+
+// Blocks of one channel that jump between far ranges: windows are missed again and again.
+TEST_P(Accumulate, RangesThatJump) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(2);
+  const Geometry g{DType::float32, Layout::channels_first, 1, 1, 20000};
+  for (const int step : {100, 2048, 5000}) {
+    std::vector<float> a(20000), b(20000);
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      const int run = static_cast<int>(i) / step;
+      a[i] = std::ldexp(draw<float>(Kind::ordinary, random), run * 67 % 250 - 125);
+      b[i] = std::ldexp(draw<float>(Kind::ordinary, random), run * 41 % 250 - 125);
+    }
+    for (const auto& pair : {std::pair(&a, &b), std::pair(&a, &a)}) {
+      Record expected(words_of(g)), actual(words_of(g));
+      reference::accumulate({pair.first->data()}, {pair.second->data()}, g, 0, 1, 0, 20000, expected.data());
+      accumulate({pair.first->data()}, {pair.second->data()}, g, actual.data());
+      EXPECT_EQ(expected, actual) << "step " << step;
+    }
+  }
+}
+
+// More than kAddsBeforeNormalise additions to one record.
+TEST_P(Accumulate, ManyBlocksOfTheLargestNumber) {
+  const ForcedIsa isa(GetParam());
+  // Channels-last blocks are short: 256 positions, two additions each.
+  const std::int64_t positions = 256 * (exact::kAddsBeforeNormalise / 2 + 3);
+  const Geometry g{DType::bfloat16, Layout::channels_last, positions, 1, 1};
+  const std::vector<bfloat16> x(static_cast<std::size_t>(positions), bfloat16::from_bits(0x7f7f));
+  Record actual(words_of(g));
+  set_num_threads(1);
+  accumulate({x.data()}, {x.data()}, g, actual.data());
+  set_num_threads(0);
+  const exact::SumFormat& format = exact::sum_format(g.dtype);
+  Record expected(words_of(g));  // 255 · 2^120, so many times
+  exact::add_scaled(expected.data(), 255 * positions, 120 - format.unit);
+  exact::add_scaled(expected.data() + format.sum_digits, 255 * 255 * positions, 240 - 2 * format.unit);
+  exact::normalise(expected.data(), format);
+  EXPECT_EQ(expected, actual);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, Accumulate, ::testing::ValuesIn(available_isas()),
+                         [](const auto& isa) { return isa.param; });
+
+template <class Storage>
+void expect_gmp(std::mt19937_64& random) {
+  const Geometry g{dtype_of<Storage>, Layout::channels_first, 2, 2, 50};
+  const exact::SumFormat& format = exact::sum_format(g.dtype);
+  for (const Kind kind : {Kind::ordinary, Kind::any, Kind::huge, Kind::subnormal}) {
+    const auto a = draw<Storage>(kind, 200, random), b = draw<Storage>(kind, 200, random);
+    Record records(words_of(g));
+    reference::accumulate({a.data(), b.data()}, {b.data()}, g, 0, 2, 0, 100, records.data());
+    for (std::size_t c = 0; c < 2; ++c) {
+      oracle::Dyadic sum, product;
+      for (std::size_t i = 0; i < 200; ++i) {
+        if (i / 50 % 2 != c || !(widen(b[i]) > 0)) continue;
+        const oracle::Dyadic term = oracle::dyadic(static_cast<double>(widen(a[i])));
+        sum = sum + term;
+        product = product + term * oracle::dyadic(static_cast<double>(widen(b[i])));
+      }
+      const std::int64_t* record = records.data() + c * static_cast<std::size_t>(format.words());
+      const auto value = [](const std::int64_t* digits, int count, int unit) {
+        oracle::Dyadic total;
+        for (int i = 0; i < count; ++i) {
+          total = total +
+                  oracle::Dyadic{mpz_class(static_cast<long>(digits[i])), unit + exact::kDigitBits * long{i}};
+        }
+        return total;
+      };
+      EXPECT_EQ(0, (sum - value(record, format.sum_digits, format.unit)).significand);
+      EXPECT_EQ(
+          0,
+          (product - value(record + format.sum_digits, format.product_digits, 2 * format.unit)).significand);
+    }
+  }
+}
+
+TEST(Reference, AccumulateIsExact) {
+  std::mt19937_64 random(3);
+  expect_gmp<float16>(random);
+  expect_gmp<bfloat16>(random);
+  expect_gmp<float>(random);
+  expect_gmp<double>(random);
+}
+
+TEST(Reference, FlagsOfSpecialTerms) {
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+  const exact::SumFormat& format = exact::sum_format(DType::float32);
+  const struct {
+    float a, b;
+    std::int64_t sum, product;
+  } cases[] = {{1, 2, 0, 0},
+               {infinity, 2, exact::kPlusInf, exact::kPlusInf},
+               {infinity, -2, exact::kPlusInf, exact::kMinusInf},
+               {-infinity, -infinity, exact::kMinusInf, exact::kPlusInf},
+               {infinity, 0, exact::kPlusInf, exact::kNan},
+               {0, -infinity, 0, exact::kNan},
+               {-1, infinity, 0, exact::kMinusInf},
+               {nan, 0, exact::kNan, exact::kNan},
+               {0, nan, 0, exact::kNan}};
+  for (const std::string& name : available_isas()) {
+    const ForcedIsa isa(name);
+    for (const auto& c : cases) {
+      Record record(static_cast<std::size_t>(format.words()));
+      accumulate({&c.a}, {&c.b}, {DType::float32, Layout::channels_last, 1, 1, 1}, record.data());
+      EXPECT_EQ(c.sum, record[static_cast<std::size_t>(format.sum_flags())]) << name << c.a << " * " << c.b;
+      EXPECT_EQ(c.product, record[static_cast<std::size_t>(format.product_flags())])
+          << name << c.a << " * " << c.b;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace syncbn::kernels

@@ -1,0 +1,175 @@
+// The apply kernels of every instruction set against the scalar reference, bit for bit.
+//
+// control: an unfused multiply and add in normalize_vector, Lt for Le in where_positive (passes -0), dx
+// stored before dy' is read in the tail, or one coefficient for all in the tail of a channels-last run: each
+// makes a test here fail.
+
+#include "kernels/apply.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/apply_segment.h"
+#include "kernels/data.h"
+#include "kernels/reference.h"
+#include "syncbn/threads.h"
+
+namespace syncbn::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+
+constexpr float kUntouched = 12345.0F;
+constexpr std::size_t kBehind = 20;  // elements behind a run that must stay untouched
+
+// Ordinary values, and a few of everything else.
+template <class Storage>
+std::vector<Storage> mixed(std::size_t n, std::mt19937_64& random) {
+  std::vector<Storage> values = draw<Storage>(Kind::ordinary, n, random);
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto kind = random() % 12;
+    if (kind == 0) values[i] = draw<Storage>(Kind::special, random);
+    if (kind == 1) values[i] = draw<Storage>(Kind::any, random);
+    if (kind == 2) values[i] = narrow<Storage>(random() % 2 == 0 ? 0.0F : -0.0F);
+  }
+  return values;
+}
+
+std::vector<std::size_t> lengths() {
+  std::vector<std::size_t> all;
+  for (std::size_t n = 0; n <= 40; ++n) all.push_back(n);
+  for (const std::size_t n : {63, 64, 65, 127, 1000, 1023, 1025}) all.push_back(n);
+  return all;
+}
+
+class ApplySegment : public ::testing::TestWithParam<std::string> {};
+class Apply : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(ApplySegment, Normalize) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(1);
+  for (const std::size_t n : lengths()) {
+    for (int options = 0; options < 8; ++options) {
+      const bool residual = (options & 1) != 0, relu = (options & 2) != 0, per_element = (options & 4) != 0;
+      SCOPED_TRACE("n " + std::to_string(n) + (residual ? ", residual" : "") + (relu ? ", relu" : "") +
+                   (per_element ? ", a coefficient an element" : ""));
+      const Floats x = mixed<float>(n, random), r = mixed<float>(n, random);
+      const Floats mean_hi = mixed<float>(n + 1, random), k = mixed<float>(n + 1, random),
+                   shift = mixed<float>(n + 1, random);
+      const NormalizeSegment<float> c{mean_hi.data(), k.data(), shift.data(), per_element, relu};
+      Floats expected(n + kBehind, kUntouched), actual = expected;
+      reference::normalize(x.data(), residual ? r.data() : nullptr, expected.data(), n, c);
+      normalize_segment(x.data(), residual ? r.data() : nullptr, actual.data(), n, c);
+      ASSERT_EQ(bits(expected), bits(actual));
+    }
+  }
+}
+
+TEST_P(ApplySegment, Differentiate) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(2);
+  for (const std::size_t n : lengths()) {
+    for (int options = 0; options < 64; ++options) {
+      const bool relu = (options & 1) != 0, per_element = (options & 2) != 0, of_batch = (options & 4) != 0,
+                 wants_dx = (options & 8) != 0, wants_residual = (options & 16) != 0,
+                 in_place = (options & 32) != 0;
+      if (in_place && !wants_dx) continue;
+      SCOPED_TRACE("n " + std::to_string(n) + ", options " + std::to_string(options));
+      const Floats x = mixed<float>(n, random), y = mixed<float>(n, random);
+      Floats dy = mixed<float>(n, random);
+      const Floats mean_hi = mixed<float>(n + 1, random), k = mixed<float>(n + 1, random),
+                   c2 = mixed<float>(n + 1, random), c1 = mixed<float>(n + 1, random);
+      const GradientSegment<float> c{mean_hi.data(), k.data(), c2.data(), c1.data(), per_element, of_batch};
+      dy.resize(n + kBehind, kUntouched);
+      Floats expected_dx(n + kBehind, kUntouched), actual_dx = expected_dx, expected_residual = expected_dx,
+                                                   actual_residual = expected_dx;
+      reference::differentiate(dy.data(), x.data(), relu ? y.data() : nullptr,
+                               wants_dx ? expected_dx.data() : nullptr,
+                               wants_residual ? expected_residual.data() : nullptr, n, c);
+      float* dx = in_place ? dy.data() : actual_dx.data();
+      differentiate_segment(dy.data(), x.data(), relu ? y.data() : nullptr, wants_dx ? dx : nullptr,
+                            wants_residual ? actual_residual.data() : nullptr, n, c);
+      ASSERT_EQ(bits(expected_dx), bits(in_place ? dy : actual_dx));
+      ASSERT_EQ(bits(expected_residual), bits(actual_residual));
+    }
+  }
+}
+
+template <class T>
+std::vector<T> coefficients(std::size_t n, std::mt19937_64& random) {
+  return draw<T>(Kind::ordinary, n, random);
+}
+
+// Whole tensors: each element by the reference alone, with its own channel's coefficients.
+template <class Storage>
+void expect_reference(const Geometry& g, bool relu, bool residual, bool in_place, bool of_batch,
+                      std::mt19937_64& random) {
+  using T = Compute<Storage>;
+  SCOPED_TRACE(std::string(name_of(g.dtype)) +
+               (g.layout == Layout::channels_last ? " channels-last (" : " (") + std::to_string(g.samples) +
+               ", " + std::to_string(g.channels) + ", " + std::to_string(g.spatial) + ")" +
+               (relu ? ", relu" : "") + (residual ? ", residual" : "") + (in_place ? ", dx is dy" : "") +
+               (of_batch ? ", of the batch" : ""));
+  const auto n = static_cast<std::size_t>(g.elements());
+  const auto channels = static_cast<std::size_t>(g.channels);
+  const auto x = mixed<Storage>(n, random), r = mixed<Storage>(n, random);
+  auto dy = mixed<Storage>(n, random);
+  const auto mean_hi = coefficients<T>(channels, random), k = coefficients<T>(channels, random),
+             c2 = coefficients<T>(channels, random), c1 = coefficients<T>(channels, random);
+  std::vector<Storage> y(n), expected_y(n), dx(n), expected_dx(n), d_residual(n), expected_residual(n);
+  for (std::int64_t c = 0; c < g.channels; ++c) {
+    for (std::int64_t position = 0; position < g.positions(); ++position) {
+      const auto i = static_cast<std::size_t>(g.offset(c, position));
+      reference::normalize<Storage>(&x[i], residual ? &r[i] : nullptr, &expected_y[i], 1,
+                                    {&mean_hi[c], &k[c], &c1[c], false, relu});
+      reference::differentiate<Storage>(&dy[i], &x[i], relu ? &expected_y[i] : nullptr, &expected_dx[i],
+                                        &expected_residual[i], 1,
+                                        {&mean_hi[c], &k[c], &c2[c], &c1[c], false, of_batch});
+    }
+  }
+  normalize(x.data(), residual ? r.data() : nullptr, y.data(), g, {mean_hi.data(), k.data(), c1.data()},
+            relu);
+  EXPECT_EQ(bits(expected_y), bits(y));
+  differentiate(dy.data(), x.data(), relu ? y.data() : nullptr, in_place ? dy.data() : dx.data(),
+                residual ? d_residual.data() : nullptr, g,
+                {mean_hi.data(), k.data(), c2.data(), c1.data(), of_batch});
+  EXPECT_EQ(bits(expected_dx), bits(in_place ? dy : dx));
+  if (residual) {
+    EXPECT_EQ(bits(expected_residual), bits(d_residual));
+  }
+}
+
+TEST_P(Apply, WholeTensors) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(3);
+  constexpr struct {
+    std::int64_t samples, channels, spatial;
+  } shapes[] = {{1, 1, 1}, {2, 3, 5}, {3, 33, 1}, {2, 2, 1500}, {1, 1500, 2}, {3, 7, 2000}, {0, 2, 3}};
+  for (const auto& dims : shapes) {
+    for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
+      if (dims.spatial == 1 && layout == Layout::channels_first) continue;  // the same memory
+      for (int options = 0; options < 16; ++options) {
+        if (dims.samples * dims.channels * dims.spatial > 1000 && options % 5 != 0) continue;
+        const bool relu = (options & 1) != 0, residual = (options & 2) != 0, in_place = (options & 4) != 0,
+                   of_batch = (options & 8) != 0;
+        set_num_threads(1 + options % 4);
+        const auto geometry = [&](DType dtype) {
+          return Geometry{dtype, layout, dims.samples, dims.channels, dims.spatial};
+        };
+        expect_reference<float>(geometry(DType::float32), relu, residual, in_place, of_batch, random);
+        expect_reference<float16>(geometry(DType::float16), relu, residual, in_place, of_batch, random);
+        expect_reference<bfloat16>(geometry(DType::bfloat16), relu, residual, in_place, of_batch, random);
+        expect_reference<double>(geometry(DType::float64), relu, residual, in_place, of_batch, random);
+      }
+    }
+  }
+  set_num_threads(0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, ApplySegment, ::testing::ValuesIn(vector_isas()),
+                         [](const auto& isa) { return isa.param; });
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ApplySegment);  // where there is the reference only
+INSTANTIATE_TEST_SUITE_P(Isas, Apply, ::testing::ValuesIn(available_isas()),
+                         [](const auto& isa) { return isa.param; });
+
+}  // namespace
+}  // namespace syncbn::kernels

@@ -1,0 +1,239 @@
+// The block sums of every instruction set against the scalar reference, digit for digit, with data at the
+// edges of the window.
+//
+// control: with the span of make_window one octave wider (28 - l), its start one lower (a + 1 + l, or
+// a + b + 2 + l), `low` one lower, or the masked pass admitting one bit more (Le for Lt), these tests fail.
+
+#include "kernels/sum_block.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "exact/exact_sum.h"
+#include "kernels/data.h"
+#include "kernels/reference.h"
+
+namespace syncbn::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+using Record = std::vector<std::int64_t>;
+
+Record expected_record(const Floats& a, const Floats& b, DType dtype = DType::float32) {
+  Record record(static_cast<std::size_t>(exact::sum_format(dtype).words()));
+  const auto n = static_cast<std::int64_t>(a.size());
+  if (dtype == DType::float32) {
+    reference::accumulate({a.data()}, {b.data()}, {dtype, Layout::channels_first, 1, 1, n}, 0, 1, 0, n,
+                          record.data());
+    return record;
+  }
+  std::vector<float16> a_halves, b_halves;
+  for (const float value : a) a_halves.push_back(narrow<float16>(value));
+  for (const float value : b) b_halves.push_back(narrow<float16>(value));
+  reference::accumulate({a_halves.data()}, {b_halves.data()}, {dtype, Layout::channels_first, 1, 1, n}, 0, 1,
+                        0, n, record.data());
+  return record;
+}
+
+Record record_of(const BlockSum& sums, const Window& window, DType dtype = DType::float32) {
+  const exact::SumFormat& format = exact::sum_format(dtype);
+  Record record(static_cast<std::size_t>(format.words()));
+  exact::add_scaled(record.data(), sums.sum, window.sum_ulp - format.unit);
+  std::int64_t* products = record.data() + format.sum_digits;
+  exact::add_scaled(products, sums.high, window.high_ulp - 2 * format.unit);
+  exact::add_scaled(products, sums.low, window.low_ulp - 2 * format.unit);
+  exact::normalise(record.data(), format);
+  return record;
+}
+
+std::uint32_t magnitude(float value) { return std::bit_cast<std::uint32_t>(value) & 0x7fffffffu; }
+float value_of(std::uint32_t pattern, bool negative) {
+  return std::bit_cast<float>(pattern | (negative ? 0x80000000u : 0u));
+}
+
+// Block lengths: all short ones, and those around whole vectors of long ones.
+std::vector<std::size_t> lengths() {
+  std::vector<std::size_t> all;
+  for (std::size_t n = 1; n <= 70; ++n) all.push_back(n);
+  for (const std::size_t n : {127, 128, 129, 255, 256, 257, 511, 513, 1000, 1023, 1024, 1025, 2047, 2048}) {
+    all.push_back(n);
+  }
+  return all;
+}
+
+// Elements in [low, high) of |bits|.
+enum class Fill {
+  all_largest,
+  largest_of_either_sign,
+  all_smallest,
+  odd_smallest_under_one_top,
+  spread,
+  sparse
+};
+constexpr Fill kFills[] = {Fill::all_largest,  Fill::largest_of_either_sign,
+                           Fill::all_smallest, Fill::odd_smallest_under_one_top,
+                           Fill::spread,       Fill::sparse};
+
+Floats fill(Fill how, std::uint32_t low, std::uint32_t high, std::size_t n, std::mt19937_64& random) {
+  Floats values(n);
+  // Low 0 is the window that holds the subnormals: its smallest number is 2^-149.
+  const std::uint32_t smallest = std::max(low, 1u);
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::uint64_t noise = random();
+    const bool negative = (noise & 1) != 0;
+    const auto place = static_cast<std::uint32_t>(noise >> 8);
+    switch (how) {
+      case Fill::all_largest:
+        values[i] = value_of(high - 1, false);
+        break;
+      case Fill::largest_of_either_sign:
+        values[i] = value_of(high - 1 - place % 3, negative);
+        break;
+      case Fill::all_smallest:
+        values[i] = value_of(smallest, negative);
+        break;
+      case Fill::odd_smallest_under_one_top:
+        values[i] = i == n / 2 ? value_of(high - 1, negative) : value_of(smallest | 1, negative);
+        break;
+      case Fill::spread:
+        values[i] = value_of(low + place % (high - low), negative);
+        break;
+      case Fill::sparse:
+        values[i] = place % 4 != 0 ? value_of(0, negative) : value_of(high - 1 - place % 1000, negative);
+        break;
+    }
+  }
+  return values;
+}
+
+class SumBlock : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(SumBlock, IsExactUpToTheEdgesOfItsWindow) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(1);
+  constexpr int exponents[] = {127, 100, 0, -70, -100, -120, -126};
+  for (const std::size_t n : lengths()) {
+    for (const int a_exponent : exponents) {
+      const int b_exponent = exponents[random() % std::size(exponents)];
+      const Window window = make_window(a_exponent, b_exponent, n);
+      for (const Fill how : kFills) {
+        const Fill b_how = kFills[random() % std::size(kFills)];
+        SCOPED_TRACE("n " + std::to_string(n) + ", exponents " + std::to_string(a_exponent) + " and " +
+                     std::to_string(b_exponent) + ", fill " + std::to_string(static_cast<int>(how)) +
+                     " and " + std::to_string(static_cast<int>(b_how)));
+        const Floats a = fill(how, window.a_low, window.a_high, n, random);
+        const Floats b = fill(b_how, window.b_low, window.b_high, n, random);
+        const Window own = make_window(a_exponent, a_exponent, n);
+        ASSERT_EQ(window.a_low, own.a_low);
+        ASSERT_EQ(expected_record(a, b), record_of(sum_block(a.data(), b.data(), n, window), window));
+        ASSERT_EQ(expected_record(a, b), record_of(sum_block_masked(a.data(), b.data(), n, window), window));
+        ASSERT_EQ(expected_record(a, a), record_of(sum_block(a.data(), a.data(), n, own), own));
+        ASSERT_EQ(expected_record(a, a), record_of(sum_block_masked(a.data(), a.data(), n, own), own));
+      }
+    }
+  }
+}
+
+TEST_P(SumBlock, TellsTheRange) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(2);
+  const Window window = make_window(0, 0, kBlock);
+  for (const std::size_t n : lengths()) {
+    for (const Kind kind : {Kind::any, Kind::special, Kind::subnormal}) {
+      const auto a = draw<float>(kind, n, random);
+      const auto b = draw<float>(kind, n, random);
+      const auto largest = [](const Floats& values) {
+        std::uint32_t max = 0;
+        for (const float value : values) max = std::max(max, magnitude(value));
+        return max;
+      };
+      const auto smallest_minus_one = [](const Floats& values) {
+        std::uint32_t min = ~0u;
+        for (const float value : values) min = std::min(min, magnitude(value) - 1);
+        return min;
+      };
+      const BlockSum pair = sum_block(a.data(), b.data(), n, window);
+      EXPECT_EQ(largest(a), pair.a_max);
+      EXPECT_EQ(largest(b), pair.b_max);
+      EXPECT_EQ(smallest_minus_one(a), pair.a_min_minus_one);
+      EXPECT_EQ(smallest_minus_one(b), pair.b_min_minus_one);
+      const BlockSum squares = sum_block(a.data(), a.data(), n, window);
+      EXPECT_EQ(largest(a), squares.a_max);
+      EXPECT_EQ(smallest_minus_one(a), squares.a_min_minus_one);
+    }
+  }
+}
+
+// Elements outside count as zero, whatever they are; the largest below the window is told.
+TEST_P(SumBlock, MaskedLeavesOutWhatIsOutside) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(3);
+  for (const std::size_t n : lengths()) {
+    for (const int a_exponent : {127, 100, 3, -90, -126}) {
+      const int b_exponent = static_cast<int>(random() % 254) - 126;
+      Window window = make_window(a_exponent, b_exponent, n);
+      if (random() % 2 == 0) window.a_high -= 1u << 22;  // as where two windows would overlap
+      const Kind kind = random() % 2 == 0 ? Kind::any : Kind::special;
+      auto a = draw<float>(kind, n, random);
+      auto b = draw<float>(kind, n, random);
+      // Just inside and just outside.
+      a[random() % n] = value_of(window.a_high, true);
+      a[random() % n] = value_of(window.a_high - 1, true);
+      a[random() % n] = value_of(window.a_low, false);
+      if (window.a_low != 0) a[random() % n] = value_of(window.a_low - 1, false);
+      b[random() % n] = value_of(window.b_low, false);
+      SCOPED_TRACE("n " + std::to_string(n) + ", exponents " + std::to_string(a_exponent) + " and " +
+                   std::to_string(b_exponent));
+      const auto inside = [](Floats values, std::uint32_t low, std::uint32_t high) {
+        for (float& value : values) {
+          if (magnitude(value) < low || magnitude(value) >= high) value = 0;
+        }
+        return values;
+      };
+      const auto largest_below = [](const Floats& values, std::uint32_t low) {
+        std::uint32_t max = 0;
+        for (const float value : values) max = std::max(max, magnitude(value) < low ? magnitude(value) : 0);
+        return max;
+      };
+      const Floats a_inside = inside(a, window.a_low, window.a_high);
+      const BlockSum pair = sum_block_masked(a.data(), b.data(), n, window);
+      ASSERT_EQ(expected_record(a_inside, inside(b, window.b_low, window.b_high)), record_of(pair, window));
+      EXPECT_EQ(largest_below(a, window.a_low), pair.a_max);
+      EXPECT_EQ(largest_below(b, window.b_low), pair.b_max);
+      Window own = make_window(a_exponent, a_exponent, n);
+      own.a_high = window.a_high;
+      const BlockSum squares = sum_block_masked(a.data(), a.data(), n, own);
+      ASSERT_EQ(expected_record(a_inside, a_inside), record_of(squares, own));
+      EXPECT_EQ(largest_below(a, window.a_low), squares.a_max);
+    }
+  }
+}
+
+// One window holds all of float16.
+TEST_P(SumBlock, HalfWindow) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(4);
+  const Window window = half_window();
+  for (const std::size_t n : lengths()) {
+    for (const Kind kind : {Kind::ordinary, Kind::any, Kind::huge, Kind::positive, Kind::subnormal}) {
+      Floats a, b;
+      for (const float16 value : draw<float16>(kind, n, random)) a.push_back(widen(value));
+      for (const float16 value : draw<float16>(kind, n, random)) b.push_back(widen(value));
+      const DType dtype = DType::float16;
+      ASSERT_EQ(expected_record(a, b, dtype),
+                record_of(sum_block(a.data(), b.data(), n, window), window, dtype));
+      ASSERT_EQ(expected_record(a, a, dtype),
+                record_of(sum_block(a.data(), a.data(), n, window), window, dtype));
+      ASSERT_EQ(expected_record(a, b, dtype),
+                record_of(sum_block_masked(a.data(), b.data(), n, window), window, dtype));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, SumBlock, ::testing::ValuesIn(vector_isas()),
+                         [](const auto& isa) { return isa.param; });
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SumBlock);  // where there is the reference only
+
+}  // namespace
+}  // namespace syncbn::kernels

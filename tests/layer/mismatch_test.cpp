@@ -1,0 +1,286 @@
+// Ranks that make different calls, or fail before their call: a named error on every rank, nothing changed,
+// and the group broken for the calls after it.
+//
+// control: with eps or activation left out of the text that the ranks compare, its Mismatch case fails; with
+// the counter moved on before the group's sum, LocalFailure and all of Mismatch; without the overlap check,
+// its LocalFailure case.
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "layer/outcomes.h"
+#include "syncbn/syncbn.h"
+
+namespace syncbn::testing {
+namespace {
+
+struct Setting {
+  std::string name;
+  std::function<void(SyncBatchNormOptions&)> differ;  // of rank 1
+  std::vector<std::string> told;                      // what each rank's message holds: who brought what
+};
+std::ostream& operator<<(std::ostream& out, const Setting& setting) { return out << setting.name; }
+
+const std::vector<Setting> kSettings = {
+    {"eps", [](auto& o) { o.eps = 1e-3; }, {"eps=0.001", "eps=1e-05"}},
+    {"momentum", [](auto& o) { o.momentum = 0.25; }, {"momentum=0.25", "momentum=0.1"}},
+    {"momentum_none", [](auto& o) { o.momentum.reset(); }, {"momentum=none", "momentum=0.1"}},
+    {"parameters", [](auto& o) { o.dtype = DType::float64; }, {"parameters=float64", "parameters=float32"}},
+    {"affine", [](auto& o) { o.affine = false; }, {"affine=false", "affine=true"}},
+    {"track",
+     [](auto& o) { o.track_running_stats = false; },
+     {"track_running_stats=false", "track_running_stats=true"}},
+    {"gradients",
+     [](auto& o) { o.affine_gradients = AffineGradients::group; },
+     {"affine_gradients=group", "affine_gradients=local"}},
+    {"nonfinite",
+     [](auto& o) { o.nonfinite = Nonfinite::error; },
+     {"nonfinite=error", "nonfinite=propagate"}},
+    {"activation", [](auto& o) { o.activation = Activation::relu; }, {"activation=relu", "activation=none"}},
+    {"name", [](auto& o) { o.name = "other"; }, {"layer 'other'", "layer '#2'"}},
+};
+
+void expect_told(const std::string& outcome, const std::vector<std::string>& told) {
+  EXPECT_TRUE(outcome.starts_with("MismatchError: group 'world', call 2, ")) << outcome;
+  for (const std::string& text : told)
+    EXPECT_NE(outcome.find(text), std::string::npos) << outcome << "\nlacks " << text;
+  EXPECT_NE(outcome.find("rank 1"), std::string::npos) << outcome;
+  EXPECT_NE(outcome.find("ranks 0, 2"), std::string::npos) << outcome;
+}
+
+// Three ranks, one good call, then `call`, in which rank 1 differs; every rank's message tells who brought
+// what.
+void expect_mismatch(const SyncBatchNormOptions& of_rank_1,
+                     const std::function<void(SyncBatchNorm& good, SyncBatchNorm& layer, int rank)>& call,
+                     const std::vector<std::string>& told) {
+  EXPECT_EQ(outcomes(3,
+                     [&](int rank) {
+                       SyncBatchNorm good(2);
+                       SyncBatchNorm layer(2, rank == 1 ? of_rank_1 : SyncBatchNormOptions());
+                       Call batch({2, 2}, {1, 2, 3, 5});
+                       batch.forward(good);
+                       const Snapshot before = snapshot(good);
+                       const std::vector<StateEntry> entries = layer.state();
+                       expect_told(outcome_of([&] { call(good, layer, rank); }), told);
+                       EXPECT_EQ(snapshot(good), before);
+                       EXPECT_EQ(layer.saved().statistics, Saved::Statistics::none);
+                       if (layer.options().track_running_stats) {
+                         EXPECT_EQ(layer.values<std::int64_t>("num_batches_tracked")[0], 0);
+                       }
+                       const std::string next = outcome_of([&] { batch.forward(good); });
+                       EXPECT_TRUE(next.starts_with("GroupError: group 'world'")) << next;
+                       EXPECT_NE(next.find("broken"), std::string::npos) << next;
+                     }),
+            all(3, "ok"));
+}
+
+class Mismatch : public ::testing::TestWithParam<Setting> {};
+
+TEST_P(Mismatch, InForward) {
+  SyncBatchNormOptions options;
+  GetParam().differ(options);
+  expect_mismatch(
+      options,
+      [](SyncBatchNorm&, SyncBatchNorm& layer, int) {
+        Call({2, 2}, {1, 2, 3, 5}).forward(layer);
+      },
+      GetParam().told);
+}
+
+INSTANTIATE_TEST_SUITE_P(Settings, Mismatch, ::testing::ValuesIn(kSettings),
+                         [](const auto& param_info) { return param_info.param.name; });
+
+TEST(MismatchOf, Channels) {
+  EXPECT_EQ(outcomes(3,
+                     [&](int rank) {
+                       SyncBatchNorm good(2);
+                       Call({2, 2}, {1, 2, 3, 5}).forward(good);
+                       SyncBatchNorm layer(rank == 1 ? 3 : 2);
+                       Call batch({1, layer.num_features()},
+                                  std::vector<float>(static_cast<std::size_t>(layer.num_features()), 1));
+                       expect_told(outcome_of([&] { batch.forward(layer); }), {"C=3", "C=2"});
+                     }),
+            all(3, "ok"));
+}
+
+TEST(MismatchOf, InputDtype) {
+  expect_mismatch({},
+                  [](SyncBatchNorm&, SyncBatchNorm& layer, int rank) {
+                    if (rank != 1) return Call({2, 2}, {1, 2, 3, 5}).forward(layer);
+                    const std::vector<double> x{1, 2, 3, 5};
+                    std::vector<double> y(4);
+                    layer.forward(view(x, {2, 2}), view(y, {2, 2}));
+                  },
+                  {"input=float64", "input=float32"});
+}
+
+TEST(MismatchOf, Direction) {
+  expect_mismatch({},
+                  [](SyncBatchNorm& good, SyncBatchNorm& layer, int rank) {
+                    Call batch({2, 2}, {1, 2, 3, 5});
+                    if (rank == 1) return batch.backward(good);
+                    batch.forward(layer);
+                  },
+                  {"backward of layer '#1'", "forward of layer '#2'"});
+}
+
+TEST(MismatchOf, LayerOrder) {
+  expect_mismatch({},
+                  [](SyncBatchNorm& good, SyncBatchNorm& layer, int rank) {
+                    Call({2, 2}, {1, 2, 3, 5}).forward(rank == 1 ? good : layer);
+                  },
+                  {"layer '#1'", "layer '#2'", "give them names"});
+}
+
+// What may differ: samples and spatial sizes, and how many dimensions hold them.
+TEST(MismatchOf, NotOfShapes) {
+  EXPECT_EQ(outcomes(3,
+                     [&](int rank) {
+                       SyncBatchNorm layer(1);
+                       Call batch = rank == 0   ? Call({2, 1}, {1, 2})
+                                    : rank == 1 ? Call({1, 1, 3}, {3, 4, 5})
+                                                : Call({1, 1, 2, 2}, {6, 7, 8, 9});
+                       batch.forward(layer);
+                       batch.backward(layer);
+                       EXPECT_EQ(layer.saved().count, 9);
+                       EXPECT_EQ(layer.saved().mean[0], 5);
+                     }),
+            all(3, "ok"));
+}
+
+// Evaluation says nothing to the group: the others hear of a rank in another mode when it ends, or by the
+// deadline.
+TEST(MismatchOf, Mode) {
+  std::vector<std::string> seen(2);
+  run_ranks(2, [&](int rank) {
+    SyncBatchNorm layer(2);
+    layer.train(rank == 0);
+    seen[static_cast<std::size_t>(rank)] = outcome_of([&] { Call({2, 2}, {1, 2, 3, 5}).forward(layer); });
+  });
+  EXPECT_TRUE(seen[0].starts_with("PeerError: group 'world', call 1, forward of layer '#1'")) << seen[0];
+  EXPECT_EQ(seen[1], "ok");
+}
+
+// ---- a rank that fails of itself ----
+
+struct Failure {
+  std::string name;
+  std::function<void(SyncBatchNorm&, Call&)> call;  // of rank 1, instead of a good forward or backward
+  bool backward;
+  std::string own;  // how its message begins, and what the others are told
+};
+std::ostream& operator<<(std::ostream& out, const Failure& failure) { return out << failure.name; }
+
+const std::vector<Failure> kFailures = {
+    {"shape",
+     [](SyncBatchNorm& layer, Call&) {
+       Call({1, 3}, {1, 2, 3}).forward(layer);
+     },
+     false, "x: shape (1, 3), expected C = num_features = 2"},
+    {"null_data",
+     [](SyncBatchNorm& layer, Call& batch) {
+       ForwardTensors tensors = batch.forward_tensors();
+       tensors.x.data = nullptr;
+       layer.forward(tensors);
+     },
+     false, "x: null data, expected 4 elements"},
+    {"overlap",
+     [](SyncBatchNorm& layer, Call& batch) {
+       ForwardTensors tensors = batch.forward_tensors();
+       tensors.y.data = batch.x.data();
+       layer.forward(tensors);
+     },
+     false, "y: 16 bytes at "},
+    {"dy_dtype",
+     [](SyncBatchNorm& layer, Call& batch) {
+       BackwardTensors tensors = batch.backward_tensors();
+       tensors.dy.dtype = DType::float16;
+       layer.backward(tensors);
+     },
+     true, "dy: float16, expected x's float32"},
+    {"count",
+     [](SyncBatchNorm& layer, Call&) {
+       Call({50, 2}, std::vector<float>(100, 1)).backward(layer);
+     },
+     true, "x: 50 elements per channel, expected at most 6"},
+    {"saved",
+     [](SyncBatchNorm& layer, Call& batch) {
+       Saved saved = layer.saved();
+       saved.mean.pop_back();
+       layer.backward(saved, batch.backward_tensors());
+     },
+     true, "saved: 1 channels, expected num_features = 2"},
+};
+
+class LocalFailure : public ::testing::TestWithParam<Failure> {};
+
+TEST_P(LocalFailure, IsItsOwnErrorAndThePeersAreTold) {
+  const Failure& failure = GetParam();
+  EXPECT_EQ(
+      outcomes(3,
+               [&](int rank) {
+                 SyncBatchNorm layer(2);
+                 Call batch({2, 2}, {1, 2, 3, 5});
+                 batch.forward(layer);
+                 const Snapshot before = snapshot(layer);
+                 const std::string outcome = outcome_of([&] {
+                   if (rank == 1) return failure.call(layer, batch);
+                   failure.backward ? batch.backward(layer) : batch.forward(layer);
+                 });
+                 if (rank == 1) {
+                   EXPECT_TRUE(outcome.starts_with("InvalidArgument: " + failure.own)) << outcome;
+                 } else {
+                   EXPECT_TRUE(outcome.starts_with("PeerError: ")) << outcome;
+                   EXPECT_NE(outcome.find("rank 1 failed before its call: " + failure.own), std::string::npos)
+                       << outcome;
+                 }
+                 EXPECT_EQ(snapshot(layer), before);
+                 const std::string next = outcome_of([&] { batch.forward(layer); });
+                 EXPECT_TRUE(next.starts_with("GroupError: ")) << next;
+                 EXPECT_EQ(snapshot(layer), before);
+               }),
+      all(3, "ok"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Failures, LocalFailure, ::testing::ValuesIn(kFailures),
+                         [](const auto& param_info) { return param_info.param.name; });
+
+// The same failures in a world of one change nothing and break nothing.
+TEST_P(LocalFailure, AloneBreaksNothing) {
+  const Failure& failure = GetParam();
+  EXPECT_EQ(outcomes(1,
+                     [&](int) {
+                       SyncBatchNorm layer(2);
+                       Call batch({6, 2}, {1, 2, 3, 5, 1, 2, 3, 5, 1, 2, 3, 5});
+                       batch.forward(layer);
+                       Call part({2, 2}, {1, 2, 3, 5});
+                       const Snapshot before = snapshot(layer);
+                       const std::string outcome = outcome_of([&] { failure.call(layer, part); });
+                       EXPECT_TRUE(outcome.starts_with("InvalidArgument: " + failure.own)) << outcome;
+                       EXPECT_EQ(snapshot(layer), before);
+                       batch.forward(layer);
+                       batch.backward(layer);
+                     }),
+            all(1, "ok"));
+}
+
+TEST(FailedCall, BackwardBeforeForwardInAGroup) {
+  std::vector<std::string> seen(2);
+  run_ranks(2, [&](int rank) {
+    SyncBatchNorm first(1);
+    SyncBatchNorm layer(1);
+    Call batch({2, 1}, {1, 2});
+    batch.forward(first);
+    seen[static_cast<std::size_t>(rank)] = outcome_of([&] { batch.backward(rank == 1 ? layer : first); });
+  });
+  EXPECT_EQ(seen[1], "InvalidArgument: backward: no forward was made before it");
+  EXPECT_NE(seen[0].find("Error: group 'world', call 2, backward of layer '#1'"), std::string::npos)
+      << seen[0];
+  EXPECT_NE(seen[0].find("no forward was made before it"), std::string::npos) << seen[0];
+}
+
+}  // namespace
+}  // namespace syncbn::testing
