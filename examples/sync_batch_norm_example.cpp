@@ -46,13 +46,13 @@ Table documented_example() {
   std::vector<float> y(16), dx(16);
 
   syncbn::SyncBatchNorm layer(2, options);
-  layer.eval();
+  layer.set_train(false);
   std::vector<float> x = linspace(0, 5, 16);
   layer.forward(view(x, shape), view(y, shape));
   table.section("evaluation, x = linspace(0, 5, 16) as (2, 2, 2, 2): x / sqrt(1 + 1e-5), nothing is sent");
   table.values("y", y);
 
-  layer.train();
+  layer.set_train(true);
   layer.forward(view(x, shape), view(y, shape));
   layer.backward(view(upstream_gradient(16), shape), view(x, shape), view(dx, shape));
   table.section("training, every rank with the same x");
@@ -69,7 +69,7 @@ Table documented_example() {
   syncbn::SyncBatchNorm together(2, options);
   options.track_running_stats = false;
   syncbn::SyncBatchNorm alone(2, options);
-  alone.eval();
+  alone.set_train(false);
   std::vector<float> y_alone(16);
   x = linspace(rank, 2 * rank + 1, 16);
   together.forward(view(x, shape), view(y, shape));

@@ -4,12 +4,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
 namespace {
 
@@ -35,11 +34,15 @@ class Descriptor {
 }  // namespace
 
 std::vector<std::uint8_t> read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail(path, "cannot be opened");
-  std::vector<std::uint8_t> bytes(std::istreambuf_iterator<char>(file), {});
-  if (file.bad()) fail(path, "cannot be read");
-  return bytes;
+  const Descriptor file(path, O_RDONLY);
+  std::vector<std::uint8_t> bytes;
+  std::array<std::uint8_t, 65536> piece;
+  while (true) {
+    const ssize_t size = ::read(file.get(), piece.data(), piece.size());
+    if (size == 0) return bytes;
+    if (size < 0 && errno != EINTR) fail(path, "cannot be read");
+    if (size > 0) bytes.insert(bytes.end(), piece.begin(), piece.begin() + size);
+  }
 }
 
 void write_file_atomically(const std::string& path, std::span<const std::uint8_t> bytes) {
@@ -56,7 +59,8 @@ void write_file_atomically(const std::string& path, std::span<const std::uint8_t
   if (std::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "cannot be replaced");
   const std::string folder = std::filesystem::absolute(path).parent_path();
   const Descriptor directory(folder, O_RDONLY | O_DIRECTORY);  // so that the new name is on the disk as well
-  if (::fsync(directory.get()) != 0) fail(folder, "cannot be flushed to the disk");
+  if (::fsync(directory.get()) != 0 && errno != EINVAL)        // some file systems cannot, and need not
+    fail(folder, "cannot be flushed to the disk");
 }
 
 std::uint32_t crc32(std::span<const std::uint8_t> bytes) {

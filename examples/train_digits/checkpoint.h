@@ -7,9 +7,9 @@
 /// What decides a run's numbers, besides how long it runs and on how many ranks.
 struct RunSettings {
   std::uint32_t hidden = 64;
-  std::uint32_t batch = 12;  ///< Samples of a step, of all ranks together.
+  std::uint32_t batch = 10;  ///< Samples of a step, of all ranks together.
   std::uint64_t seed = 1;
-  double learning_rate = 0.02;
+  double learning_rate = 0.01;
 };
 
 /// All that a later run needs to go on bit for bit.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <numeric>
 #include <random>
@@ -72,10 +73,10 @@ std::vector<std::size_t> epoch_order(std::size_t count, std::uint64_t seed, std:
 }
 
 Share share_of_rank(std::size_t batch, int rank, int ranks) {
-  const auto triangle = [](int n) {
-    return static_cast<std::size_t>(n) * static_cast<std::size_t>(n + 1) / 2;
+  const auto end_of_first = [&](int n) {  // n ranks
+    const auto first = static_cast<std::size_t>(n), all = static_cast<std::size_t>(ranks);
+    const std::size_t parts = first * (first + 1), whole = all * (all + 1);
+    return std::min(batch, std::max(2 * first, (2 * batch * parts + whole) / (2 * whole)));  // rounded
   };
-  const std::size_t whole = triangle(ranks);
-  const auto boundary = [&](int n) { return (batch * triangle(n) + whole - 1) / whole; };  // rounded up
-  return {boundary(rank), boundary(rank + 1)};
+  return {end_of_first(rank), end_of_first(rank + 1)};
 }

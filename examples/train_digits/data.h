@@ -39,6 +39,6 @@ struct Share {
   std::size_t count() const { return end - begin; }
 };
 
-/// Deliberately uneven: shares grow like 1 : 2 : 3 … with the rank (16 samples on 4 ranks: 2, 3, 5, 6). A
-/// small batch leaves the first ranks with nothing.
+/// Deliberately uneven: shares grow like 1 : 2 : 3 … with the rank, from 2 samples on (10 samples on 2 ranks:
+/// 3 and 7, on 4 ranks: 2, 2, 2 and 4). Where a batch is too small for that, the last ranks have nothing.
 Share share_of_rank(std::size_t batch, int rank, int ranks);

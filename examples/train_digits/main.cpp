@@ -62,8 +62,9 @@ void print_first_step(const Options& options, const Digits& digits) {
 
 /// Trains to the end, or to where the options say stop. A line an epoch.
 void train(Trainer& trainer, const Options& options, const DigitsSplit& digits) {
-  const auto stop =
-      static_cast<std::size_t>(options.stop_after_epoch > 0 ? options.stop_after_epoch : options.epochs);
+  const int last =
+      options.stop_after_epoch > 0 ? std::min(options.stop_after_epoch, options.epochs) : options.epochs;
+  const auto stop = static_cast<std::size_t>(last);
   while (trainer.epochs() < stop) {
     const auto start = std::chrono::steady_clock::now();
     trainer.run_epoch();
@@ -84,8 +85,7 @@ void print_result(std::string_view statistics, Network& network, const DigitsSpl
       100 * train.accuracy(), test.mean_loss(), 100 * test.accuracy());
 }
 
-/// The same training once more with each rank's own statistics; evaluated, as usual then, with those of rank
-/// 0.
+/// The same training once more with each rank's own statistics, in evaluation those of rank 0, as usual then.
 void compare(Trainer& synchronized, const Options& options, const DigitsSplit& digits) {
   const std::vector<std::size_t> counts = shares(options.settings.batch);
   if (counts.size() == 1)
@@ -98,6 +98,7 @@ void compare(Trainer& synchronized, const Options& options, const DigitsSplit& d
   say("\n  statistics        training: loss      accuracy    test: loss      accuracy\n");
   print_result("synchronized", synchronized.network(), digits);
   print_result("local on each rank", local.network(), digits);
+  say("  (local: what data-parallel training does without synchronization; evaluated as rank 0 has it)\n");
 }
 
 void run(const Options& options) {

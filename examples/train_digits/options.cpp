@@ -2,7 +2,19 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cmath>
+#include <cstdlib>
+
 #include "data.h"
+
+namespace {
+
+std::string check_rate(const std::string& number) {  // empty: it is in order
+  const double rate = std::strtod(number.c_str(), nullptr);
+  return rate > 0 && std::isfinite(rate) ? "" : "expected a finite number above 0, not " + number;
+}
+
+}  // namespace
 
 std::optional<Options> parse_options(int argc, char** argv, int& exit_code) {
   CLI::App app(
@@ -20,7 +32,7 @@ std::optional<Options> parse_options(int argc, char** argv, int& exit_code) {
       ->check(CLI::Range(1, 4096));
   app.add_option("--seed", options.settings.seed, "Of initial weights and the order of images");
   app.add_option("--lr", options.settings.learning_rate, "Learning rate of SGD with momentum 0.9")
-      ->check(CLI::PositiveNumber);
+      ->check(check_rate);
   app.add_option("--data", options.data, "The digits, as examples/data/README.md describes");
   app.add_option("--checkpoint", options.checkpoint, "Saved after every epoch; resumed from if it exists");
   app.add_option("--stop_after_epoch", options.stop_after_epoch, "Ends there, as if interrupted (0: never)")
