@@ -1,0 +1,115 @@
+#!/bin/bash
+# Runs one package test: run.sh <case>. From ctest come SOURCE_DIR, BUILD_DIR (complete), WORK_DIR, CXX, CMAKE and
+# CMAKE_GENERATOR. The program and the text that it has to print are the first C++ block and the first text block after
+# it in README.md.
+set -euo pipefail
+
+here=$SOURCE_DIR/tests/package
+work=$WORK_DIR/$1
+rm -rf "$work"
+mkdir -p "$work"
+program=$work/program.cpp
+awk '/^```cpp$/ { inside = 1; next } /^```$/ && inside { exit } inside' "$SOURCE_DIR/README.md" >"$program"
+awk '/^```cpp$/ { seen = 1 } seen && /^```text$/ { inside = 1; next } /^```$/ && inside { exit } inside' \
+  "$SOURCE_DIR/README.md" | grep '^rank ' | sort >"$work/expected.txt"
+
+configure() {  # configure <consumer> <cmake arguments…>
+  "$CMAKE" -S "$here/$1" -B "$work/build" -DPROGRAM="$program" -DCMAKE_BUILD_TYPE=Debug \
+    -DCMAKE_CXX_FLAGS_DEBUG=-O0 "${@:2}"
+}
+
+# expect <command…>: the command prints the README's lines, in any order, among whatever else.
+expect() {
+  echo "\$ $*"
+  "$@" | tee "$work/output.txt"
+  grep -o 'rank [0-9]*: .*' "$work/output.txt" | sort | diff "$work/expected.txt" -
+}
+under_syncbn_run() {
+  expect "$WORK_DIR/static/bin/syncbn-run" --worker_num=2 --local_worker_num=2 --master_port="$(free_port)" \
+    --log_dir="$work/log" --join=True --cluster_time_out=60 "$@"
+}
+free_port() {  # with the next one free too, where the rendezvous listens
+  python3 - <<'PY'
+import socket
+while True:
+    with socket.socket() as a, socket.socket() as b:
+        a.bind(("127.0.0.1", 0))
+        try:
+            b.bind(("127.0.0.1", a.getsockname()[1] + 1))
+        except (OSError, OverflowError):
+            continue
+        print(a.getsockname()[1])
+        break
+PY
+}
+
+# consume <install prefix> <components>: find_package, build, run as threads and as processes.
+consume() {
+  configure find_package -DCMAKE_PREFIX_PATH="$1" -DCOMPONENTS="$2"
+  "$CMAKE" --build "$work/build"
+  expect "$work/build/threads"
+}
+pkg_config() {  # pkg_config <install prefix>: the same without CMake
+  local pc module flags
+  pc=$(find "$1" -name syncbn.pc)
+  export PKG_CONFIG_PATH=${pc%/*}
+  for module in syncbn syncbn-gloo; do
+    read -ra flags <<<"$(pkg-config --cflags --libs "$module")"
+    "$CXX" -std=c++20 "$program" "${flags[@]}" -Wl,-rpath,"${pc%/pkgconfig/*}" -o "$work/$module"
+  done
+  expect "$work/syncbn"
+  under_syncbn_run "$work/syncbn-gloo"
+}
+refused() {  # refused <install prefix> <component> <message>: find_package fails and says this
+  rm -rf "$work/build"
+  if configure missing -DCMAKE_PREFIX_PATH="$1" -DCOMPONENTS="$2" >"$work/log.txt" 2>&1; then
+    echo "find_package found component $2" >&2
+    exit 1
+  fi
+  # CMake breaks lines where it likes.
+  tr -s ' \n' ' ' <"$work/log.txt" | grep -F -- "$3"
+}
+
+case $1 in
+  install_static)
+    "$CMAKE" --install "$BUILD_DIR" --prefix "$WORK_DIR/static"
+    "$WORK_DIR/static/bin/syncbn-run" --version
+    ;;
+  find_package_static)
+    consume "$WORK_DIR/static" ""
+    # Control: the core alone carries neither engine, so that what the next lines show is the component's doing.
+    if "$WORK_DIR/static/bin/syncbn-run" --worker_num=2 --local_worker_num=2 --log_dir="$work/log" --join=True \
+      --master_port="$(free_port)" "$work/build/threads" >"$work/control.txt" 2>&1; then
+      echo "a program without an engine joined a world of two" >&2
+      exit 1
+    fi
+    grep -F 'gloo' "$work/control.txt"
+    rm -rf "$work/build"
+    consume "$WORK_DIR/static" gloo
+    under_syncbn_run "$work/build/with_gloo"
+    ;;
+  add_subdirectory)
+    configure add_subdirectory -DSYNCBN_SOURCE_DIR="$SOURCE_DIR"
+    "$CMAKE" --build "$work/build"
+    expect "$work/build/threads"
+    "$CMAKE" --install "$work/build" --prefix "$WORK_DIR/shared"
+    ;;
+  find_package_shared)
+    consume "$WORK_DIR/shared" gloo
+    under_syncbn_run "$work/build/with_gloo"
+    ;;
+  mpi)
+    consume "$WORK_DIR/static" "gloo;mpi"
+    OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 expect mpirun -n 2 --oversubscribe "$work/build/with_mpi"
+    ;;
+  pkg_config_static) pkg_config "$WORK_DIR/static" ;;
+  pkg_config_shared) pkg_config "$WORK_DIR/shared" ;;
+  missing_component)
+    refused "$WORK_DIR/static" nccl "syncbn has no component nccl (installed: gloo"
+    refused "$WORK_DIR/shared" mpi "component mpi is not part of this installation of syncbn (installed: gloo)"
+    ;;
+  *)
+    echo "run.sh: no case '$1'" >&2
+    exit 2
+    ;;
+esac
