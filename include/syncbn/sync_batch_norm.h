@@ -39,19 +39,22 @@ enum class Activation : std::uint8_t {
 using ProcessGroup = std::variant<std::monostate, std::string, std::shared_ptr<Group>>;
 
 struct SyncBatchNormOptions {
-  double eps = 1e-5;  ///< Added to the biased variance, before the root; finite, >= 0.
-  std::optional<double> momentum =
-      0.1;             ///< Weight of the new statistics, in [0, 1]; none: 1 / num_batches_tracked.
-  bool affine = true;  ///< Whether weight and bias exist.
-  bool track_running_stats =
-      true;  ///< Whether running statistics exist; without them evaluation uses the batch.
-  ProcessGroup process_group;
-  DType dtype = DType::float32;  ///< Of weight, bias, running_mean, running_var; input may differ.
+  /// Added to the biased variance, before the root; finite, >= 0.
+  double eps = 1e-5;
+  /// Weight of the new statistics, in [0, 1]; none: 1 / num_batches_tracked.
+  std::optional<double> momentum = 0.1;
+  /// Whether weight and bias exist.
+  bool affine = true;
+  /// Whether running statistics exist; without them evaluation uses the batch.
+  bool track_running_stats = true;
+  ProcessGroup process_group = {};
+  /// Of weight, bias, running_mean, running_var; input may differ.
+  DType dtype = DType::float32;
   AffineGradients affine_gradients = AffineGradients::local;
   Nonfinite nonfinite = Nonfinite::propagate;
   Activation activation = Activation::none;
-  std::string
-      name;  ///< Names the layer in messages and tells it from the group's others; empty: numbered in order.
+  /// Names the layer in messages and tells it from the group's others; empty: numbered in order.
+  std::string name = {};
 };
 
 /// What one forward leaves for its backward: values per channel only. x, and y under relu, are given again.

@@ -24,8 +24,8 @@ using exact::SumFormat;
 constexpr std::int64_t kChannelsTogether = 16;
 // From here on a contiguous run is worth a block of its own, without a copy.
 constexpr std::int64_t kDirectRun = 512;
-// Fewer are not worth a thread: some 5 µs of work.
-constexpr std::int64_t kPositionsASlice = 4 * kBlock;
+// Fewer are not worth waking a thread: a few µs of work.
+constexpr std::int64_t kTaskElements = 16384;
 constexpr std::uint32_t kInfinityBits = 0x7f800000;
 
 int exponent_of(std::uint32_t bits) { return std::max(static_cast<int>(bits >> 23) - 127, -126); }
@@ -212,17 +212,18 @@ void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, co
   }
 }
 
-template <class Storage>
 void sum_part(const Operand& a, const Operand& b, const Geometry& g, const Part& part) {
-  if constexpr (std::is_same_v<Storage, double>) {
+  if (g.dtype == DType::float64 || use_reference()) {
     reference::accumulate(a, b, g, part.channel, part.channels, part.begin, part.end, part.records);
-  } else if (use_reference()) {
-    reference::accumulate(a, b, g, part.channel, part.channels, part.begin, part.end, part.records);
-  } else if (g.layout == Layout::channels_last) {
-    sum_channels_last<Storage>(a, b, g, part);
-  } else {
-    sum_channels_first<Storage>(a, b, g, part);
+    return;
   }
+  with_storage(g.dtype, [&](auto* null) {
+    using Storage = std::remove_pointer_t<decltype(null)>;
+    if constexpr (!std::is_same_v<Storage, double>) {
+      (g.layout == Layout::channels_last ? sum_channels_last<Storage> : sum_channels_first<Storage>)(a, b, g,
+                                                                                                     part);
+    }
+  });
 }
 
 }  // namespace
@@ -232,25 +233,26 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, st
   const std::int64_t positions = geometry.positions();
   if (positions == 0) return;
   // Work is split by channels first, then by positions until every thread has some; sums don't care.
+  const std::int64_t tasks =
+      std::clamp<std::int64_t>(geometry.elements() / kTaskElements, 1, 8 * get_num_threads());
   const std::int64_t together = geometry.layout == Layout::channels_last ? kChannelsTogether : 1;
-  const std::int64_t channel_parts = (geometry.channels + together - 1) / together;
-  const std::int64_t wanted = 4 * get_num_threads();
-  const std::int64_t slices =
-      std::clamp<std::int64_t>((wanted + channel_parts - 1) / channel_parts, 1,
-                               std::max<std::int64_t>(1, positions / kPositionsASlice));
+  const std::int64_t bundles = (geometry.channels + together - 1) / together;
+  const std::int64_t parts = std::min(bundles, tasks);
+  const std::int64_t slices = tasks / parts;
   const std::int64_t words = geometry.channels * format.words();
   std::vector<std::int64_t> partial(static_cast<std::size_t>((slices - 1) * words));  // zeros
   const auto slice_records = [&](std::int64_t slice) {
     return slice == 0 ? records : &partial[static_cast<std::size_t>((slice - 1) * words)];
   };
-  parallel_for(static_cast<int>(channel_parts * slices), [&](int task) {
-    const std::int64_t slice = task / channel_parts;
-    const std::int64_t channel = task % channel_parts * together;
-    const Part part{channel, std::min(together, geometry.channels - channel), positions * slice / slices,
-                    positions * (slice + 1) / slices, slice_records(slice)};
-    with_storage(geometry.dtype, [&](auto* storage) {
-      sum_part<std::remove_pointer_t<decltype(storage)>>(a, b, geometry, part);
-    });
+  parallel_for(static_cast<int>(parts * slices), [&](int task) {
+    const std::int64_t slice = task / parts;
+    const std::int64_t part = task % parts;
+    for (std::int64_t bundle = bundles * part / parts; bundle < bundles * (part + 1) / parts; ++bundle) {
+      const std::int64_t channel = bundle * together;
+      sum_part(a, b, geometry,
+               {channel, std::min(together, geometry.channels - channel), positions * slice / slices,
+                positions * (slice + 1) / slices, slice_records(slice)});
+    }
   });
   for (std::int64_t slice = 1; slice < slices; ++slice) {
     for (std::int64_t c = 0; c < geometry.channels; ++c) {
