@@ -120,8 +120,8 @@ class SyncBatchNorm {
 
   std::int64_t num_features() const;
   const SyncBatchNormOptions& options() const;
-  const std::string& name()
-      const;  ///< The given name, else "#k": the k-th unnamed layer of its group; "" alone.
+  /// The given name, else "#k": the k-th unnamed layer of its group; "" in a group of one.
+  const std::string& name() const;
 
   bool training() const;  ///< True for a new layer.
   void train(bool mode = true);
