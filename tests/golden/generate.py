@@ -439,6 +439,11 @@ def cases():
                 params = FORMATS[rng.below(4)]
                 name = f"{fmt.name}/{params.name}/{kind.__name__}/dy-{dy_kind.__name__}"
                 yield make_case(name, rng, fmt, params, kind, dy_kind)
+    # Where sum dy' is zero c1 is all c2_64 * mean_lo: it shows that the unrounded c2 goes in.
+    for _ in range(4):
+        case = make_case("float32/level", rng, SINGLE, SINGLE, offset, cancelling)
+        case.relu = False
+        yield case
     for fmt in FORMATS:
         for running_mean in ([1e300, 1e-310, -3.5], None):
             case = make_case(f"{fmt.name}/evaluate", rng, fmt, DOUBLE, ordinary, ordinary)

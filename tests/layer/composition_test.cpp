@@ -1,9 +1,9 @@
 // The fused forms against the plain layer and loops around it, gradients of the group against those of one
 // rank, and Saved used in any order.
 //
-// control: y of the forward left out of the sums' mask (accumulate's mask null) fails Fused; the group's
-// count in place of the rank's sums under `local` fails AffineGradients; a Saved kept by reference would fail
-// Recomputation.
+// control: ReLU's mask left out of backward's sums fails Fused; local gradients made from the group's sums,
+// AffineGradients; a backward whose kind the layer's own mode decides, TheForwardsModeCounts; Saved checked
+// by its means alone, IncompleteOnesAreRefused.
 
 #include <gtest/gtest.h>
 

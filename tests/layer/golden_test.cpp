@@ -1,8 +1,8 @@
 // The golden vectors pin bits_version 1. They come from tests/golden/generate.py, which knows neither the
 // library nor the oracle. A difference is a bug, or a new bits_version together with new vectors.
 //
-// control: with m2 in double arithmetic, flP by way of float, or the biased variance in running_var, Library
-// fails.
+// control: with m2 in double arithmetic, flP by way of float, c1 from c2 instead of c2_64, ReLU's mask left
+// out of the gradient sums, skip_update ignored, or the biased variance in running_var, Library fails.
 
 #include <gtest/gtest.h>
 

@@ -2,8 +2,8 @@
 // calls that are no layer's.
 //
 // control: with the group's name looked up at each call instead of at construction, TwoGroupsFromTwoThreads
-// fails (the threads have no world); with close() left out of World::release, ReleasedGroup; with Saved
-// written before the group's sum, EngineErrorsChangeNothing.
+// fails (the threads have no world); with Group::close made empty, ReleasedGroup and DestroyedGroup; with
+// Saved written before the group's sum, EngineErrorsChangeNothing.
 
 #include <gtest/gtest.h>
 
