@@ -13,7 +13,8 @@ class Store {
  public:
   virtual ~Store() = default;
   virtual void set(std::string_view key, std::string_view value) = 0;
-  /// Waits until the key is set. @throws TimeoutError by the deadline, naming the key; PeerError: the store is gone.
+  /// Waits until the key is set. @throws TimeoutError by the deadline, naming the key; PeerError: the store
+  /// is gone.
   virtual std::string get(std::string_view key, Deadline deadline) = 0;
   /// Adds to a counter that starts at 0 and returns the new value. A counter is no key of set and get.
   virtual std::int64_t add(std::string_view key, std::int64_t delta) = 0;

@@ -109,7 +109,11 @@ BlockSum sum(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, std::size
     const auto first = hn::BitCast(di, hn::Set(dd, start));
     auto sum = hn::Zero(di);
     for (std::size_t k = 0; k < kChains; ++k) sum = hn::Add(sum, hn::Sub(hn::BitCast(di, chains[k]), first));
-    return hn::GetLane(hn::SumOfLanes(di, sum));
+    // Halved first: GCC's reduction of 512 bits adds signed numbers, which must not overflow even where the
+    // block did not fit and its sums mean nothing.
+    const hn::Half<decltype(di)> dih;
+    const auto halved = hn::Add(hn::LowerHalf(dih, sum), hn::UpperHalf(dih, sum));
+    return hn::GetLane(hn::SumOfLanes(dih, halved));
   };
   return {held(total, window.sum_start),
           held(high, window.high_start),

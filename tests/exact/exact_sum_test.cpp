@@ -64,7 +64,7 @@ TEST(ExactSum, AddsBeforeNormalise) {
 
 TEST(ExactSum, Normalise) {
   std::mt19937_64 random(2);
-  for (const std::size_t count : {1, 2, 3, 7, 13, 46, 91}) {
+  for (const std::size_t count : {1U, 2U, 3U, 7U, 13U, 46U, 91U}) {
     for (int k = 0; k < 50; ++k) {
       Digits digits(count);
       for (std::int64_t& digit : digits) digit = static_cast<std::int64_t>(random()) / 2;

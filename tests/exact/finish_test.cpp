@@ -83,7 +83,7 @@ void for_each_batch(int seed, const Body& body) {
   std::mt19937_64 random(static_cast<unsigned>(seed));
   for (const DType dtype : kDTypes) {
     for (int kind = 0; kind < kKinds; ++kind) {
-      for (const std::size_t count : {1, 2, 3, 10, 101}) {
+      for (const std::size_t count : {1U, 2U, 3U, 10U, 101U}) {
         SCOPED_TRACE(std::string(name_of(dtype)) + ", kind " + std::to_string(kind) + ", " +
                      std::to_string(count) + " elements");
         body(dtype, draw(dtype, kind, count, random), random);

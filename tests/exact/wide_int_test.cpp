@@ -68,7 +68,7 @@ TEST(WideInt, FromInt64) {
 
 TEST(WideInt, FromDigits) {
   std::mt19937_64 random(1);
-  for (const std::size_t count : {1, 2, 3, 7, 13, 46, 91}) {
+  for (const std::size_t count : {1U, 2U, 3U, 7U, 13U, 46U, 91U}) {
     std::vector<std::vector<std::int64_t>> rows = {std::vector<std::int64_t>(count, 0),
                                                    std::vector<std::int64_t>(count, kMin),
                                                    std::vector<std::int64_t>(count, kMax)};

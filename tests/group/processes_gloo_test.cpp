@@ -95,6 +95,8 @@ TEST_F(GlooJob, TwoGroupsInTurn) {
   expect_ends("two groups are right");
 }
 
+// control: with one key space for all worlds of a store, a rank meets the addresses of the last world and
+// times out.
 TEST_F(GlooJob, LeavesAndJoinsAgain) {
   start_all("join_again", 3);
   expect_ends("joined three times");
@@ -111,7 +113,7 @@ TEST_F(GlooJob, DifferentListsAreAMismatch) {
 }
 
 // Nothing but the connection tells of the death: the deadline is a minute away.
-// control: with SIGSTOP in place of SIGKILL the test fails after kPatience.
+// control: where wait() does not look at the connections, nobody is named and the test fails.
 TEST_F(GlooJob, KilledPeerIsAPeerErrorAtOnce) {
   start_all("sum_for_ever", 3);
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
@@ -148,6 +150,7 @@ TEST_F(GlooJob, RankThatNeverCallsIsATimeout) {
   for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
 }
 
+// control: a server that takes every token fails here, for two processes then claim rank 1.
 TEST_F(GlooJob, WrongTokenIsRefused) {
   Variables intruder = variables(1, 2);
   intruder["SYNCBN_TOKEN"] = "guess";

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <regex>
+#include <sstream>
 
 #include "processes_child.h"
 
@@ -29,12 +29,20 @@ class MpiJob : public testing::Test {
     for (auto at = output.find(text); at != std::string::npos; at = output.find(text, at + 1)) ++found;
     return found;
   }
+  void SetUp() override {
+#ifdef __SANITIZE_THREAD__
+    GTEST_SKIP() << "Open MPI is built without the thread sanitizer, which then takes its locks for races";
+#endif
+  }
   void TearDown() override {
+    if (!job_) return;
     job_->wait();
-    const std::string output = job_->output();
-    const std::regex line("process ([0-9]+)\n");
-    for (std::sregex_iterator match(output.begin(), output.end(), line), end; match != end; ++match)
-      EXPECT_TRUE(is_gone(std::stoi((*match)[1]))) << "still there after mpirun: " << (*match)[1];
+    std::istringstream lines(job_->output());
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with("process ")) {
+        EXPECT_TRUE(is_gone(std::stoi(line.substr(8)))) << "still there after mpirun: " << line;
+      }
+    }
   }
 
   std::unique_ptr<Child> job_;
@@ -49,9 +57,11 @@ TEST_P(MpiJobOfSize, SumsAreRight) {
 }
 INSTANTIATE_TEST_SUITE_P(Ranks, MpiJobOfSize, testing::Values(2, 3));
 
+// control: with the handshake's own tag for MPI_Comm_create_group, a rank takes Open MPI's messages for
+// lists.
 TEST_F(MpiJob, TwoGroupsAtOnce) {
-  EXPECT_EQ(start("two_groups_at_once", 2).wait(), "exit 0") << job_->output();
-  EXPECT_EQ(count("two groups are right"), 2) << job_->output();
+  EXPECT_EQ(start("two_groups_at_once", 3).wait(), "exit 0") << job_->output();
+  EXPECT_EQ(count("two groups are right"), 3) << job_->output();
 }
 
 TEST_F(MpiJob, TwoGroupsInTurn) {

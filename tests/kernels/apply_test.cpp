@@ -1,8 +1,8 @@
 // The apply kernels of every instruction set against the scalar reference, bit for bit.
 //
-// control: an unfused multiply and add in normalize_vector, Lt for Le in where_positive (passes -0), dx
-// stored before dy' is read in the tail, or one coefficient for all in the tail of a channels-last run: each
-// makes a test here fail.
+// control: an unfused multiply and add in normalize_vector, Lt for Le in where_positive (passes -0), a tail
+// written one element too far, or one coefficient for all in the tail of a channels-last run: each makes a
+// test here fail.
 
 #include "kernels/apply.h"
 
@@ -29,7 +29,7 @@ std::vector<Storage> mixed(std::size_t n, std::mt19937_64& random) {
     const auto kind = random() % 12;
     if (kind == 0) values[i] = draw<Storage>(Kind::special, random);
     if (kind == 1) values[i] = draw<Storage>(Kind::any, random);
-    if (kind == 2) values[i] = narrow<Storage>(random() % 2 == 0 ? 0.0F : -0.0F);
+    if (kind == 2) values[i] = zero<Storage>(random() % 2 == 0);
   }
   return values;
 }
@@ -37,7 +37,7 @@ std::vector<Storage> mixed(std::size_t n, std::mt19937_64& random) {
 std::vector<std::size_t> lengths() {
   std::vector<std::size_t> all;
   for (std::size_t n = 0; n <= 40; ++n) all.push_back(n);
-  for (const std::size_t n : {63, 64, 65, 127, 1000, 1023, 1025}) all.push_back(n);
+  for (const std::size_t n : {63U, 64U, 65U, 127U, 1000U, 1023U, 1025U}) all.push_back(n);
   return all;
 }
 
@@ -116,9 +116,9 @@ void expect_reference(const Geometry& g, bool relu, bool residual, bool in_place
   const auto mean_hi = coefficients<T>(channels, random), k = coefficients<T>(channels, random),
              c2 = coefficients<T>(channels, random), c1 = coefficients<T>(channels, random);
   std::vector<Storage> y(n), expected_y(n), dx(n), expected_dx(n), d_residual(n), expected_residual(n);
-  for (std::int64_t c = 0; c < g.channels; ++c) {
+  for (std::size_t c = 0; c < channels; ++c) {
     for (std::int64_t position = 0; position < g.positions(); ++position) {
-      const auto i = static_cast<std::size_t>(g.offset(c, position));
+      const auto i = static_cast<std::size_t>(g.offset(static_cast<std::int64_t>(c), position));
       reference::normalize<Storage>(&x[i], residual ? &r[i] : nullptr, &expected_y[i], 1,
                                     {&mean_hi[c], &k[c], &c1[c], false, relu});
       reference::differentiate<Storage>(&dy[i], &x[i], relu ? &expected_y[i] : nullptr, &expected_dx[i],

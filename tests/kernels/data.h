@@ -81,6 +81,15 @@ Storage draw(Kind kind, std::mt19937_64& random) {
 }
 
 template <class Storage>
+Storage zero(bool negative) {
+  return narrow<Storage>(negative ? -Compute<Storage>{0} : Compute<Storage>{0});
+}
+template <class Storage>
+Storage nan() {
+  return narrow<Storage>(std::numeric_limits<Compute<Storage>>::quiet_NaN());
+}
+
+template <class Storage>
 std::vector<Storage> draw(Kind kind, std::size_t count, std::mt19937_64& random) {
   std::vector<Storage> values(count);
   for (Storage& value : values) value = draw<Storage>(kind, random);

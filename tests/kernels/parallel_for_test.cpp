@@ -39,6 +39,7 @@ class ParallelFor : public ::testing::Test {
 std::vector<int> runs(int count) {
   std::vector<std::atomic<int>> seen(static_cast<std::size_t>(count) + 1);
   parallel_for(count, [&](int task) { ++seen[static_cast<std::size_t>(task)]; });
+  EXPECT_EQ(0, seen.back());  // task `count` is none
   return {seen.begin(), seen.end() - 1};
 }
 

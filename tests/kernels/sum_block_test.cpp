@@ -2,7 +2,8 @@
 // edges of the window.
 //
 // control: with the span of make_window one octave wider (28 - l), its start one lower (a + 1 + l, or
-// a + b + 2 + l), `low` one lower, or the masked pass admitting one bit more (Le for Lt), these tests fail.
+// a + b + 2 + l), `low` one lower, or the masked pass admitting one number more (a_width + 1), these tests
+// fail.
 
 #include "kernels/sum_block.h"
 
@@ -56,7 +57,8 @@ float value_of(std::uint32_t pattern, bool negative) {
 std::vector<std::size_t> lengths() {
   std::vector<std::size_t> all;
   for (std::size_t n = 1; n <= 70; ++n) all.push_back(n);
-  for (const std::size_t n : {127, 128, 129, 255, 256, 257, 511, 513, 1000, 1023, 1024, 1025, 2047, 2048}) {
+  for (const std::size_t n :
+       {127U, 128U, 129U, 255U, 256U, 257U, 511U, 513U, 1000U, 1023U, 1024U, 1025U, 2047U, 2048U}) {
     all.push_back(n);
   }
   return all;
