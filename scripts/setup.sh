@@ -13,7 +13,7 @@ packages=(
 )
 case "${1:-}" in
   "") ;;
-  --ci) packages+=(clang clang-format libclang-rt-14-dev libomp-dev ccache) ;;
+  --ci) packages+=(clang clang-format libomp-dev) ;;
   *)
     echo "usage: scripts/setup.sh [--ci]" >&2
     exit 2

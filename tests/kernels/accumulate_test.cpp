@@ -1,9 +1,9 @@
 // accumulate() on every instruction set and number of threads against one run of the reference, digit for
 // digit; the reference itself against GMP.
 //
-// control: no normalise() while blocks are added, forgetting the a-window's limit (`window.a_high` not cut),
-// ignoring the mask in read_channel's direct path, or float32's windows for float16 blocks with a NaN: each
-// makes a test here fail.
+// control: no normalise() between the reference's additions, forgetting the a-window's limit (`window.a_high`
+// not cut), ignoring the mask in read_channel's direct path, or float32's windows for float16 blocks with a
+// NaN: each makes a test here fail.
 
 #include "kernels/accumulate.h"
 
@@ -70,9 +70,10 @@ void expect_reference(const Dims& dims, Layout layout, Kind kind, bool masked, i
 TEST_P(Accumulate, IsTheReference) {
   const ForcedIsa isa(GetParam());
   std::mt19937_64 random(1);
-  constexpr Dims shapes[] = {{1, 1, 1},  {1, 1, 2},    {3, 5, 7},     {2, 17, 33},  {37, 16, 1},
-                             {40, 3, 1}, {2, 2, 700},  {3, 1, 1500},  {5, 2, 513},  {2, 1, 2049},
-                             {9, 33, 4}, {1, 2, 9000}, {1, 1, 16500}, {300, 18, 1}, {0, 3, 5}};
+  constexpr Dims shapes[] = {{1, 1, 1},     {1, 1, 2},     {3, 5, 7},    {2, 17, 33},
+                             {37, 16, 1},   {40, 3, 1},    {2, 2, 700},  {3, 1, 1500},
+                             {5, 2, 513},   {2, 1, 2049},  {9, 33, 4},   {1, 2, 20000},
+                             {1, 1, 50000}, {20000, 3, 1}, {40, 40, 60}, {0, 3, 5}};
   int k = 0;
   for (const Dims& dims : shapes) {
     for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
@@ -117,20 +118,22 @@ TEST_P(Accumulate, RangesThatJump) {
 INSTANTIATE_TEST_SUITE_P(Isas, Accumulate, ::testing::ValuesIn(available_isas()),
                          [](const auto& isa) { return isa.param; });
 
-// So many additions to one digit that it would overflow if nobody normalised in between: a block of 256
-// positions, the longest in channels-last, adds 0.99 · 2^47, and one thread's work is cut into 4 slices.
-TEST(AccumulateLong, DigitsDoNotOverflow) {
-  constexpr std::int64_t kPositions = 4 * 256 * 66200;  // 66200 > 2^16 / 0.99
-  const Geometry g{DType::bfloat16, Layout::channels_last, kPositions, 1, 1};
-  const std::vector<bfloat16> x(kPositions, bfloat16(255 * 0x1p27));
-  Record actual(words_of(g));
-  set_num_threads(1);
-  accumulate({x.data()}, {x.data()}, g, actual.data());
-  set_num_threads(0);
-  const exact::SumFormat& format = exact::sum_format(g.dtype);
-  Record expected(words_of(g));
-  exact::add_scaled(expected.data(), 255 * kPositions, 27 - format.unit);
-  exact::add_scaled(expected.data() + format.sum_digits, 255 * 255 * kPositions, 54 - 2 * format.unit);
+// So many additions of 47 one bits to one digit that it would overflow if nobody normalised in between.
+TEST(Reference, DigitsDoNotOverflow) {
+  constexpr std::int64_t kCount = 70000;  // > 2^63 / 2^47
+  const exact::SumFormat& format = exact::sum_format(DType::float64);
+  const int shift = 23 * exact::kDigitBits;
+  const std::vector<double> x(kCount, std::ldexp(0x1p53 - 1, shift + format.unit));
+  Record actual(static_cast<std::size_t>(format.words()));
+  Record expected = actual;
+  reference::accumulate({x.data()}, {x.data()}, {DType::float64, Layout::channels_last, kCount, 1, 1}, 0, 1,
+                        0, kCount, actual.data());
+  exact::add_scaled(expected.data(), kCount, shift + 53);
+  exact::add_scaled(expected.data(), -kCount, shift);
+  std::int64_t* products = expected.data() + format.sum_digits;  // (2^53 - 1)² = 2^106 - 2^54 + 1
+  exact::add_scaled(products, kCount, 2 * shift + 106);
+  exact::add_scaled(products, -kCount, 2 * shift + 54);
+  exact::add_scaled(products, kCount, 2 * shift);
   exact::normalise(expected.data(), format);
   EXPECT_EQ(expected, actual);
 }
