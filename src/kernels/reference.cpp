@@ -46,6 +46,10 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, st
         const Parts p = parts_of(x);
         if (p.significand == 0) continue;
         exact::add_scaled(record, p.significand, p.exponent - format.unit);
+        if (++adds >= exact::kAddsBeforeNormalise / 2) {  // a product takes two additions
+          exact::normalise(record, format);
+          adds = 0;
+        }
         if (!std::isfinite(y)) continue;
         const Parts q = parts_of(y);
         // Up to 106 bits, in two parts of one sign.
@@ -55,10 +59,6 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, st
         const auto lower = static_cast<std::int64_t>(product % (std::int64_t{1} << 53));
         exact::add_scaled(products, lower, shift);
         exact::add_scaled(products, upper, shift + 53);
-        if (++adds >= exact::kAddsBeforeNormalise / 2) {
-          exact::normalise(record, format);
-          adds = 0;
-        }
       }
       exact::normalise(record, format);
     }

@@ -138,6 +138,24 @@ TEST(Reference, DigitsDoNotOverflow) {
   EXPECT_EQ(expected, actual);
 }
 
+// The same where no product is added, because every b is NaN.
+TEST(Reference, DigitsDoNotOverflowBesideNan) {
+  constexpr std::int64_t kCount = 70000;
+  const exact::SumFormat& format = exact::sum_format(DType::float64);
+  const int shift = 23 * exact::kDigitBits;
+  const std::vector<double> a(kCount, std::ldexp(0x1p53 - 1, shift + format.unit));
+  const std::vector<double> b(kCount, std::numeric_limits<double>::quiet_NaN());
+  Record actual(static_cast<std::size_t>(format.words()));
+  Record expected = actual;
+  reference::accumulate({a.data()}, {b.data()}, {DType::float64, Layout::channels_last, kCount, 1, 1}, 0, 1,
+                        0, kCount, actual.data());
+  exact::add_scaled(expected.data(), kCount, shift + 53);
+  exact::add_scaled(expected.data(), -kCount, shift);
+  exact::normalise(expected.data(), format);
+  expected[static_cast<std::size_t>(format.product_flags())] = exact::kNan;
+  EXPECT_EQ(expected, actual);
+}
+
 template <class Storage>
 void expect_gmp(std::mt19937_64& random) {
   const Geometry g{dtype_of<Storage>, Layout::channels_first, 2, 2, 50};
