@@ -20,7 +20,7 @@ class InvalidArgument : public Error {
   using Error::Error;
 };
 
-/// The ranks of a group made different calls: another layer, order, channel count, dtype, option or mode.
+/// The ranks of a group made different calls: another layer, order, channel count, dtype or option.
 /// Thrown on every rank, naming who brought what. The group is broken afterwards.
 class MismatchError : public Error {
  public:

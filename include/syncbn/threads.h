@@ -11,7 +11,8 @@ int get_num_threads();
 /// For calls from this thread; 0 restores the default. @throws InvalidArgument count < 0
 void set_num_threads(int count);
 
-/// Runs task(0) … task(count - 1), in any order and on any threads, and returns when all are done.
+/// Runs task(0) … task(count - 1), in any order and on any threads, and returns when all are done. Where it
+/// throws, the layer's call fails with that exception and has changed no state.
 using ParallelFor = std::function<void(int count, const std::function<void(int)>& task)>;
 /// Lets the host program's thread pool do the work; an empty function restores the library's own. Not to be
 /// called while a layer works.

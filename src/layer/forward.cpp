@@ -108,14 +108,15 @@ void SyncBatchNorm::Impl::forward_training(const ForwardTensors& t, Saved& resul
   if (parameters.running_mean) {
     const std::int64_t batches = *parameters.num_batches_tracked + 1;
     const double factor = options.momentum ? *options.momentum : 1 / static_cast<double>(batches);
-    layer::for_each_channel(num_features, [&](std::int64_t c) {
-      if (options.nonfinite == Nonfinite::skip_update && !finite(c)) return;
+    // Serial: a host program's thread pool could fail in the middle.
+    for (std::int64_t c = 0; c < num_features; ++c) {
+      if (options.nonfinite == Nonfinite::skip_update && !finite(c)) continue;
       const auto i = static_cast<std::size_t>(c);
       ChannelValues& mean = *parameters.running_mean;
       ChannelValues& var = *parameters.running_var;
       mean.set(c, exact::running_update(mean[c], made.mean[i], factor));
       var.set(c, exact::running_update(var[c], var_unbiased[i], factor));
-    });
+    }
     parameters.num_batches_tracked = batches;
   }
   result = std::move(made);
