@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <list>
+#include <mutex>
 #include <thread>
 
 #include "group/engine.h"
@@ -138,11 +140,43 @@ class MpiCommunicator final : public Communicator {
   std::atomic<bool> given_up_{false};
 };
 
+// A message to one peer. MPI reads its bytes until the peer has come, if ever.
+struct Message {
+  std::string text;
+  Request request;
+};
+// Messages on their way, of all groups. Never destroyed: some may be left at the end of the process.
+struct Outbox {
+  std::mutex mutex;  // guards the list
+  std::list<Message> messages;
+};
+Outbox& outbox() {
+  static auto* const box = new Outbox;
+  return *box;
+}
+void forget_delivered() {
+  const std::lock_guard lock(outbox().mutex);
+  outbox().messages.remove_if(
+      [](Message& message) { return !message.request.in_flight() || message.request.test(); });
+}
+
+// Whether nothing is left in flight, or will be in a moment.
+bool settles() noexcept {
+  try {
+    return poll_until(Clock::now() + std::chrono::milliseconds(100), [] {
+      forget_delivered();
+      return unfinished == 0;
+    });
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 // At the end of a process whose MPI is ours. A rank that ends with an error while its peers wait for it would
 // hang in MPI_Finalize until their deadlines; MPI_Abort ends the job at once, with this rank's exit code.
 void finalize(int status, void*) {
   if (finalized()) return;
-  if (status != 0 || unfinished != 0)
+  if (status != 0 || !settles())
     MPI_Abort(MPI_COMM_WORLD, status != 0 ? status : EXIT_FAILURE);
   else
     MPI_Finalize();
@@ -256,6 +290,7 @@ class MpiEngine final : public Engine {
     bool ready = false;
     send(peers, tag, own);
     const bool complete = poll_until(deadline, [&] {
+      forget_delivered();
       for (const int peer : peers) {
         const std::optional<std::string> text = receive(peer, tag);
         if (!text) continue;
@@ -280,20 +315,15 @@ class MpiEngine final : public Engine {
   }
 
   void send(const std::vector<int>& peers, int tag, const std::string& text) {
-    // Short enough to be on its way at once. Where MPI keeps it, the bytes must stay until the peer has come,
-    // if ever.
-    struct Message {
-      std::string text;
-      Request request;
-    };
     for (const int peer : peers) {
-      auto message = std::make_unique<Message>();
-      message->text = text;
-      message->request.started(MPI_Isend(message->text.data(), static_cast<int>(text.size()), MPI_CHAR, peer,
-                                         tag, world_, message->request.get()),
-                               "MPI_Isend");
-      if (!message->request.test()) static_cast<void>(message.release());
+      const std::lock_guard lock(outbox().mutex);
+      Message& message = outbox().messages.emplace_back();
+      message.text = text;
+      message.request.started(MPI_Isend(message.text.data(), static_cast<int>(text.size()), MPI_CHAR, peer,
+                                        tag, world_, message.request.get()),
+                              "MPI_Isend");
     }
+    forget_delivered();
   }
 
   std::optional<std::string> receive(int peer, int tag) {
