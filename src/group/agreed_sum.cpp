@@ -24,11 +24,9 @@
 // hence reach the same verdict:
 //
 // - Good: all fields agree and nobody failed. What did not fit the room follows in a second message, whose
-// length is now
-//   common knowledge. Then the call enters the history.
+//   length is now common knowledge. Then the call enters the history.
 // - Bad: one second message with a slot of fixed size for each rank, zeros in the others', so that its sum is
-// the table of
-//   who brought what. From it all ranks make the same error, and the group is given up.
+//   the table of who brought what. From it all ranks make the same error, and the group is given up.
 //
 // A rank that can't make its call (its argument is wrong) takes part with failed = 1: its peers learn it at
 // once and in its own words. Where the sum of the leading ones isn't W, the engine lost or doubled a rank,
@@ -56,8 +54,8 @@ constexpr int kFieldBits = 23;
 constexpr std::int64_t kFieldMask = (std::int64_t{1} << kFieldBits) - 1;
 constexpr std::size_t kFields = 5;
 constexpr std::size_t kHeaderWords = 2 + 2 * kFields;
-constexpr std::size_t kMaxHistory =
-    4096;  // calls remembered; a program of ever new calls must not fill the memory
+// Calls remembered: a program of ever new calls must not fill the memory.
+constexpr std::size_t kMaxHistory = 4096;
 
 // FNV-1a over both texts, a zero between them, then the mixer of splitmix64: every bit depends on every byte.
 std::int64_t hash_of(const Call& call) {
@@ -103,7 +101,11 @@ bool all_agree(std::span<const std::int64_t> sums, int size) {
 template <class Write>
 std::span<const std::int64_t> exchange(Communicator& communicator, std::size_t words, Deadline deadline,
                                        Write write) {
-  const std::span<std::int64_t> message = communicator.buffer(words).first(words);
+  const std::span<std::int64_t> buffer = communicator.buffer(words);
+  if (buffer.size() < words) {  // an engine of the caller's own
+    throw PeerError(fmt::format("the engine gave a buffer of {} words, asked for {}", buffer.size(), words));
+  }
+  const std::span<std::int64_t> message = buffer.first(words);
   write(message);
   communicator.start(words);
   communicator.wait(deadline);

@@ -55,8 +55,15 @@ void sum(std::span<T> values, std::string_view name) {
   const exact::SumFormat& format = exact::sum_format(dtype_of<T>);
   const auto words = static_cast<std::size_t>(format.sum_digits + 1);
   group::Call call{"all_reduce_sum", fmt::format("values={}, type={}", values.size(), name_of(dtype_of<T>))};
-  std::vector<T> sums(values.size());
+  std::vector<T> sums;
   std::vector<std::int64_t> message;
+  try {  // all that may fail on this rank alone
+    sums.resize(values.size());
+    message.reserve(std::min(kValuesAtOnce, values.size()) * words);
+  } catch (const std::exception& error) {
+    group->fail(call, error.what());
+    throw;
+  }
   std::size_t begin = 0;
   do {  // no values are a call, too
     const std::size_t count = std::min(kValuesAtOnce, values.size() - begin);

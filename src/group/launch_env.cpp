@@ -7,11 +7,11 @@
 //   syncbn-run   SYNCBN_STORE                      sets torchrun's variables, too, for other libraries
 //   msrun        MS_ROLE, MS_WORKER_NUM, MS_SCHED_HOST or MS_SCHED_PORT
 //   mpirun       OMPI_COMM_WORLD_RANK or _SIZE     before RANK and WORLD_SIZE, which scripts under mpirun set
-//   by hand torchrun     RANK or WORLD_SIZE                also set by hand
+//   torchrun     RANK or WORLD_SIZE                also set by hand
 //
 // Inside its family a variable that is missing or contradicts another one is an error; other families are not
-// looked at. RANK_SIZE > 1 without any launcher's variables is an error as well: such a process has peers and
-// no way to find them.
+// looked at. RANK_SIZE, PMI_SIZE or SLURM_STEP_NUM_TASKS > 1 without any launcher's variables is an error as
+// well: such a process has peers and no way to find them.
 #include "group/launch_env.h"
 
 #include <fmt/format.h>
@@ -213,8 +213,16 @@ LaunchEnv no_launcher(const Getenv& getenv) {
   if (family.size("RANK_SIZE").value_or(1) > 1) {
     family.fail(
         "RANK_SIZE names peers that can't be found: SYNCBN_STORE (syncbn-run) or MS_WORKER_NUM, "
-        "MS_SCHED_HOST and "
-        "MS_SCHED_PORT (msrun) missing");
+        "MS_SCHED_HOST and MS_SCHED_PORT (msrun) missing");
+  }
+  // Every process would take itself for a world of one.
+  for (const char* size : {"PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+    if (family.size(size).value_or(1) > 1) {
+      family.fail(fmt::format(
+          "{} names peers, but its launcher (MPICH's mpiexec, srun) is not supported; use syncbn-run, Open "
+          "MPI's mpirun or torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT",
+          size));
+    }
   }
   return env;
 }

@@ -24,8 +24,10 @@ std::mutex init_mutex;              // held while a world is being joined or lef
 std::shared_ptr<Group> lone_group;  // of this process without init; guarded by init_mutex
 
 void check_timeout(const std::optional<std::chrono::milliseconds>& timeout) {
-  if (timeout && timeout->count() < 1) {
-    throw InvalidArgument(fmt::format("timeout: {} ms, expected >= 1 ms", timeout->count()));
+  constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24 * 365);  // far from the clock's end
+  if (timeout && (timeout->count() < 1 || *timeout > kLongest)) {
+    throw InvalidArgument(
+        fmt::format("timeout: {} ms, expected 1 to {} ms", timeout->count(), kLongest.count()));
   }
 }
 

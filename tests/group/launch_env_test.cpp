@@ -167,6 +167,12 @@ TEST(LaunchEnv, HalfSetFamilies) {
             0u)
       << alone;
   EXPECT_EQ(read({{"RANK_ID", "0"}, {"RANK_SIZE", "1"}}).world.size, 1);
+  for (const char* size :
+       {"PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {  // each process alone would be a silent wrong answer
+    EXPECT_NE(refusal({{size, "2"}}).find(std::string(size) + " names peers"), std::string::npos) << size;
+    EXPECT_EQ(read({{size, "1"}}).world.size, 1) << size;
+    EXPECT_EQ(read(with(kTorchrun, {{size, "2"}})).launcher, "torchrun") << size;
+  }
 }
 
 TEST(LaunchEnv, Contradictions) {
