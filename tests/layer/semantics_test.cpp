@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -380,6 +382,44 @@ TEST(Threads, LayerIsCalledFromAnotherThread) {
                  EXPECT_EQ(layer.saved().mean[0], 0.5);
                }),
       all(2, "ok"));
+}
+
+// A host program's pool that fails at its k-th use, for every k until a call needs no more of them.
+//
+// control: with the running statistics moved on in parallel_for again, this fails.
+TEST(Threads, PoolThatThrowsChangesNoState) {
+  constexpr std::int64_t kChannels = 200;  // more than one task of channels
+  SyncBatchNorm layer(kChannels);
+  Call call({8, kChannels, 50}, std::vector<float>(8 * kChannels * 50));
+  for (std::size_t i = 0; i < call.x.size(); ++i) call.x[i] = static_cast<float>(i * 7 % 101);
+  set_num_threads(2);
+  int left = 0;
+  set_parallel_for([&left](int count, const std::function<void(int)>& task) {
+    for (int i = 0; i < count; ++i) {
+      if (i == 1 && left-- == 0) throw std::runtime_error("the pool is gone");  // one task is done by then
+      task(i);
+    }
+  });
+  const auto fails_without_trace = [&](const std::function<void()>& step) {
+    int failures = 0;
+    for (;; ++failures) {
+      const Snapshot before = snapshot(layer);
+      left = failures;
+      try {
+        step();
+        break;
+      } catch (const std::runtime_error& error) {
+        EXPECT_STREQ(error.what(), "the pool is gone");
+      }
+      EXPECT_EQ(snapshot(layer), before) << "use " << failures;
+    }
+    EXPECT_GE(failures, 3);
+  };
+  fails_without_trace([&] { call.forward(layer); });
+  EXPECT_EQ(layer.values<std::int64_t>("num_batches_tracked")[0], 1);
+  fails_without_trace([&] { call.backward(layer); });
+  set_parallel_for({});
+  set_num_threads(0);
 }
 
 }  // namespace
