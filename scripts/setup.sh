@@ -5,11 +5,14 @@ set -euo pipefail
 
 packages=(
   g++ cmake make ninja-build pkg-config
-  libfmt-dev libhwy-dev          # the core library
+  libfmt-dev libhwy-dev nlohmann-json3-dev  # the core library
   libgloo-dev                    # component gloo
   libopenmpi-dev openmpi-bin     # component mpi
+  libmpich-dev mpich             # component mpich
   libcli11-dev                   # syncbn-run
   libgtest-dev libgmp-dev libmpfr-dev python3  # tests
+  iproute2 munge slurm-wlm       # tests of several nodes and of Slurm
+  python3-venv                   # PyTorch and MindSpore, in .venv
 )
 case "${1:-}" in
   "") ;;
