@@ -6,8 +6,8 @@
 
 namespace syncbn::group {
 
-/// A rank table, version 1.0, as Huawei's tools write it: which device of which server is which rank. Checked:
-/// the ranks are 0 to size() − 1, each once.
+/// A rank table, version 1.0, as Huawei's tools write it: which device of which server is which rank.
+/// Checked: the ranks are 0 to size() − 1, each once.
 struct RankTable {
   struct Device {
     std::string device_id;  ///< Number of the card in its server.
@@ -24,8 +24,8 @@ struct RankTable {
   int size() const;
 };
 
-/// @throws GroupError: can't be read, no JSON (with line and column), or a key is missing or wrong, with its path
-/// in the file ("server_list[1].device[0].rank_id"), its value and what is allowed
+/// @throws GroupError: can't be read, no JSON (with line and column), or a key is missing or wrong, with its
+/// path in the file ("server_list[1].device[0].rank_id"), its value and what is allowed
 RankTable read_rank_table(const std::filesystem::path& file);
 
 /// The server whose pod_ip, or where it has none, whose server_id, is one of `addresses`.

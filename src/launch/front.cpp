@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -159,7 +160,7 @@ class SupervisorProcess {
     if (!job_log) prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (!job_log && getppid() != front) return kCannotStart;  // it died before the line above
     int ear = mouth.get();
-    const auto started = [&] {
+    const auto started = [&](const std::vector<int>&) {
       if (job_log) redirect_to(*job_log);  // first, as it may fail
       write_all(mouth.get(), {&kStarted, 1});
       if (!job_log) return;
@@ -169,7 +170,7 @@ class SupervisorProcess {
     const auto tell = [&](const std::string& text) {
       write_all(ear, job_log && text.empty() ? "syncbn-run: all workers exited with 0\n" : text);
     };
-    return supervise(plan, worker_mask, {started, tell});
+    return supervise(plan, worker_mask, {{}, started, tell});
   }
 
   Fd words_;
@@ -195,11 +196,12 @@ int run_in_front(const JobPlan& plan, const std::vector<int>& shown) {
     if (poll(wake.data(), wake.size(), news.more ? 0 : -1) < 0) continue;  // a signal was handed on
     if (wake[0].revents != 0) alive = supervisor.listen();
     if (supervisor.started() && !following) {
-      for (const int rank : shown)
-        logs.add(plan.workers[static_cast<std::size_t>(rank)].log, fmt::format("[{}] ", rank));
+      for (const WorkerPlan& worker : plan_workers(plan, {}))
+        if (std::find(shown.begin(), shown.end(), worker.rank) != shown.end())
+          logs.add(worker.log, fmt::format("[{}] ", worker.rank));
       following = true;
-      write_all(STDERR_FILENO, fmt::format("syncbn-run: started {} workers; logs: {}\n", plan.workers.size(),
-                                           plan.log_names));
+      write_all(STDERR_FILENO, fmt::format("syncbn-run: started {} workers; logs: {}\n",
+                                           plan.options.local_worker_num, plan.log_names));
     }
     show_news();
   }
@@ -219,10 +221,10 @@ int run_in_background(const JobPlan& plan) {
     write_all(STDERR_FILENO, supervisor.said());
     return code;
   }
-  write_all(STDERR_FILENO,
-            fmt::format("syncbn-run: started {} workers in the background; logs: {}\n"
-                        "syncbn-run: 'kill {}' ends the job; how it ended will be in {}\n",
-                        plan.workers.size(), plan.log_names, supervisor.leave(), plan.job_log.string()));
+  write_all(STDERR_FILENO, fmt::format("syncbn-run: started {} workers in the background; logs: {}\n"
+                                       "syncbn-run: 'kill {}' ends the job; how it ended will be in {}\n",
+                                       plan.options.local_worker_num, plan.log_names, supervisor.leave(),
+                                       plan.job_log.string()));
   return kSuccess;
 }
 

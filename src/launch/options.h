@@ -14,7 +14,8 @@ struct Options {
   int local_worker_num = 8;
   std::string master_addr = "127.0.0.1";
   int master_port = 8118;
-  std::string log_dir;          ///< Empty: the current directory.
+  int node_rank = -1;   ///< -1: given when the launchers of all nodes have met. Unused on a single node.
+  std::string log_dir;  ///< Empty: the current directory.
   std::string worker_log_name;  ///< Empty: "worker". May hold {ip} and {hostname}.
   bool join = false;
   std::optional<std::chrono::seconds> cluster_time_out = std::chrono::seconds(600);  ///< none: unlimited.

@@ -95,21 +95,23 @@ std::vector<std::string> environment_with(const Variables& variables) {
   return environment;
 }
 
-Variables worker_variables(const Options& options, const JobPlan& plan, int rank) {
-  const std::string number = std::to_string(rank);
+Variables worker_variables(const JobPlan& plan, const Placement& placement, int local_rank) {
+  const Options& options = plan.options;
+  const std::string number = std::to_string(placement.first_rank + local_rank);
+  const std::string local_number = std::to_string(local_rank);
   const std::string size = std::to_string(options.worker_num);
   Variables variables = {
       {"RANK_ID", number},
       {"RANK", number},
       {"RANK_SIZE", size},
       {"WORLD_SIZE", size},
-      {"DEVICE_ID", number},
-      {"LOCAL_RANK", number},
+      {"DEVICE_ID", local_number},
+      {"LOCAL_RANK", local_number},
       {"LOCAL_WORLD_SIZE", std::to_string(options.local_worker_num)},
       {"MASTER_ADDR", options.master_addr},
       {"MASTER_PORT", std::to_string(options.master_port)},
       {"MS_TOPO_TIMEOUT", std::to_string(options.cluster_time_out ? options.cluster_time_out->count() : -1)},
-      {"SYNCBN_STORE", fmt::format("{}:{}", plan.store_host, plan.store_port)},
+      {"SYNCBN_STORE", fmt::format("{}:{}", options.master_addr, plan.store_port)},
       {"SYNCBN_TOKEN", plan.token},
   };
   if (std::getenv("PYTHONUNBUFFERED") == nullptr) variables.emplace_back("PYTHONUNBUFFERED", "1");
@@ -120,20 +122,27 @@ Variables worker_variables(const Options& options, const JobPlan& plan, int rank
 
 JobPlan make_plan(const Options& options) {
   JobPlan plan;
+  plan.options = options;
   plan.command = resolve_command(options.task);
-  plan.store_host = options.master_addr;
   plan.store_port = store_port(options);
   const char* token = std::getenv("SYNCBN_TOKEN");
   plan.token = token != nullptr && *token != '\0' ? token : random_token();
   if (options.worker_num > 1) plan.cluster_time_out = options.cluster_time_out;
   plan.log_dir = fs::absolute(options.log_dir.empty() ? "." : options.log_dir).lexically_normal();
   plan.job_log = plan.log_dir / "syncbn-run.log";
-  const std::string name = log_name(options);
-  plan.log_names = (plan.log_dir / fmt::format("{}_<rank>.log", name)).string();
-  for (int rank = 0; rank < options.local_worker_num; ++rank)
-    plan.workers.push_back({rank, plan.log_dir / fmt::format("{}_{}.log", name, rank),
-                            environment_with(worker_variables(options, plan, rank))});
+  plan.log_names = (plan.log_dir / fmt::format("{}_<rank>.log", log_name(options))).string();
   return plan;
+}
+
+std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& placement) {
+  const std::string name = log_name(plan.options);
+  std::vector<WorkerPlan> workers;
+  for (int i = 0; i < plan.options.local_worker_num; ++i) {
+    const int rank = placement.first_rank + i;
+    workers.push_back({rank, plan.log_dir / fmt::format("{}_{}.log", name, rank),
+                       environment_with(worker_variables(plan, placement, i))});
+  }
+  return workers;
 }
 
 }  // namespace syncbn::launch

@@ -27,6 +27,6 @@ struct Outcome {
 
 int exit_code(const Outcome& outcome);
 /// For people: lines that begin with "syncbn-run: ", empty where all went well.
-std::string describe(const Outcome& outcome, const JobPlan& plan);
+std::string describe(const Outcome& outcome, const JobPlan& plan, const std::vector<WorkerPlan>& workers);
 
 }  // namespace syncbn::launch

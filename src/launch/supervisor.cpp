@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <system_error>
@@ -30,6 +31,8 @@ namespace {
 using group::Fd;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
+
+constexpr std::size_t kSignals = SIZE_MAX;  // among the indices of workers, what epoll tells of the signals
 
 // Together less than the second in which a job ends after its first failure.
 constexpr milliseconds kLastWords{250};  // for the other workers to say why they fail too
@@ -62,27 +65,30 @@ class Supervisor {
     check(signals_.get() >= 0, "signalfd");
     epoll_ = Fd(epoll_create1(EPOLL_CLOEXEC));
     check(epoll_.get() >= 0, "epoll_create1");
-    watch(signals_, plan.workers.size());
+    watch(signals_, kSignals);
   }
 
   void start(const sigset_t& worker_mask) {
     if (plan_.cluster_time_out) join_by_ = steady_clock::now() + *plan_.cluster_time_out;
     try {
-      store_.emplace(plan_.store_host, plan_.store_port, plan_.token);
+      store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.token);
     } catch (const Error& error) {
       throw GroupError(
           fmt::format("{} (the workers meet there: --master_addr, and the port after --master_port, or "
                       "SYNCBN_PORT)",
                       error.what()));
     }
-    for (std::size_t i = 0; i < plan_.workers.size(); ++i) {
-      const pid_t pid = start_worker(plan_.command, plan_.workers[i], worker_mask);
+    plans_ = plan_workers(plan_, {});
+    for (std::size_t i = 0; i < plans_.size(); ++i) {
+      const pid_t pid = start_worker(plan_.command, plans_[i], worker_mask);
       index_of_[pid] = i;
       Worker& worker = workers_.emplace_back(Worker{pid, open_pidfd(pid), 0});
       watch(worker.alive, i);
       ++running_;
     }
   }
+
+  const std::vector<WorkerPlan>& plans() const { return plans_; }
 
   /// Sleeps until the job is over or has to be ended.
   Outcome wait() {
@@ -133,7 +139,7 @@ class Supervisor {
 
   // Until something happens, at most until `deadline`.
   void sleep(std::optional<Deadline> deadline) {
-    std::vector<epoll_event> events(plan_.workers.size() + 1);
+    std::vector<epoll_event> events(workers_.size() + 1);
     const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
                                  deadline ? group::poll_timeout(*deadline) : -1);
     check(count >= 0 || errno == EINTR, "epoll_wait");
@@ -142,10 +148,10 @@ class Supervisor {
     // of their ends, which waitpid() does not tell.
     for (int i = 0; i < count; ++i) {
       const std::size_t index = events[static_cast<std::size_t>(i)].data.u64;
-      if (index < workers_.size())
-        note_end(index);
-      else
+      if (index == kSignals)
         read_signals();
+      else
+        note_end(index);
     }
   }
 
@@ -176,7 +182,7 @@ class Supervisor {
     check(epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, worker.alive.get(), nullptr) == 0, "epoll_ctl");
     worker.alive = Fd();
     --running_;
-    if (worker.status != 0) failures_.push_back({plan_.workers[index].rank, worker.status});
+    if (worker.status != 0) failures_.push_back({plans_[index].rank, worker.status});
   }
 
   void read_signals() {
@@ -189,7 +195,7 @@ class Supervisor {
   std::vector<int> never_joined() const {
     std::vector<int> missing;
     for (std::size_t i = 0; i < workers_.size(); ++i) {
-      const int rank = plan_.workers[i].rank;
+      const int rank = plans_[i].rank;
       if (workers_[i].alive.get() >= 0 && store_->counter(group::joined_counter(rank)) == 0)
         missing.push_back(rank);
     }
@@ -206,7 +212,8 @@ class Supervisor {
   Fd signals_;
   Fd epoll_;
   std::optional<group::StoreServer> store_;
-  std::vector<Worker> workers_;
+  std::vector<WorkerPlan> plans_;
+  std::vector<Worker> workers_;            // in the order of plans_
   std::map<pid_t, std::size_t> index_of_;  // of the workers that were not waited for
   std::size_t running_ = 0;
   bool childless_ = false;
@@ -222,10 +229,12 @@ int supervise(const JobPlan& plan, const sigset_t& worker_mask, const Audience& 
     become_subreaper();
     Supervisor supervisor(plan);
     supervisor.start(worker_mask);
-    audience.started();
+    std::vector<int> ranks;
+    for (const WorkerPlan& worker : supervisor.plans()) ranks.push_back(worker.rank);
+    audience.started(ranks);
     const Outcome outcome = supervisor.wait();
     const std::string said = supervisor.end(outcome.kind == Outcome::Kind::all_succeeded);
-    audience.tell(describe(outcome, plan) + said);
+    audience.tell(describe(outcome, plan, supervisor.plans()) + said);
     return exit_code(outcome);
   } catch (const std::exception& error) {
     kill_descendants(kKillTime);

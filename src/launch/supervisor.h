@@ -4,14 +4,24 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "launch/plan.h"
 
 namespace syncbn::launch {
 
+/// How far a job has come, counted on this node.
+struct Progress {
+  int here = 0;    ///< Workers of the whole job whose launchers have come; then worker_num.
+  int up = 0;      ///< Started.
+  int joined = 0;  ///< Have called init() of syncbn.
+  int ended = 0;
+};
+
 /// Where a supervisor's words go.
 struct Audience {
-  std::function<void()> started;  ///< All workers run.
+  std::function<void(const Progress&)> progress;               ///< At every change.
+  std::function<void(const std::vector<int>& ranks)> started;  ///< All workers of this node run.
   std::function<void(const std::string&)>
       tell;  ///< Lines for people, at the end or where the job can't start.
 };
