@@ -238,9 +238,11 @@ LaunchEnv innermost(const Getenv& getenv) {
 std::string chosen_backend(const Getenv& getenv, Backend asked, const std::string& launcher) {
   if (asked == Backend::gloo) return "gloo";
   if (asked == Backend::mpi) return "mpi";
+  if (asked == Backend::simulation) return "simulation";
   const std::string wish = getenv("SYNCBN_BACKEND").value_or("auto");
-  if (wish == "gloo" || wish == "mpi") return wish;
-  if (wish != "auto") throw GroupError(fmt::format("SYNCBN_BACKEND: '{}', expected auto, gloo or mpi", wish));
+  if (wish == "gloo" || wish == "mpi" || wish == "simulation") return wish;
+  if (wish != "auto")
+    throw GroupError(fmt::format("SYNCBN_BACKEND: '{}', expected auto, gloo, mpi or simulation", wish));
   return launcher == "mpirun" ? "mpi" : "gloo";
 }
 
