@@ -25,7 +25,7 @@ std::mutex init_mutex;              // held while a world is being joined or lef
 std::shared_ptr<Group> lone_group;  // of this process without init; guarded by init_mutex
 
 void check_timeout(const std::optional<std::chrono::milliseconds>& timeout) {
-  constexpr std::chrono::milliseconds kLongest = std::chrono::hours(24 * 365);  // far from the clock's end
+  constexpr std::chrono::milliseconds kLongest = group::kLongestTimeout;
   if (timeout && (timeout->count() < 1 || *timeout > kLongest)) {
     throw InvalidArgument(
         fmt::format("timeout: {} ms, expected 1 to {} ms", timeout->count(), kLongest.count()));

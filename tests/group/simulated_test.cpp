@@ -197,8 +197,9 @@ TEST_F(Simulation, ByTheEnvironmentAlone) {
 
 TEST_F(Simulation, NeedsARank) {
   const Environment environment({{"MS_WORKER_NUM", "4"}, {"MS_SCHED_HOST", "h"}, {"MS_SCHED_PORT", "1"}});
-  EXPECT_EQ(outcome([] { init(Backend::simulation); }),
-            "GroupError: init: a simulation needs the rank of this process: RANK_ID is not set");
+  const std::string text = outcome([] { init(Backend::simulation); });
+  EXPECT_EQ(text.rfind("GroupError: ", 0), 0u) << text;
+  EXPECT_NE(text.find("RANK_ID"), std::string::npos) << text;
   EXPECT_FALSE(is_initialized());
 }
 
