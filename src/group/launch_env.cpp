@@ -28,7 +28,6 @@ namespace syncbn::group {
 namespace {
 
 constexpr int kMaxPort = 65535;
-constexpr std::int64_t kMaxSeconds = 1'000'000'000;  // 31 years; keeps deadlines far from the clock's end
 
 template <class Number>
 std::optional<Number> parse(std::string_view text) {
@@ -238,19 +237,21 @@ LaunchEnv innermost(const Getenv& getenv) {
 std::string chosen_backend(const Getenv& getenv, Backend asked, const std::string& launcher) {
   if (asked == Backend::gloo) return "gloo";
   if (asked == Backend::mpi) return "mpi";
+  if (asked == Backend::simulation) return "simulation";
   const std::string wish = getenv("SYNCBN_BACKEND").value_or("auto");
-  if (wish == "gloo" || wish == "mpi") return wish;
-  if (wish != "auto") throw GroupError(fmt::format("SYNCBN_BACKEND: '{}', expected auto, gloo or mpi", wish));
+  if (wish == "gloo" || wish == "mpi" || wish == "simulation") return wish;
+  if (wish != "auto")
+    throw GroupError(fmt::format("SYNCBN_BACKEND: '{}', expected auto, gloo, mpi or simulation", wish));
   return launcher == "mpirun" ? "mpi" : "gloo";
 }
 
 // "-1" and below: no limit.
 std::chrono::milliseconds seconds_of(const char* name, const std::string& value, bool negative_is_unlimited) {
   const auto number = parse<double>(value);
-  if (number && *number < 0 && negative_is_unlimited) return std::chrono::seconds(kMaxSeconds);
-  if (!number || !(*number >= 0.001 && *number <= static_cast<double>(kMaxSeconds))) {
-    throw GroupError(
-        fmt::format("{}: '{}', expected a number of seconds in [0.001, {}]", name, value, kMaxSeconds));
+  if (number && *number < 0 && negative_is_unlimited) return kLongestTimeout;
+  if (!number || !(*number >= 0.001 && *number <= static_cast<double>(kLongestTimeout.count()))) {
+    throw GroupError(fmt::format("{}: '{}', expected a number of seconds in [0.001, {}]", name, value,
+                                 kLongestTimeout.count()));
   }
   return std::chrono::milliseconds(static_cast<std::int64_t>(*number * 1000));
 }

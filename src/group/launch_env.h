@@ -30,6 +30,9 @@ std::optional<std::string> process_env(const char* name);
 /// lists what was found and what is missing.
 LaunchEnv read_launch_env(const Getenv& getenv = process_env, Backend asked = Backend::automatic);
 
+/// 31 years, far from the clock's end.
+inline constexpr std::chrono::seconds kLongestTimeout{1'000'000'000};
+
 /// SYNCBN_TIMEOUT_S, 300 s where it is not set. @throws GroupError not a positive number of seconds
 std::chrono::milliseconds read_timeout(const Getenv& getenv = process_env);
 

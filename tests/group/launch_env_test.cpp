@@ -141,7 +141,7 @@ TEST(LaunchEnv, BackendByHand) {
             "GroupError: environment of mpirun (Open MPI) with engine gloo: MASTER_ADDR, MASTER_PORT missing "
             "(found nothing)");
   EXPECT_EQ(refusal({{"SYNCBN_BACKEND", "nccl"}}),
-            "GroupError: SYNCBN_BACKEND: 'nccl', expected auto, gloo or mpi");
+            "GroupError: SYNCBN_BACKEND: 'nccl', expected auto, gloo, mpi or simulation");
 }
 
 TEST(LaunchEnv, HalfSetFamilies) {
