@@ -10,7 +10,7 @@ namespace syncbn::group {
 /// Checked: the ranks are 0 to size() − 1, each once.
 struct RankTable {
   struct Device {
-    std::string device_id;  ///< Number of the card in its server.
+    std::string device_id;  ///< Number of the card in its server, unique there.
     int rank;
   };
   struct Server {
@@ -19,7 +19,7 @@ struct RankTable {
     std::vector<Device> devices;  ///< In the table's order.
   };
   std::vector<Server> servers;
-  std::vector<std::string> notes;  ///< One for each key that was ignored, for people.
+  std::vector<std::string> notes;  ///< For people: each key that was ignored, and what HCCL would not take.
 
   int size() const;
 };
@@ -32,7 +32,8 @@ RankTable read_rank_table(const std::filesystem::path& file);
 /// @throws GroupError none or several are, naming both lists
 const RankTable::Server& own_server(const RankTable& table, const std::vector<std::string>& addresses);
 
-/// The addresses of this machine's interfaces that are up, loopback ones last, in text form.
+/// The addresses of this machine's interfaces that are up, loopback ones last, in text form. @throws
+/// GroupError
 std::vector<std::string> local_addresses();
 
 }  // namespace syncbn::group
