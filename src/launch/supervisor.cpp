@@ -53,7 +53,7 @@ Fd open_pidfd(pid_t pid) {
 
 class Supervisor {
  public:
-  explicit Supervisor(const JobPlan& plan) : plan_(plan) {
+  Supervisor(const JobPlan& plan, const Audience& audience) : plan_(plan), audience_(audience) {
     // Signals are read from a descriptor, nowhere else; the store's thread, made later, inherits the mask.
     sigset_t signals;
     sigemptyset(&signals);
@@ -69,15 +69,10 @@ class Supervisor {
   }
 
   void start(const sigset_t& worker_mask) {
-    if (plan_.cluster_time_out) join_by_ = steady_clock::now() + *plan_.cluster_time_out;
-    try {
-      store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.token);
-    } catch (const Error& error) {
-      throw GroupError(
-          fmt::format("{} (the workers meet there: --master_addr, and the port after --master_port, or "
-                      "SYNCBN_PORT)",
-                      error.what()));
-    }
+    if (plan_.expects_joins() && plan_.cluster_time_out)
+      join_by_ = steady_clock::now() + *plan_.cluster_time_out;
+    if (!plan_.dry_run()) serve_store();
+    audience_.progress(progress_);
     plans_ = plan_workers(plan_, {});
     for (std::size_t i = 0; i < plans_.size(); ++i) {
       const pid_t pid = start_worker(plan_.command, plans_[i], worker_mask);
@@ -85,6 +80,8 @@ class Supervisor {
       Worker& worker = workers_.emplace_back(Worker{pid, open_pidfd(pid), 0});
       watch(worker.alive, i);
       ++running_;
+      ++progress_.up;
+      audience_.progress(progress_);
     }
   }
 
@@ -124,6 +121,17 @@ class Supervisor {
   }
 
  private:
+  void serve_store() {
+    try {
+      store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.token);
+    } catch (const Error& error) {
+      throw GroupError(
+          fmt::format("{} (the workers meet there: --master_addr, and the port after --master_port, or "
+                      "SYNCBN_PORT)",
+                      error.what()));
+    }
+  }
+
   struct Worker {
     pid_t pid;
     Fd alive;  ///< Its pidfd, closed when it has ended.
@@ -182,6 +190,8 @@ class Supervisor {
     check(epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, worker.alive.get(), nullptr) == 0, "epoll_ctl");
     worker.alive = Fd();
     --running_;
+    ++progress_.ended;
+    audience_.progress(progress_);
     if (worker.status != 0) failures_.push_back({plans_[index].rank, worker.status});
   }
 
@@ -209,6 +219,8 @@ class Supervisor {
   }
 
   const JobPlan& plan_;
+  const Audience& audience_;
+  Progress progress_{plan_.options.worker_num};
   Fd signals_;
   Fd epoll_;
   std::optional<group::StoreServer> store_;
@@ -227,7 +239,7 @@ class Supervisor {
 int supervise(const JobPlan& plan, const sigset_t& worker_mask, const Audience& audience) {
   try {
     become_subreaper();
-    Supervisor supervisor(plan);
+    Supervisor supervisor(plan, audience);
     supervisor.start(worker_mask);
     std::vector<int> ranks;
     for (const WorkerPlan& worker : supervisor.plans()) ranks.push_back(worker.rank);
