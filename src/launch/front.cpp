@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -135,8 +136,11 @@ class SupervisorProcess {
     if (size > 0) said_.append(chunk.data(), static_cast<std::size_t>(size));
     return size > 0 || (size < 0 && errno == EINTR);
   }
-  bool started() const { return said_.starts_with(kStarted); }
-  std::string_view said() const { return std::string_view(said_).substr(started() ? 1 : 0); }
+  bool started() const { return said_.starts_with(kStarted) && said_.find('\n') != std::string::npos; }
+  int first_rank() const { return std::atoi(said_.c_str() + 1); }
+  std::string_view said() const {
+    return std::string_view(said_).substr(started() ? said_.find('\n') + 1 : 0);
+  }
 
   /// Waits for its end and returns its exit code. Where it was killed, its workers are killed too.
   int wait() {
@@ -160,9 +164,9 @@ class SupervisorProcess {
     if (!job_log) prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (!job_log && getppid() != front) return kCannotStart;  // it died before the line above
     int ear = mouth.get();
-    const auto started = [&](const std::vector<int>&) {
+    const auto started = [&](const std::vector<int>& ranks) {
       if (job_log) redirect_to(*job_log);  // first, as it may fail
-      write_all(mouth.get(), {&kStarted, 1});
+      write_all(mouth.get(), fmt::format("{}{}\n", kStarted, ranks[0]));
       if (!job_log) return;
       ear = STDERR_FILENO;
       mouth = Fd();
@@ -196,7 +200,7 @@ int run_in_front(const JobPlan& plan, const std::vector<int>& shown) {
     if (poll(wake.data(), wake.size(), news.more ? 0 : -1) < 0) continue;  // a signal was handed on
     if (wake[0].revents != 0) alive = supervisor.listen();
     if (supervisor.started() && !following) {
-      for (const WorkerPlan& worker : plan_workers(plan, {}))
+      for (const WorkerPlan& worker : plan_workers(plan, {0, 1, supervisor.first_rank()}))
         if (std::find(shown.begin(), shown.end(), worker.rank) != shown.end())
           logs.add(worker.log, fmt::format("[{}] ", worker.rank));
       following = true;

@@ -94,6 +94,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
   std::string worker_num = std::to_string(options.worker_num);
   std::string local_worker_num = std::to_string(options.local_worker_num);
   std::string master_port = std::to_string(options.master_port);
+  std::string node_rank = "-1";
   std::string join = options.join ? "True" : "False";
   std::string time_out = std::to_string(options.cluster_time_out->count());
   std::string tail = "-1";
@@ -107,6 +108,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
   app.add_option("--local_worker_num", local_worker_num);
   app.add_option("--master_addr", options.master_addr);
   app.add_option("--master_port", master_port);
+  app.add_option("--node_rank", node_rank);
   app.add_option("--log_dir", options.log_dir);
   app.add_option("--worker_log_name", options.worker_log_name);
   app.add_option("--join", join);
@@ -131,10 +133,10 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     throw UsageError(fmt::format("unknown option '{}'", options.task[0]));
   options.worker_num = parse_int("--worker_num", worker_num, 1, kMaxWorkers);
   options.local_worker_num = parse_int("--local_worker_num", local_worker_num, 1, kMaxWorkers);
-  if (options.local_worker_num != options.worker_num)
-    throw UsageError(
-        fmt::format("--local_worker_num is {} and --worker_num is {}; a job on one machine needs both equal",
-                    options.local_worker_num, options.worker_num));
+  if (options.local_worker_num > options.worker_num)
+    throw UsageError(fmt::format("--local_worker_num is {} and --worker_num is {}; allowed: at most that",
+                                 options.local_worker_num, options.worker_num));
+  options.node_rank = parse_int("--node_rank", node_rank, -1, options.worker_num - 1);
   if (options.master_addr.empty())
     throw UsageError("--master_addr is ''; allowed: a name or an address of this machine");
   options.master_port = parse_int("--master_port", master_port, 1, 65535);

@@ -126,7 +126,9 @@ JobPlan make_plan(const Options& options) {
   plan.command = resolve_command(options.task);
   plan.store_port = store_port(options);
   const char* token = std::getenv("SYNCBN_TOKEN");
-  plan.token = token != nullptr && *token != '\0' ? token : random_token();
+  plan.token = token != nullptr ? token : "";
+  // A random one could not be known to the other nodes.
+  if (plan.token.empty() && !plan.several_nodes()) plan.token = random_token();
   if (options.worker_num > 1) plan.cluster_time_out = options.cluster_time_out;
   plan.log_dir = fs::absolute(options.log_dir.empty() ? "." : options.log_dir).lexically_normal();
   plan.job_log = plan.log_dir / "syncbn-run.log";
