@@ -8,7 +8,7 @@
 #include <optional>
 #include <sstream>
 
-#include "launch/options.h"
+#include "launch/usage_error.h"
 
 namespace syncbn::launch {
 namespace {

@@ -2,13 +2,40 @@
 
 #include <fmt/format.h>
 
+#include <sstream>
+
 #include "launch/exit_codes.h"
-#include "launch/options.h"
+#include "launch/option_table.h"
 
 namespace syncbn::launch {
+namespace {
+
+constexpr std::size_t kWidth = 120;
+constexpr std::size_t kIndent = 28;  // of what an option means; its name may be longer
+
+std::string describe_options() {
+  std::string text;
+  for (const OptionRow& option : option_table()) {
+    std::string line = fmt::format("  {} {}", option.name, option.value);
+    line += std::string(line.size() < kIndent ? kIndent - line.size() - 1 : 0, ' ');
+    std::string meaning(option.meaning);
+    if (!option.default_value.empty()) meaning += fmt::format(" Default {}.", option.default_value);
+    std::istringstream words(meaning);
+    for (std::string word; words >> word;) {
+      if (line.size() + 1 + word.size() > kWidth) {
+        text += line + '\n';
+        line = std::string(kIndent - 1, ' ');
+      }
+      line += ' ' + word;
+    }
+    text += line + '\n';
+  }
+  return text;
+}
+
+}  // namespace
 
 std::string help_text() {
-  const Options defaults;
   return fmt::format(
       R"(Starts the workers (ranks) of a data-parallel job on this machine and looks after them until all have ended.
 
@@ -19,30 +46,15 @@ Examples
     syncbn-run --worker_num=2 --local_worker_num=2 --join=True --log_dir=syncbn_log ./train --epochs 3
   A Python script on 4 workers, in the background:
     syncbn-run --worker_num 4 --local_worker_num 4 --log_dir syncbn_log train.py
+  On two nodes with 4 workers each, the same command on both:
+    syncbn-run --worker_num=8 --local_worker_num=4 --master_addr=10.0.0.1 --join=True train.py
 
 The task script may be a program, or a name that is looked up in PATH, such as python3, pytest or bash; a file that ends
-in .py is run by python3. Everything after it belongs to it. Options are written --option=value or --option value.
+in .py is run by the python3 of PATH, a virtual environment's where one is active. Everything after it belongs to it.
+Options are written --option=value or --option value.
 
 Options
-  --worker_num N         Workers of the whole job, 1 or more. Default {worker_num}.
-  --local_worker_num N   Workers on this machine; must equal --worker_num. Default {local_worker_num}.
-  --master_addr ADDRESS  Name or address of this machine, where the workers find each other. Default {master_addr}.
-  --master_port PORT     TCP port for the task's own framework, 1 to 65535. Default {master_port}. The workers of syncbn
-                         meet at the port after it, or at SYNCBN_PORT where that variable is set.
-  --log_dir DIR          Directory of the logs, made if it is missing. Default: the current directory.
-  --worker_log_name NAME The logs are NAME_<rank>.log instead of worker_<rank>.log; {{ip}} and {{hostname}} in NAME stand
-                         for this machine's. A log holds a worker's whole output; the next job overwrites it.
-  --join True|False      True: wait for the job, show what the workers print, each line with its [rank] in front, and
-                         exit as told below. False: return when the workers have been started; the job goes on in the
-                         background, looked after in the same way, and its end is told in DIR/syncbn-run.log.
-                         Default {join}.
-  --cluster_time_out S   Seconds from the start in which all workers must have joined (called init() of syncbn), else
-                         the job is ended; negative: unlimited, for programs that never join. Default {cluster_time_out}.
-                         A single worker has nobody to join.
-  --tail_worker_log LIST With --join=True, the ranks whose output is shown, such as 0,3; -1: all. Default -1.
-  --help                 Print this and exit.
-  --version              Print the version and exit.
-
+{options}
 How a job ends
   When the first worker fails (exits with a code other than 0, or is killed by a signal), the job ends within a second:
   the others get SIGTERM, and SIGKILL if that is not enough, with all processes they have started. The report names the
@@ -53,25 +65,26 @@ Exit codes
   0              Every worker exited with 0; with --join=False: the workers have been started.
   a worker's     The code of the worker that failed first, or 128 + N if it was killed by signal N (137: SIGKILL).
   {cannot_start}              The job could not be started: the port is in use, a log can't be written, ...
-  {usage}              The command line is wrong.
+  {usage}              The command line is wrong, or a rank table is.
   {not_joined}            Not all workers had joined within --cluster_time_out.
   130, 143, 129  Ended by Ctrl-C (SIGINT), SIGTERM or SIGHUP.
 
 What a worker finds in its environment
   RANK_ID, RANK          Its rank, from 0.
   RANK_SIZE, WORLD_SIZE  Workers of the whole job.
-  DEVICE_ID, LOCAL_RANK  Its number on this machine.   LOCAL_WORLD_SIZE  Workers on this machine.
+  DEVICE_ID              Its number on this machine, or its device in the rank table.
+  LOCAL_RANK             Its number on this machine, by rank.   LOCAL_WORLD_SIZE  Workers on this machine.
   MASTER_ADDR, MASTER_PORT, MS_TOPO_TIMEOUT            --master_addr, --master_port, --cluster_time_out.
   SYNCBN_STORE, SYNCBN_TOKEN                           host:port where the workers meet, and the job's secret (random,
                                                        unless the variable is set already).
+  SYNCBN_NUM_THREADS                                   With --bind_core, the number of its cores, unless this variable
+                                                       or OMP_NUM_THREADS is set already.
   PYTHONUNBUFFERED=1     Unless set already: what Python prints is seen at once.
-Its standard input is empty.
+  With --ms_scheduler=True: MS_ROLE, MS_WORKER_NUM, MS_SCHED_HOST, MS_SCHED_PORT, MS_NODE_ID. In a dry run:
+  MS_SIMULATION_LEVEL, and nothing of where to meet. Its standard input is empty.
 )",
-      fmt::arg("worker_num", defaults.worker_num), fmt::arg("local_worker_num", defaults.local_worker_num),
-      fmt::arg("master_addr", defaults.master_addr), fmt::arg("master_port", defaults.master_port),
-      fmt::arg("join", defaults.join ? "True" : "False"),
-      fmt::arg("cluster_time_out", defaults.cluster_time_out->count()),
-      fmt::arg("cannot_start", kCannotStart), fmt::arg("usage", kUsage), fmt::arg("not_joined", kNotJoined));
+      fmt::arg("options", describe_options()), fmt::arg("cannot_start", kCannotStart),
+      fmt::arg("usage", kUsage), fmt::arg("not_joined", kNotJoined));
 }
 
 }  // namespace syncbn::launch

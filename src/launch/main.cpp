@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "launch/check_rank_table.h"
 #include "launch/exit_codes.h"
 #include "launch/front.h"
 #include "launch/options.h"
@@ -18,6 +19,10 @@ int main(int argc, char** argv) {
   try {
     const std::optional<Options> options = parse_options(argc, argv);
     if (!options) return kSuccess;
+    if (options->check_rank_table) {
+      fmt::print("{}", describe_rank_table(*options->check_rank_table));
+      return kSuccess;
+    }
     const JobPlan plan = make_plan(*options);
     std::filesystem::create_directories(plan.log_dir);
     return options->join ? run_in_front(plan, options->tail_worker_log) : run_in_background(plan);

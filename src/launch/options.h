@@ -2,16 +2,18 @@
 
 #include <chrono>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "launch/cores.h"
+#include "launch/usage_error.h"
 
 namespace syncbn::launch {
 
 /// What the command line asks for, checked.
 struct Options {
   int worker_num = 8;
-  int local_worker_num = 8;
+  int local_worker_num = 8;  ///< At most worker_num; 1 in a dry run.
   std::string master_addr = "127.0.0.1";
   int master_port = 8118;
   int node_rank = -1;   ///< -1: given when the launchers of all nodes have met. Unused on a single node.
@@ -20,13 +22,13 @@ struct Options {
   bool join = false;
   std::optional<std::chrono::seconds> cluster_time_out = std::chrono::seconds(600);  ///< none: unlimited.
   std::vector<int> tail_worker_log;  ///< Ranks whose output goes to the console.
-  std::vector<std::string> task;     ///< Task script and its arguments, not empty.
-};
-
-/// The command line is wrong; the message names the option, its value and what is allowed.
-class UsageError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
+  CoreBinding bind_core;
+  int sim_level = -1;    ///< 0 to 3: a dry run of one worker, without communication.
+  int sim_rank_id = -1;  ///< Its rank; -1: 0.
+  std::string rank_table_file;
+  bool ms_scheduler = false;                    ///< MindSpore's own scheduler is started too.
+  std::optional<std::string> check_rank_table;  ///< A file to check; then nothing is run.
+  std::vector<std::string> task;  ///< Task script and its arguments, not empty if something is run.
 };
 
 /// Reads the command line. none: it asked for --help or --version, which has been printed. @throws UsageError

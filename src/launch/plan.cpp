@@ -1,30 +1,29 @@
 #include "launch/plan.h"
 
-#include <fmt/core.h>
-#include <netdb.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/random.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstdint>
 #include <cstdlib>
-#include <memory>
-#include <set>
+#include <fstream>
+#include <iterator>
 #include <string_view>
 #include <system_error>
-#include <utility>
 
-extern char** environ;
+#include "group/rank_table.h"
+#include "launch/addresses.h"
+#include "launch/environment.h"
+#include "syncbn/error.h"
 
 namespace syncbn::launch {
 namespace {
 
 namespace fs = std::filesystem;
-
-// What msrun tells its workers: left over from a job around this one, it would speak of another world.
-const std::set<std::string, std::less<>> kForeign = {"MS_ROLE",       "MS_SCHED_HOST", "MS_SCHED_PORT",
-                                                     "MS_WORKER_NUM", "MS_NODE_ID",    "LOCAL_RANK_SIZE"};
 
 int store_port(const Options& options) {
   const char* text = std::getenv("SYNCBN_PORT");
@@ -52,22 +51,6 @@ std::string random_token() {
   return token;
 }
 
-std::string numeric_address(const std::string& host) {
-  addrinfo* found = nullptr;
-  if (const int error = getaddrinfo(host.c_str(), nullptr, nullptr, &found); error != 0)
-    throw UsageError(fmt::format("--master_addr is '{}': {}", host, gai_strerror(error)));
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, freeaddrinfo);
-  std::array<char, NI_MAXHOST> text{};
-  getnameinfo(found->ai_addr, found->ai_addrlen, text.data(), text.size(), nullptr, 0, NI_NUMERICHOST);
-  return text.data();
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
-
 std::string log_name(const Options& options) {
   if (options.worker_log_name.empty()) return "worker";
   std::string name = options.worker_log_name;
@@ -75,47 +58,92 @@ std::string log_name(const Options& options) {
     for (auto at = name.find(mark); at != std::string::npos; at = name.find(mark))
       name.replace(at, mark.size(), value());
   };
-  fill("{ip}", [&] { return numeric_address(options.master_addr); });
+  fill("{ip}", [&] { return own_address_towards(options.master_addr); });
   fill("{hostname}", host_name);
   return name;
 }
 
-using Variables = std::vector<std::pair<std::string, std::string>>;
-
-// This process's environment with `variables` in place of what it said of them.
-std::vector<std::string> environment_with(const Variables& variables) {
-  std::set<std::string, std::less<>> dropped = kForeign;
-  for (const auto& [name, value] : variables) dropped.insert(name);
-  std::vector<std::string> environment;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string_view text = *entry;
-    if (!dropped.contains(text.substr(0, text.find('=')))) environment.emplace_back(text);
-  }
-  for (const auto& [name, value] : variables) environment.push_back(fmt::format("{}={}", name, value));
-  return environment;
+// Of a file's bytes; not against forgery, only to tell whether nodes were given different files.
+std::string digest(const fs::path& file) {
+  std::ifstream input(file, std::ios::binary);
+  std::uint64_t hash = 14695981039346656037u;  // FNV-1a
+  for (auto byte = std::istreambuf_iterator<char>(input); byte != std::istreambuf_iterator<char>(); ++byte)
+    hash = (hash ^ static_cast<unsigned char>(*byte)) * 1099511628211u;
+  return fmt::format("{:016x}", hash);
 }
 
-Variables worker_variables(const JobPlan& plan, const Placement& placement, int local_rank) {
+// The ranks and devices of this node, in the order of its server's list.
+void take_rank_table(JobPlan& plan) {
   const Options& options = plan.options;
-  const std::string number = std::to_string(placement.first_rank + local_rank);
-  const std::string local_number = std::to_string(local_rank);
-  const std::string size = std::to_string(options.worker_num);
-  Variables variables = {
-      {"RANK_ID", number},
-      {"RANK", number},
-      {"RANK_SIZE", size},
-      {"WORLD_SIZE", size},
-      {"DEVICE_ID", local_number},
-      {"LOCAL_RANK", local_number},
-      {"LOCAL_WORLD_SIZE", std::to_string(options.local_worker_num)},
-      {"MASTER_ADDR", options.master_addr},
-      {"MASTER_PORT", std::to_string(options.master_port)},
-      {"MS_TOPO_TIMEOUT", std::to_string(options.cluster_time_out ? options.cluster_time_out->count() : -1)},
-      {"SYNCBN_STORE", fmt::format("{}:{}", options.master_addr, plan.store_port)},
-      {"SYNCBN_TOKEN", plan.token},
-  };
-  if (std::getenv("PYTHONUNBUFFERED") == nullptr) variables.emplace_back("PYTHONUNBUFFERED", "1");
-  return variables;
+  if (options.rank_table_file.empty()) return;
+  try {
+    const group::RankTable table = group::read_rank_table(options.rank_table_file);
+    if (table.size() != options.worker_num)
+      throw UsageError(
+          fmt::format("--rank_table_file: '{}' has {} devices and --worker_num is {}; allowed: "
+                      "as many devices as workers",
+                      options.rank_table_file, table.size(), options.worker_num));
+    plan.rank_table_digest = digest(options.rank_table_file);
+    for (const std::string& note : table.notes) plan.notes.push_back(fmt::format("rank table: {}", note));
+    if (plan.dry_run()) return;  // it has no server of its own
+    const auto& server = group::own_server(table, group::local_addresses());
+    if (static_cast<int>(server.devices.size()) != options.local_worker_num)
+      throw UsageError(fmt::format(
+          "--rank_table_file: server '{}' of '{}', which is this machine, has {} devices and "
+          "--local_worker_num is {}; allowed: as many devices as workers here",
+          server.server_id, options.rank_table_file, server.devices.size(), options.local_worker_num));
+    for (std::size_t i = 0; i < plan.seats.size(); ++i) {
+      plan.seats[i].device = server.devices[i].device_id;
+      plan.seats[i].rank = server.devices[i].rank;
+    }
+    plan.rank_table_server = server.server_id;
+  } catch (const GroupError& error) {
+    throw UsageError(fmt::format("--rank_table_file: {}", error.what()));
+  }
+}
+
+void bind_evenly(JobPlan& plan, const std::vector<int>& usable) {
+  const int workers = plan.options.local_worker_num;
+  if (static_cast<int>(usable.size()) < workers) {
+    plan.notes.push_back(
+        fmt::format("--bind_core=True: this machine has {} cores for {} workers, so they are not bound",
+                    usable.size(), workers));
+    return;
+  }
+  const auto parts = split_evenly(usable, workers);
+  for (std::size_t i = 0; i < parts.size(); ++i) plan.seats[i].cores = parts[i];
+}
+
+void bind_as_chosen(JobPlan& plan, const std::vector<int>& usable) {
+  for (const auto& [key, cores] : plan.options.bind_core.chosen) {
+    for (const int core : cores) {
+      if (!std::binary_search(usable.begin(), usable.end(), core))
+        throw UsageError(
+            fmt::format("--bind_core: {} has core {}; allowed are this machine's usable cores: {}", key, core,
+                        list_of(usable)));
+    }
+    if (key == "scheduler") {
+      plan.scheduler_cores = cores;
+      continue;
+    }
+    const auto seat = std::find_if(plan.seats.begin(), plan.seats.end(),
+                                   [&](const WorkerSeat& each) { return "device" + each.device == key; });
+    if (seat == plan.seats.end()) {
+      std::vector<std::string> devices;
+      for (const WorkerSeat& each : plan.seats) devices.push_back("device" + each.device);
+      throw UsageError(fmt::format("--bind_core: no worker here has {}; allowed: {}, scheduler", key,
+                                   fmt::join(devices, ", ")));
+    }
+    seat->cores = cores;
+  }
+}
+
+void bind_cores(JobPlan& plan) {
+  const CoreBinding& binding = plan.options.bind_core;
+  if (!binding.even && binding.chosen.empty()) return;
+  const std::vector<int> usable = usable_cores();
+  if (binding.even) bind_evenly(plan, usable);
+  bind_as_chosen(plan, usable);
 }
 
 }  // namespace
@@ -126,23 +154,46 @@ JobPlan make_plan(const Options& options) {
   plan.command = resolve_command(options.task);
   plan.store_port = store_port(options);
   const char* token = std::getenv("SYNCBN_TOKEN");
-  plan.token = token != nullptr && *token != '\0' ? token : random_token();
-  if (options.worker_num > 1) plan.cluster_time_out = options.cluster_time_out;
+  plan.token = token != nullptr ? token : "";
+  // A random one could not be known to the other nodes.
+  if (plan.token.empty() && !plan.several_nodes()) plan.token = random_token();
+  if (options.worker_num > 1 && !plan.dry_run()) plan.cluster_time_out = options.cluster_time_out;
+  for (int i = 0; i < options.local_worker_num; ++i) plan.seats.push_back({std::to_string(i), {}, {}});
+  if (plan.dry_run()) plan.seats[0].rank = std::max(0, options.sim_rank_id);
+  take_rank_table(plan);
+  bind_cores(plan);
   plan.log_dir = fs::absolute(options.log_dir.empty() ? "." : options.log_dir).lexically_normal();
+  plan.log_name = log_name(options);
   plan.job_log = plan.log_dir / "syncbn-run.log";
-  plan.log_names = (plan.log_dir / fmt::format("{}_<rank>.log", log_name(options))).string();
+  plan.log_names = (plan.log_dir / fmt::format("{}_<rank>.log", plan.log_name)).string();
+  if (options.ms_scheduler) plan.scheduler_host = numeric_address(options.master_addr);
   return plan;
 }
 
+fs::path worker_log(const JobPlan& plan, int rank) {
+  return plan.log_dir / fmt::format("{}_{}.log", plan.log_name, rank);
+}
+
 std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& placement) {
-  const std::string name = log_name(plan.options);
+  std::vector<int> ranks;
+  for (const WorkerSeat& seat : plan.seats)
+    ranks.push_back(seat.rank.value_or(placement.first_rank + static_cast<int>(ranks.size())));
+  std::vector<int> sorted = ranks;
+  std::sort(sorted.begin(), sorted.end());
   std::vector<WorkerPlan> workers;
-  for (int i = 0; i < plan.options.local_worker_num; ++i) {
-    const int rank = placement.first_rank + i;
-    workers.push_back({rank, plan.log_dir / fmt::format("{}_{}.log", name, rank),
-                       environment_with(worker_variables(plan, placement, i))});
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    const auto place = std::lower_bound(sorted.begin(), sorted.end(), ranks[i]);
+    const auto local_rank = static_cast<int>(place - sorted.begin());
+    workers.push_back({ranks[i], worker_log(plan, ranks[i]),
+                       worker_environment(plan, plan.seats[i], ranks[i], local_rank), plan.seats[i].cores});
   }
   return workers;
+}
+
+std::optional<WorkerPlan> plan_scheduler(const JobPlan& plan) {
+  if (!plan.options.ms_scheduler) return std::nullopt;
+  return WorkerPlan{kSchedulerRank, plan.log_dir / "scheduler.log", scheduler_environment(plan),
+                    plan.scheduler_cores};
 }
 
 }  // namespace syncbn::launch

@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "group/socket.h"
+#include "launch/cores.h"
 #include "launch/exit_codes.h"
 
 namespace syncbn::launch {
@@ -97,6 +98,7 @@ pid_t start_worker(const Command& command, const WorkerPlan& worker, const sigse
   const std::vector<char*> arguments = pointers(command.arguments);
   const std::vector<char*> environment = pointers(worker.environment);
   const pid_t parent = getpid();
+  const OnCores cores(worker.cores);  // the child inherits them
   const pid_t pid = fork();
   if (pid == 0)
     become_worker(command.file.c_str(), arguments.data(), environment.data(), input.get(), log.get(),

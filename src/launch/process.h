@@ -16,8 +16,9 @@ namespace syncbn::launch {
 void become_subreaper();
 
 /// Starts a worker as the leader of a session and process group of its own, with an empty standard input,
-/// standard output and error in its log (overwritten), and `signal_mask`. It is killed when the calling
-/// thread ends. Where the program can't be executed, the log says so and the exit code is 126 or 127.
+/// standard output and error in its log (overwritten), on its cores, with `signal_mask`. It is killed when
+/// the calling thread ends. Where the program can't be executed, the log says so and the exit code is 126 or
+/// 127.
 /// @throws std::system_error the log can't be written; no process can be made
 pid_t start_worker(const Command& command, const WorkerPlan& worker, const sigset_t& signal_mask);
 

@@ -16,11 +16,13 @@ struct Progress {
   int up = 0;      ///< Started.
   int joined = 0;  ///< Have called init() of syncbn.
   int ended = 0;
+  bool operator==(const Progress&) const = default;
 };
 
 /// Where a supervisor's words go.
 struct Audience {
-  std::function<void(const Progress&)> progress;               ///< At every change.
+  /// At every change. First where this node's own part stands: the store is served, if here is its place.
+  std::function<void(const Progress&)> progress;
   std::function<void(const std::vector<int>& ranks)> started;  ///< All workers of this node run.
   std::function<void(const std::string&)>
       tell;  ///< Lines for people, at the end or where the job can't start.

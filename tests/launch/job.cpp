@@ -26,13 +26,6 @@ namespace {
 namespace fs = std::filesystem;
 using std::chrono::steady_clock;
 
-std::vector<char*> pointers(Strings& texts) {
-  std::vector<char*> result;
-  for (std::string& text : texts) result.push_back(text.data());
-  result.push_back(nullptr);
-  return result;
-}
-
 void redirect(const fs::path& file, int fd) {
   const int opened = open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0666);
   dup2(opened, fd);
@@ -88,14 +81,26 @@ char process_state(pid_t pid) {
   return name_end == std::string::npos ? '\0' : stat[name_end + 2];
 }
 
-Job::Job(const Strings& command, const Variables& variables, const fs::path& folder) : folder_(folder) {
-  Strings arguments = command;
+Strings environment_with(const Variables& variables) {
   Strings environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string text = *entry;
     if (!variables.contains(text.substr(0, text.find('=')))) environment.push_back(text);
   }
   for (const auto& [name, value] : variables) environment.push_back(fmt::format("{}={}", name, value));
+  return environment;
+}
+
+std::vector<char*> pointers(Strings& texts) {
+  std::vector<char*> result;
+  for (std::string& text : texts) result.push_back(text.data());
+  result.push_back(nullptr);
+  return result;
+}
+
+Job::Job(const Strings& command, const Variables& variables, const fs::path& folder) : folder_(folder) {
+  Strings arguments = command;
+  Strings environment = environment_with(variables);
   const std::vector<char*> argv = pointers(arguments);
   const std::vector<char*> envp = pointers(environment);
   pid_ = fork();
@@ -134,7 +139,8 @@ bool Job::shows(const std::string& text) const {
 
 JobTest::JobTest() {
   for (const char* name :
-       {"PYTHONUNBUFFERED", "SYNCBN_PORT", "SYNCBN_TOKEN", "SYNCBN_BACKEND", "SYNCBN_TIMEOUT_S"})
+       {"PYTHONUNBUFFERED", "SYNCBN_PORT", "SYNCBN_TOKEN", "SYNCBN_BACKEND", "SYNCBN_TIMEOUT_S",
+        "SYNCBN_NUM_THREADS", "OMP_NUM_THREADS", "MS_SIMULATION_LEVEL"})
     unsetenv(name);  // the machine's own would decide what the tests see
   std::string path = (fs::temp_directory_path() / "syncbn-run-test-XXXXXX").string();
   if (mkdtemp(path.data()) == nullptr) throw std::runtime_error("mkdtemp");
@@ -159,17 +165,25 @@ Strings JobTest::options(int workers) const {
 }
 
 Job& JobTest::start(const Strings& options, const Strings& task, const Variables& environment) {
-  Strings command = {SYNCBN_RUN};
-  command.insert(command.end(), options.begin(), options.end());
-  command.insert(command.end(), task.begin(), task.end());
-  Variables variables = environment;
-  variables["SYNCBN_TEST_MARK"] = folder_.filename().string();
-  variables["DIR"] = folder_.string();
-  return *jobs_.emplace_back(std::make_unique<Job>(command, variables, folder_));
+  return *jobs_.emplace_back(std::make_unique<Job>(command(options, task), marked(environment), folder_));
 }
 
 Job& JobTest::start_shell(const Strings& options, const std::string& script, const Variables& environment) {
   return start(options, {"bash", "-c", script}, environment);
+}
+
+Strings JobTest::command(const Strings& options, const Strings& task) {
+  Strings command = {SYNCBN_RUN};
+  command.insert(command.end(), options.begin(), options.end());
+  command.insert(command.end(), task.begin(), task.end());
+  return command;
+}
+
+Variables JobTest::marked(const Variables& environment) const {
+  Variables variables = environment;
+  variables["SYNCBN_TEST_MARK"] = folder_.filename().string();
+  variables["DIR"] = folder_.string();
+  return variables;
 }
 
 fs::path JobTest::write(const std::string& name, const std::string& text) const {

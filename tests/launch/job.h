@@ -29,6 +29,11 @@ int free_port();
 /// 'Z' of a process that has ended and was not waited for, 0 of one that is gone.
 char process_state(pid_t pid);
 
+/// The test's own environment with `variables` in place of what it says of them, as NAME=value.
+Strings environment_with(const Variables& variables);
+/// As execve() wants it; points into `texts`.
+std::vector<char*> pointers(Strings& texts);
+
 /// One run of syncbn-run with its output in files of `folder`.
 class Job {
  public:
@@ -65,6 +70,10 @@ class JobTest : public testing::Test {
   Job& start(const Strings& options, const Strings& task, const Variables& environment = {});
   /// The task is a shell script; $RANK tells the workers apart, $DIR is folder().
   Job& start_shell(const Strings& options, const std::string& script, const Variables& environment = {});
+
+  /// What start() executes, and with which variables.
+  static Strings command(const Strings& options, const Strings& task);
+  Variables marked(const Variables& environment) const;
 
   const std::filesystem::path& folder() const { return folder_; }
   std::filesystem::path log_dir() const { return folder_ / "log"; }

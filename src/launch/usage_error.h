@@ -1,0 +1,13 @@
+#pragma once
+
+#include <stdexcept>
+
+namespace syncbn::launch {
+
+/// The command line is wrong; the message names the option, its value and what is allowed.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace syncbn::launch

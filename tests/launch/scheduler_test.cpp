@@ -1,0 +1,1 @@
+// What --ms_scheduler adds.
