@@ -158,14 +158,19 @@ Strings JobTest::options(int workers) const {
           fmt::format("--master_port={}", free_port() - 1), "--log_dir=" + log_dir().string(), "--join=True"};
 }
 
+Job& JobTest::launch(const Strings& command, const Variables& environment, const std::string& name) {
+  Variables variables = environment;
+  variables["SYNCBN_TEST_MARK"] = folder_.filename().string();
+  variables["DIR"] = folder_.string();
+  fs::create_directories(folder_ / name);
+  return *jobs_.emplace_back(std::make_unique<Job>(command, variables, folder_ / name));
+}
+
 Job& JobTest::start(const Strings& options, const Strings& task, const Variables& environment) {
   Strings command = {SYNCBN_RUN};
   command.insert(command.end(), options.begin(), options.end());
   command.insert(command.end(), task.begin(), task.end());
-  Variables variables = environment;
-  variables["SYNCBN_TEST_MARK"] = folder_.filename().string();
-  variables["DIR"] = folder_.string();
-  return *jobs_.emplace_back(std::make_unique<Job>(command, variables, folder_));
+  return launch(command, environment);
 }
 
 Job& JobTest::start_shell(const Strings& options, const std::string& script, const Variables& environment) {
