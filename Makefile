@@ -5,13 +5,16 @@ workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=sync
 sources := find include src tests examples cmake -name '*.h' -o -name '*.cpp'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test format format-check clean
+.PHONY: help setup venv build demo test test-cpp format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install missing Debian packages (root or sudo)
 	@scripts/setup.sh
+
+venv: setup ## make .venv with PyTorch and MindSpore (8 GB), which the tests of their launchers use
+	@scripts/venv.sh
 
 build: setup ## build everything in release mode, in build/release
 	cmake --preset release $(CMAKE_FLAGS)
@@ -22,8 +25,11 @@ demo: build ## the documented example on two worker processes, then training on 
 	$(build)/bin/syncbn-run --worker_num=1 --local_worker_num=1 --log_dir=syncbn_log --join=True $(build)/bin/train_digits
 	$(build)/bin/syncbn-run $(workers) $(build)/bin/train_digits
 
-test: build ## build everything and run every test
+test: venv build ## build everything and run every test
 	ctest --preset release -j "$$(nproc)"
+
+test-cpp: build ## the same without the tests that need .venv
+	ctest --preset release -j "$$(nproc)" --label-exclude '^python$$'
 
 format: ## clang-format every source
 	$(sources) | xargs clang-format -i

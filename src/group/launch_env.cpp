@@ -203,7 +203,11 @@ void msrun(Family& family, LaunchEnv& env) {
     family.fail(fmt::format("MS_ROLE: '{}', expected MS_WORKER or MS_SCHED", role));
   }
   const auto size = family.size("MS_WORKER_NUM");
-  const auto rank = family.rank("RANK_ID");  // not set where msrun lets the ranks be handed out
+  auto rank = family.rank("RANK_ID");  // not set where msrun lets the ranks be handed out
+  // But the workers beside the scheduler inherit its 0 then; a worker that msrun gave a rank has MS_NODE_ID,
+  // too. Where MindSpore's init() came first it set RANK_ID to the rank it found: if that is 0, the others
+  // have theirs, and the first to be handed out is 0.
+  if (rank == 0 && !family.text("MS_NODE_ID")) rank = std::nullopt;
   const auto rank_size = family.size("RANK_SIZE");
   family.need(size, "MS_WORKER_NUM");
   family.check_complete();

@@ -103,6 +103,9 @@ TEST(LaunchEnv, Msrun) {
   EXPECT_FALSE(env.scheduler);
   EXPECT_FALSE(read(without(kMsrun, "RANK_ID")).world.rank.has_value());
   EXPECT_EQ(read(without(kMsrun, "RANK_ID")).world.serve, std::nullopt);
+  const Variables unranked = with(kMsrun, {{"RANK_ID", "0"}});  // inherited from the scheduler
+  EXPECT_FALSE(read(unranked).world.rank.has_value());
+  EXPECT_EQ(read(with(unranked, {{"MS_NODE_ID", "0"}})).world.rank, 0);
   EXPECT_TRUE(read(with(kMsrun, {{"MS_ROLE", "MS_SCHED"}, {"RANK_ID", "0"}})).scheduler);
   EXPECT_GT(read(with(kMsrun, {{"MS_TOPO_TIMEOUT", "-1"}})).rendezvous_timeout, std::chrono::hours(1000));
 }

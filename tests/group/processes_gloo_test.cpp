@@ -204,6 +204,21 @@ TEST_F(GlooJob, RanksAreHandedOut) {
     EXPECT_NE(all_output().find(fmt::format("rank {}: of 3", rank)), std::string::npos) << all_output();
 }
 
+// As above, but MindSpore's init() came first and put the ranks that it found into RANK_ID.
+TEST_F(GlooJob, RanksThatMindSporeFoundAreKept) {
+  for (int rank = 2; rank >= 0; --rank)
+    start("sums", {{"MS_ROLE", "MS_WORKER"},
+                   {"MS_WORKER_NUM", "3"},
+                   {"MS_SCHED_HOST", "127.0.0.1"},
+                   {"MS_SCHED_PORT", std::to_string(ports_[0])},
+                   {"RANK_ID", std::to_string(rank)},
+                   {"SYNCBN_PORT", std::to_string(ports_[1])},
+                   {"SYNCBN_TIMEOUT_S", "30"}});
+  expect_ends("sums are right");
+  for (std::size_t i = 0; i < 3; ++i)
+    EXPECT_TRUE(workers_[i]->shows(fmt::format("rank {}: of 3", 2 - i))) << all_output();
+}
+
 TEST_F(GlooJob, GarbageConnectionsWhileItStartsDoNoHarm) {
   std::atomic<bool> over{false};
   std::atomic<int> connections{0};

@@ -1,5 +1,6 @@
 // One rank of a job of real processes. It joins the world that its environment describes, does what the
-// argument says and reports in lines that begin with its rank. An expected error is a line, not an exit code.
+// argument says and reports in lines that begin with its rank. An expected error is a line, not an exit code;
+// with a second argument, "strict", it ends the process at once with exit code 1, as it ends most programs.
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <map>
 #include <numeric>
 #include <stdexcept>
+#include <string_view>
 #include <thread>
 
 #include "syncbn/error.h"
@@ -208,7 +210,8 @@ extern "C" const char* __tsan_default_suppressions() { return "race:libgloo\nrac
 
 int main(int count, char** arguments) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // never outlives the driver
-  if (count != 2 || !tasks.contains(arguments[1])) return 2;
+  const bool strict = count == 3 && arguments[2] == std::string_view("strict");
+  if (count != (strict ? 3 : 2) || !tasks.contains(arguments[1])) return 2;
   fmt::print("process {}\n", getpid());
   std::fflush(stdout);
   try {
@@ -217,6 +220,7 @@ int main(int count, char** arguments) {
   } catch (const Error& error) {
     fmt::print("{} on rank {}: {}\n", name_of(error), is_initialized() ? get_rank() : -1, error.what());
     std::fflush(stdout);
+    if (strict) return 1;
     wait_for_order();  // a rank that saw the error first does not leave before the others see it
   }
   return 0;

@@ -164,8 +164,13 @@ Strings JobTest::options(int workers) const {
           fmt::format("--master_port={}", free_port() - 1), "--log_dir=" + log_dir().string(), "--join=True"};
 }
 
+Job& JobTest::launch(const Strings& command, const Variables& environment, const std::string& name) {
+  fs::create_directories(folder_ / name);
+  return *jobs_.emplace_back(std::make_unique<Job>(command, marked(environment), folder_ / name));
+}
+
 Job& JobTest::start(const Strings& options, const Strings& task, const Variables& environment) {
-  return *jobs_.emplace_back(std::make_unique<Job>(command(options, task), marked(environment), folder_));
+  return launch(command(options, task), environment);
 }
 
 Job& JobTest::start_shell(const Strings& options, const std::string& script, const Variables& environment) {

@@ -66,6 +66,8 @@ class JobTest : public testing::Test {
 
   /// Options of a job of `workers` on a free port, with its logs in log_dir() and its output on the console.
   Strings options(int workers) const;
+  /// Starts any launcher, its output in files of folder() / `name`.
+  Job& launch(const Strings& command, const Variables& environment, const std::string& name = ".");
   /// Starts syncbn-run with `options` and the task.
   Job& start(const Strings& options, const Strings& task, const Variables& environment = {});
   /// The task is a shell script; $RANK tells the workers apart, $DIR is folder().
