@@ -1,5 +1,6 @@
 #include "group/host_identity.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,12 +16,11 @@ std::string host_name() {
 }
 
 std::string host_identity() {
-  std::string identity = host_name();
-  std::ifstream file("/proc/sys/kernel/random/boot_id");
-  if (std::string boot; file >> boot) identity += " " + boot;
+  std::string boot;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
   struct stat network {};
-  if (stat("/proc/self/ns/net", &network) == 0) identity += " " + std::to_string(network.st_ino);
-  return identity;
+  stat("/proc/self/ns/net", &network);  // not readable: 0 for all
+  return fmt::format("{} {} {}", host_name(), boot, network.st_ino);
 }
 
 }  // namespace syncbn::group
