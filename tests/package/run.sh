@@ -60,14 +60,14 @@ pkg_config() {  # pkg_config <install prefix>: the same without CMake
   expect "$work/syncbn"
   under_syncbn_run "$work/syncbn-gloo"
 }
-refused() {  # refused <install prefix> <component> <message>: find_package fails and says this
+refused() {  # refused <consumer> <install prefix> <components> <message>: CMake fails and says this
   rm -rf "$work/build"
-  if configure missing -DCMAKE_PREFIX_PATH="$1" -DCOMPONENTS="$2" >"$work/log.txt" 2>&1; then
-    echo "find_package found component $2" >&2
+  if configure "$1" -DCMAKE_PREFIX_PATH="$2" -DCOMPONENTS="$3" >"$work/log.txt" 2>&1; then
+    echo "consumer $1 was configured with component $3" >&2
     exit 1
   fi
   # CMake breaks lines where it likes.
-  tr -s ' \n' ' ' <"$work/log.txt" | grep -F -- "$3"
+  tr -s ' \n' ' ' <"$work/log.txt" | grep -F -- "$4" || { cat "$work/log.txt"; exit 1; }
 }
 
 case $1 in
@@ -117,11 +117,21 @@ case $1 in
     consume "$WORK_DIR/static" "gloo;mpi"
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 expect mpirun -n 2 --oversubscribe "$work/build/with_mpi"
     ;;
+  mpich)
+    consume "$WORK_DIR/static" "gloo;mpich"
+    expect mpiexec.mpich -n 2 "$work/build/with_mpich"
+    PKG_CONFIG_PATH=$(dirname "$(find "$WORK_DIR/static" -name syncbn-mpich.pc)") \
+      pkg-config --cflags --libs syncbn-mpich >"$work/flags"
+    read -ra flags <"$work/flags"
+    "$CXX" -std=c++20 "$program" "${flags[@]}" -o "$work/by_pkg_config"
+    expect mpiexec.mpich -n 2 "$work/by_pkg_config"
+    ;;
+  two_mpis) refused two_mpis "$WORK_DIR/static" "" "INTERFACE_syncbn_mpi_component property of \"syncbn::mpich\" does not agree" ;;
   pkg_config_static) pkg_config "$WORK_DIR/static" ;;
   pkg_config_shared) pkg_config "$WORK_DIR/shared" ;;
   missing_component)
-    refused "$WORK_DIR/static" nccl "syncbn has no component nccl (installed: gloo"
-    refused "$WORK_DIR/shared" mpi "component mpi is not part of this installation of syncbn (installed: gloo)"
+    refused missing "$WORK_DIR/static" nccl "syncbn has no component nccl (installed: gloo"
+    refused missing "$WORK_DIR/shared" mpi "component mpi is not part of this installation of syncbn (installed: gloo)"
     ;;
   *)
     echo "run.sh: no case '$1'" >&2
