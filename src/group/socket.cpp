@@ -97,6 +97,7 @@ BlockSignals::~BlockSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 
 Fd listen_on(const std::string& host, int port) {
   std::string why = "no address";
+  bool unavailable = false;
   const AddressList addresses = resolve(host, port, why);
   for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
     Fd socket = make_socket(*address);
@@ -105,9 +106,12 @@ Fd listen_on(const std::string& host, int port) {
     if (bind(socket.get(), address->ai_addr, address->ai_addrlen) == 0 &&
         listen(socket.get(), SOMAXCONN) == 0)
       return socket;
+    unavailable = errno == EADDRINUSE || errno == EADDRNOTAVAIL;
     why = reason(errno);
   }
-  throw GroupError(fmt::format("rendezvous: can't listen on {}:{}: {}", host, port, why));
+  const std::string message = fmt::format("rendezvous: can't listen on {}:{}: {}", host, port, why);
+  if (unavailable) throw AddressUnavailable(message);
+  throw GroupError(message);
 }
 
 Fd connect_to(const std::string& host, int port, Deadline deadline) {
@@ -120,6 +124,7 @@ Fd connect_to(const std::string& host, int port, Deadline deadline) {
       if (error == 0) {
         const int on = 1;
         setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        notice_silence(socket.get());
         return socket;
       }
       why = reason(error);
@@ -130,6 +135,18 @@ Fd connect_to(const std::string& host, int port, Deadline deadline) {
           fmt::format("rendezvous: no connection to {}:{} by the deadline: {}", host, port, why));
     std::this_thread::sleep_for(std::min<Clock::duration>(left, kRetryPause));
   }
+}
+
+void notice_silence(int socket) {
+  // Asks after 5 s of silence, then every second. The last option also bounds what was sent and not answered.
+  const auto set = [socket](int level, int option, int value) {
+    setsockopt(socket, level, option, &value, sizeof value);
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 5);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 1);
+  set(IPPROTO_TCP, TCP_KEEPCNT, 5);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 10'000);
 }
 
 int local_port(int socket) {
@@ -158,7 +175,7 @@ void send_all(int socket, std::string_view bytes, Deadline deadline) {
       if (!wait_ready(socket, POLLOUT, deadline))
         throw TimeoutError("a message could not be sent by the deadline");
     } else if (errno != EINTR) {
-      throw PeerError(fmt::format("connection broken: {}", reason(errno)));
+      throw ConnectionLost(fmt::format("connection broken: {}", reason(errno)));
     }
   }
 }
@@ -171,11 +188,11 @@ void recv_some(int socket, std::string& bytes, Deadline deadline) {
       bytes.append(chunk, static_cast<std::size_t>(received));
       return;
     }
-    if (received == 0) throw PeerError("connection closed by peer");
+    if (received == 0) throw ConnectionLost("connection closed by peer");
     if (errno == EAGAIN) {
       if (!wait_ready(socket, POLLIN, deadline)) throw TimeoutError("no answer by the deadline");
     } else if (errno != EINTR) {
-      throw PeerError(fmt::format("connection broken: {}", reason(errno)));
+      throw ConnectionLost(fmt::format("connection broken: {}", reason(errno)));
     }
   }
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "syncbn/communicator.h"
+#include "syncbn/error.h"
 
 /// TCP sockets for the rendezvous. Every wait has a deadline, no call raises SIGPIPE, no descriptor survives
 /// an exec.
@@ -43,21 +44,35 @@ class BlockSignals {
   sigset_t before_;
 };
 
+/// The address is no address of this machine, or another process listens there.
+class AddressUnavailable : public GroupError {
+ public:
+  using GroupError::GroupError;
+};
+
+/// The connection was closed or reset, or the peer's machine fell silent.
+class ConnectionLost : public PeerError {
+ public:
+  using PeerError::PeerError;
+};
+
 /// A non-blocking listening socket on the first address of `host` that this machine has; port 0 takes a free
 /// one.
-/// @throws GroupError naming the address and the system's reason
+/// @throws AddressUnavailable, or another GroupError; both name the address and the system's reason
 Fd listen_on(const std::string& host, int port);
 /// A non-blocking connection. Tries again while it is refused, for the server may start last.
 /// @throws TimeoutError naming the address and the last reason
 Fd connect_to(const std::string& host, int port, Deadline deadline);
+/// Breaks the connection when the peer's machine has not answered for 10 s: one without power, or without a
+/// cable, closes nothing. connect_to() has done it.
+void notice_silence(int socket);
 
 int local_port(int socket);
 std::string local_address(int socket);  ///< Numeric, "127.0.0.1" or "fe80::1".
 
-/// @throws TimeoutError, PeerError: the connection broke
+/// @throws TimeoutError, ConnectionLost
 void send_all(int socket, std::string_view bytes, Deadline deadline);
-/// Waits for bytes and appends what is there. @throws TimeoutError, PeerError: the connection broke or was
-/// closed
+/// Waits for bytes and appends what is there. @throws TimeoutError, ConnectionLost
 void recv_some(int socket, std::string& bytes, Deadline deadline);
 
 /// The milliseconds until the deadline for poll(), rounded up; 0 when it has passed.

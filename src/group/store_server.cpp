@@ -1,10 +1,12 @@
 #include "group/store_server.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <list>
@@ -23,20 +25,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kHelloTime = std::chrono::seconds(10);          // for a stranger to present the token
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // when the process has no descriptor left
 
 struct Client {
   explicit Client(Fd&& accepted) : socket(std::move(accepted)) {}
 
   Fd socket;
-  Deadline hello_by = Clock::now() + kHelloTime;
+  Deadline hello_by = Clock::now() + wire::kHelloTime;
   bool greeted = false;  // presented the token
   bool closing = false;  // to be dropped when `out` is sent
   std::string in;
   std::string out;
   std::optional<std::pair<std::uint32_t, std::string>>
-      waits;  // number and key of a get that has no value yet
+      waits;                                                // number and key of a get that has no value yet
+  std::optional<std::pair<std::string, std::string>> will;  // list and value
 };
 
 // Takes the same time wherever the first difference is.
@@ -66,14 +68,14 @@ class StoreServer::Impl {
 
   void stop() noexcept {
     if (!thread_.joinable()) return;
+    stopping_ = true;
     eventfd_write(wake_.get(), 1);
     thread_.join();
   }
 
-  std::int64_t counter(std::string_view key) const {
-    const std::lock_guard lock(mutex_);
-    const auto found = counters_.find(key);
-    return found == counters_.end() ? 0 : found->second;
+  void refuse_newcomers() noexcept {
+    refusing_ = true;
+    eventfd_write(wake_.get(), 1);
   }
 
   bool wait_until_idle(Deadline deadline) const {
@@ -98,18 +100,25 @@ class StoreServer::Impl {
       if (poll(entries.data(), entries.size(), next == Deadline::max() ? -1 : poll_timeout(next)) < 0 &&
           errno != EINTR)
         break;
-      if (entries[0].revents != 0) break;
+      if (stopping_) break;
+      if (entries[0].revents != 0) {
+        eventfd_t count = 0;
+        eventfd_read(wake_.get(), &count);
+      }
+      if (refusing_) listener_ = Fd();
       auto entry = entries.begin() + 2;
       for (auto client = clients_.begin(); client != clients_.end(); ++entry) {
         const bool late = !client->greeted && Clock::now() >= client->hello_by;
         if (!late && (entry->revents == 0 || serve(*client))) {
           ++client;
         } else {
+          const auto will = std::move(client->will);
           if (client->greeted) count_greeted(-1);
           client = clients_.erase(client);
+          if (will) append(will->first, will->second);
         }
       }
-      if (entries[1].revents != 0) accept_all();
+      if (entries[1].revents != 0 && !refusing_) accept_all();
     }
     clients_.clear();
     listener_ = Fd();
@@ -122,6 +131,7 @@ class StoreServer::Impl {
     for (;;) {
       Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (socket.get() >= 0) {
+        notice_silence(socket.get());
         clients_.emplace_back(std::move(socket));
       } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         accept_again_ = Clock::now() + kAcceptPause;
@@ -185,11 +195,21 @@ class StoreServer::Impl {
         else
           client.waits.emplace(request.number, request.key);
         return true;
-      case Operation::add:
+      case Operation::add: {
         if (request.value.size() != 8) return false;
+        std::string_view delta = request.value;
         std::string sum;
-        wire::put(sum, add(request.key, request.value));
+        wire::put(sum, counters_[std::string(request.key)] += wire::take<std::uint64_t>(delta));
         client.out += wire::encode({request.number, wire::Status::done, sum});
+        return true;
+      }
+      case Operation::append:
+        client.out += wire::encode({request.number, wire::Status::done, {}});
+        append(request.key, request.value);
+        return true;
+      case Operation::will:
+        client.will.emplace(request.key, request.value);
+        client.out += wire::encode({request.number, wire::Status::done, {}});
         return true;
     }
     return false;
@@ -205,12 +225,9 @@ class StoreServer::Impl {
     }
   }
 
-  std::uint64_t add(std::string_view key, std::string_view delta) {
-    const std::lock_guard lock(mutex_);
-    auto& counter = counters_.try_emplace(std::string(key), 0).first->second;
-    const std::uint64_t sum = static_cast<std::uint64_t>(counter) + wire::take<std::uint64_t>(delta);
-    counter = static_cast<std::int64_t>(sum);
-    return sum;
+  void append(std::string_view list, std::string_view value) {
+    const std::string name(list);
+    publish(fmt::format("{}/{}", list, counters_[name]++), value);
   }
 
   void count_greeted(int change) {
@@ -226,8 +243,10 @@ class StoreServer::Impl {
   Deadline accept_again_ = Deadline::min();
   std::list<Client> clients_;
   std::map<std::string, std::string, std::less<>> values_;
-  mutable std::mutex mutex_;  // guards what other threads ask for: the two below
-  std::map<std::string, std::int64_t, std::less<>> counters_;
+  std::map<std::string, std::uint64_t> counters_;  // two's complement, so that they wrap
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> refusing_{false};
+  mutable std::mutex mutex_;  // guards greeted_
   int greeted_ = 0;
   mutable std::condition_variable idle_;
   std::thread thread_;
@@ -238,7 +257,7 @@ StoreServer::StoreServer(const std::string& host, int port, std::string token)
 StoreServer::~StoreServer() = default;
 int StoreServer::port() const { return impl_->port(); }
 void StoreServer::stop() noexcept { impl_->stop(); }
-std::int64_t StoreServer::counter(std::string_view key) const { return impl_->counter(key); }
+void StoreServer::refuse_newcomers() noexcept { impl_->refuse_newcomers(); }
 bool StoreServer::wait_until_idle(Deadline deadline) const { return impl_->wait_until_idle(deadline); }
 
 }  // namespace syncbn::group

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -27,9 +26,8 @@ class StoreServer {
   /// Closes every connection and ends the thread; takes milliseconds. Nothing happens the second time.
   void stop() noexcept;
 
-  /// A counter's value as the clients' add() left it, 0 where there was none. The Gloo engine's
-  /// kJoinedCounter counts the ranks that have joined.
-  std::int64_t counter(std::string_view key) const;
+  /// Takes no more connections; those that are there go on.
+  void refuse_newcomers() noexcept;
   /// Waits until no client that presented the token is connected. False: some still are at the deadline.
   bool wait_until_idle(Deadline deadline) const;
 
@@ -38,12 +36,10 @@ class StoreServer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Counts the ranks of a job that have joined its store.
-inline constexpr std::string_view kJoinedCounter = "world/joined";
+/// The ranks that have joined the store of a job, a list in the order of their coming (TcpStore::append).
+inline constexpr std::string_view kJoinedList = "world/joined";
 /// Counts the joins of one rank: a rank adds to it when it reaches the store, before it waits for the others.
 /// What the launcher looks at to name the ranks that never came.
-inline std::string joined_counter(int rank) {
-  return std::string(kJoinedCounter) + "/" + std::to_string(rank);
-}
+inline std::string joined_counter(int rank) { return std::string(kJoinedList) + "/" + std::to_string(rank); }
 
 }  // namespace syncbn::group

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -16,8 +17,16 @@ inline constexpr std::string_view kHello =
 inline constexpr std::size_t kMaxBody = 1 << 20;
 inline constexpr std::size_t kMaxContent = kMaxBody - 16;  // key and value together
 inline constexpr std::size_t kMaxHelloBody = 4096;         // what a stranger may make the server hold
+inline constexpr std::chrono::seconds kHelloTime{10};      // for either side to show that it speaks this
 
-enum class Operation : std::uint8_t { hello = 'h', set = 's', get = 'g', add = 'a' };
+enum class Operation : std::uint8_t {
+  hello = 'h',
+  set = 's',
+  get = 'g',
+  add = 'a',
+  append = 'p',
+  will = 'w'
+};
 enum class Status : std::uint8_t { done = 'd', refused = 'r' };
 
 template <class T>

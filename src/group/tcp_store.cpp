@@ -1,24 +1,58 @@
 #include "group/tcp_store.h"
 
 #include <fmt/format.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <thread>
 
 #include "group/store_wire.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
+namespace {
+
+constexpr auto kReconnectPause = std::chrono::milliseconds(20);
+
+}  // namespace
 
 TcpStore::TcpStore(const std::string& host, int port, const std::string& token, Deadline deadline)
-    : where_(fmt::format("{}:{}", host, port)),
-      deadline_(deadline),
-      socket_(connect_to(host, port, deadline)) {
-  request(static_cast<char>(wire::Operation::hello), wire::kHello, token, deadline);
+    : where_(fmt::format("{}:{}", host, port)), deadline_(deadline) {
+  for (;;) {
+    socket_ = connect_to(host, port, deadline);
+    try {
+      const Deadline answer_by = std::min(deadline, std::chrono::steady_clock::now() + wire::kHelloTime);
+      request(static_cast<char>(wire::Operation::hello), wire::kHello, token, answer_by);
+      return;
+    } catch (const ConnectionLost&) {  // a server that is going; the one that is waited for may come yet
+      if (std::chrono::steady_clock::now() >= deadline) throw;
+      in_.clear();
+      std::this_thread::sleep_for(kReconnectPause);
+    }
+  }
 }
 
 void TcpStore::set(std::string_view key, std::string_view value) {
+  change(static_cast<char>(wire::Operation::set), key, value);
+}
+
+void TcpStore::append(std::string_view list, std::string_view value) {
+  change(static_cast<char>(wire::Operation::append), list, value);
+}
+
+void TcpStore::leave_will(std::string_view list, std::string_view value) {
+  change(static_cast<char>(wire::Operation::will), list, value);
+}
+
+void TcpStore::set_deadline(Deadline deadline) { deadline_ = deadline; }
+
+void TcpStore::interrupt() noexcept { shutdown(socket_.get(), SHUT_RDWR); }
+
+void TcpStore::change(char operation, std::string_view key, std::string_view value) {
   if (key.size() + value.size() > wire::kMaxContent)
     throw InvalidArgument(fmt::format("rendezvous {}: key and value have {} bytes, allowed are {}", where_,
                                       key.size() + value.size(), wire::kMaxContent));
-  request(static_cast<char>(wire::Operation::set), key, value, deadline_);
+  request(operation, key, value, deadline_);
 }
 
 std::string TcpStore::get(std::string_view key, Deadline deadline) {
@@ -62,6 +96,8 @@ std::string TcpStore::request(char operation, std::string_view key, std::string_
     }
   } catch (const TimeoutError& error) {
     throw TimeoutError(context(error));
+  } catch (const ConnectionLost& error) {
+    throw ConnectionLost(context(error));
   } catch (const PeerError& error) {
     throw PeerError(context(error));
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -14,8 +15,8 @@ namespace syncbn::group {
 /// work that goes on at the same time takes a TcpStore each.
 class TcpStore : public Store {
  public:
-  /// Connects, trying again while nothing listens, and presents `token`. `deadline` also bounds set() and
-  /// add().
+  /// Connects, trying again while nothing listens or the connection is closed at once, and presents `token`.
+  /// `deadline` also bounds set() and all that changes the store.
   /// @throws TimeoutError; PeerError: the token was refused, or something else listens there
   TcpStore(const std::string& host, int port, const std::string& token, Deadline deadline);
 
@@ -23,16 +24,25 @@ class TcpStore : public Store {
   void set(std::string_view key, std::string_view value) override;
   std::string get(std::string_view key, Deadline deadline) override;
   std::int64_t add(std::string_view key, std::int64_t delta) override;
+  /// Adds 1 to the counter `list` and sets the key "<list>/<what it was>": all see the values in one order.
+  void append(std::string_view list, std::string_view value);
+  /// What the server appends to `list` when this connection ends, however that comes; the last will counts.
+  void leave_will(std::string_view list, std::string_view value);
 
+  /// A new one in place of the constructor's.
+  void set_deadline(Deadline deadline);
+  /// From any thread: what waits or is asked later gets a PeerError at once.
+  void interrupt() noexcept;
   std::string local_address() const { return group::local_address(socket_.get()); }
 
  private:
+  void change(char operation, std::string_view key, std::string_view value);
   std::string request(char operation, std::string_view key, std::string_view value, Deadline deadline);
 
   const std::string where_;  // "host:port", for messages
-  const Deadline deadline_;
-  std::mutex mutex_;  // guards all below
-  Fd socket_;
+  std::atomic<Deadline> deadline_;
+  Fd socket_;         // stays the same after construction
+  std::mutex mutex_;  // guards what is sent and read there, and all below
   std::uint32_t number_ = 0;
   std::string in_;
 };

@@ -96,6 +96,7 @@ void take_rank_table(JobPlan& plan) {
       plan.seats[i].device = server.devices[i].device_id;
       plan.seats[i].rank = server.devices[i].rank;
     }
+    plan.rank_table_server = server.server_id;
   } catch (const GroupError& error) {
     throw UsageError(fmt::format("--rank_table_file: {}", error.what()));
   }
@@ -153,7 +154,9 @@ JobPlan make_plan(const Options& options) {
   plan.command = resolve_command(options.task);
   plan.store_port = store_port(options);
   const char* token = std::getenv("SYNCBN_TOKEN");
-  plan.token = token != nullptr && *token != '\0' ? token : random_token();
+  plan.token = token != nullptr ? token : "";
+  // A random one could not be known to the other nodes.
+  if (plan.token.empty() && !plan.several_nodes()) plan.token = random_token();
   if (options.worker_num > 1 && !plan.dry_run()) plan.cluster_time_out = options.cluster_time_out;
   for (int i = 0; i < options.local_worker_num; ++i) plan.seats.push_back({std::to_string(i), {}, {}});
   if (plan.dry_run()) plan.seats[0].rank = std::max(0, options.sim_rank_id);
@@ -189,7 +192,7 @@ std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& place
 
 std::optional<WorkerPlan> plan_scheduler(const JobPlan& plan) {
   if (!plan.options.ms_scheduler) return std::nullopt;
-  return WorkerPlan{kScheduler, plan.log_dir / "scheduler.log", scheduler_environment(plan),
+  return WorkerPlan{kSchedulerRank, plan.log_dir / "scheduler.log", scheduler_environment(plan),
                     plan.scheduler_cores};
 }
 

@@ -28,6 +28,7 @@ struct JobPlan {
       cluster_time_out;              ///< none: no limit; a single worker has nobody to join.
   std::vector<WorkerSeat> seats;     ///< One for each of options.local_worker_num.
   std::string rank_table_digest;     ///< Equal where the nodes' rank tables are; empty: no table.
+  std::string rank_table_server;     ///< server_id of this node in it.
   std::vector<std::string> notes;    ///< For people, before the job starts.
   std::filesystem::path log_dir;     ///< Absolute.
   std::string log_name;              ///< In it: log_name_<rank>.log.
@@ -53,7 +54,8 @@ struct Placement {
   int first_rank = 0;  ///< Rank of this node's first worker; the others follow. A rank table overrides it.
 };
 
-inline constexpr int kScheduler = -1;  ///< In the place of a rank, MindSpore's scheduler.
+/// The rank in a WorkerPlan of MindSpore's scheduler, which is no worker.
+inline constexpr int kSchedulerRank = -1;
 
 struct WorkerPlan {
   int rank;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <csignal>
 
 #include "launch/exit_codes.h"
 #include "launch/log_tail.h"
@@ -17,70 +18,76 @@ constexpr std::size_t kMoreTailLines =
     5;  // of those that failed after it: a rank that tells its peers of its failure
 constexpr std::size_t kMoreTails = 4;  // may end after them, and then the cause stands here
 
-std::string log_end(int rank, std::size_t line_count, const std::vector<WorkerPlan>& workers) {
+std::string who(int rank) { return rank == kSchedulerRank ? "the scheduler" : fmt::format("rank {}", rank); }
+
+std::string log_end(int rank, std::size_t line_count, const std::vector<WorkerPlan>& workers,
+                    const std::string& place) {
   const auto worker = std::find_if(workers.begin(), workers.end(),
                                    [rank](const WorkerPlan& each) { return each.rank == rank; });
   const std::string log = worker->log.string();
   const std::vector<std::string> lines = last_lines(log, line_count);
-  if (lines.empty()) return fmt::format("syncbn-run: {} is empty\n", log);
-  return fmt::format("syncbn-run: the end of {}:\n  | {}\n", log, fmt::join(lines, "\n  | "));
-}
-
-std::string describe_failures(const std::vector<Outcome::Failure>& failures,
-                              const std::vector<WorkerPlan>& workers) {
-  std::string text = fmt::format("syncbn-run: rank {} failed first: {}; the job was ended\n",
-                                 failures[0].rank, describe_end(failures[0].status));
-  text += log_end(failures[0].rank, kTailLines, workers);
-  for (std::size_t i = 1; i < failures.size(); ++i) {
-    text += fmt::format("syncbn-run: rank {} failed after it: {}\n", failures[i].rank,
-                        describe_end(failures[i].status));
-    if (i <= kMoreTails) text += log_end(failures[i].rank, kMoreTailLines, workers);
-  }
-  return text;
-}
-
-std::string describe_missing(const Outcome& outcome, const JobPlan& plan) {
-  return fmt::format(
-      "syncbn-run: {} of {} workers had not joined within {} s (--cluster_time_out): rank {}; the job was "
-      "ended\n"
-      "syncbn-run: a worker joins by init() of syncbn; for programs that never do, --cluster_time_out=-1 is "
-      "right\n",
-      outcome.missing.size(), plan.options.local_worker_num, plan.cluster_time_out->count(),
-      fmt::join(outcome.missing, ", "));
+  if (lines.empty()) return fmt::format("syncbn-run: {}{} is empty\n", log, place);
+  return fmt::format("syncbn-run: the end of {}{}:\n  | {}\n", log, place, fmt::join(lines, "\n  | "));
 }
 
 }  // namespace
 
-int exit_code(const Outcome& outcome) {
-  switch (outcome.kind) {
-    case Outcome::Kind::all_succeeded:
-      return kSuccess;
-    case Outcome::Kind::worker_failed:
-      return exit_code(outcome.failures.front().status);
-    case Outcome::Kind::stopped:
-      return kSignalBase + outcome.signal;
-    case Outcome::Kind::not_joined:
-      return kNotJoined;
-  }
-  return kCannotStart;
+End failed(const Failure& first, const std::vector<WorkerPlan>& workers, const std::string& place) {
+  return {exit_code(first.status), fmt::format("syncbn-run: {}{} failed first: {}; the job was ended\n",
+                                               who(first.rank), place, describe_end(first.status)) +
+                                       log_end(first.rank, kTailLines, workers, place)};
 }
 
-std::string describe(const Outcome& outcome, const JobPlan& plan, const std::vector<WorkerPlan>& workers) {
+End stopped(int signal, const std::string& place) {
+  return {kSignalBase + signal, fmt::format("syncbn-run: ended by {}{}\n", signal_name(signal), place)};
+}
+
+End not_joined(const std::vector<int>& missing, const JobPlan& plan, const std::string& place) {
+  return {kNotJoined,
+          fmt::format("syncbn-run: {} of {} workers{} had not joined within {} s (--cluster_time_out): "
+                      "rank {}; the job was ended\n"
+                      "syncbn-run: a worker joins by init() of syncbn; for programs that never do, "
+                      "--cluster_time_out=-1 is right\n",
+                      missing.size(), plan.options.local_worker_num, place, plan.cluster_time_out->count(),
+                      fmt::join(missing, ", "))};
+}
+
+End not_met(const Roll& roll, const JobPlan& plan) {
+  const int worker_num = plan.options.worker_num;
+  return {kNotJoined,
+          fmt::format("syncbn-run: can't run the job: {} of {} workers are missing after {} s "
+                      "(--cluster_time_out) at {}:{}; announced were {}\n",
+                      worker_num - roll.workers_come(), worker_num, plan.cluster_time_out->count(),
+                      plan.options.master_addr, plan.store_port, roll.attendance())};
+}
+
+End not_reached(const std::string& why, const std::string& why_not_served, const JobPlan& plan,
+                bool in_time) {
+  const std::string waited =
+      in_time ? "" : fmt::format(" within {} s (--cluster_time_out)", plan.cluster_time_out->count());
+  const std::string served =
+      why_not_served.empty()
+          ? ""
+          : fmt::format("syncbn-run: this launcher does not serve the job itself: {}\n", why_not_served);
+  return {in_time ? kCannotStart : kNotJoined,
+          fmt::format("syncbn-run: can't run the job: no launcher of it was found at {}:{}{}: {}\n{}",
+                      plan.options.master_addr, plan.store_port, waited, why, served)};
+}
+
+End lost(const Roll& roll, const std::string& why) {
+  return {kSignalBase + SIGKILL,
+          fmt::format("syncbn-run: {}, which served the job, was lost: {}; the job was ended\n",
+                      roll.server().empty() ? "the launcher" : roll.server(), why)};
+}
+
+std::string describe_later(const std::vector<Failure>& failures, const std::vector<WorkerPlan>& workers) {
   std::string text;
-  switch (outcome.kind) {
-    case Outcome::Kind::all_succeeded:
-      return "";
-    case Outcome::Kind::worker_failed:
-      text = describe_failures(outcome.failures, workers);
-      break;
-    case Outcome::Kind::stopped:
-      text = fmt::format("syncbn-run: ended by {}\n", signal_name(outcome.signal));
-      break;
-    case Outcome::Kind::not_joined:
-      text = describe_missing(outcome, plan);
-      break;
+  for (std::size_t i = 0; i < failures.size(); ++i) {
+    text += fmt::format("syncbn-run: {} failed after it: {}\n", who(failures[i].rank),
+                        describe_end(failures[i].status));
+    if (i < kMoreTails) text += log_end(failures[i].rank, kMoreTailLines, workers, "");
   }
-  return text + fmt::format("syncbn-run: logs: {}\n", plan.log_names);
+  return text;
 }
 
 }  // namespace syncbn::launch

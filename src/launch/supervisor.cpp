@@ -15,12 +15,16 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <random>
+#include <set>
 #include <system_error>
 #include <vector>
 
 #include "group/socket.h"
 #include "group/store_server.h"
 #include "launch/exit_codes.h"
+#include "launch/link.h"
+#include "launch/nodes.h"
 #include "launch/process.h"
 #include "launch/report.h"
 #include "syncbn/error.h"
@@ -30,15 +34,23 @@ namespace {
 
 using group::Fd;
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 using std::chrono::steady_clock;
 
-constexpr std::size_t kSignals = SIZE_MAX;  // among the indices of workers, what epoll tells of the signals
+// What epoll tells of the signals and of the link, among the indices of workers.
+constexpr std::size_t kSignals = SIZE_MAX;
+constexpr std::size_t kLink = SIZE_MAX - 1;
 
 // Together less than the second in which a job ends after its first failure.
 constexpr milliseconds kLastWords{250};  // for the other workers to say why they fail too
 constexpr milliseconds kGrace{400};      // between SIGTERM and SIGKILL
 constexpr milliseconds kKillTime{
     5000};  // SIGKILL takes microseconds, but not for a process stuck in a dead disk
+
+constexpr seconds kAnswerTime{1};       // for the news of a job's end to come back from the store
+constexpr seconds kFarewell{2};         // for the launchers of the other nodes to have read of the end
+constexpr seconds kRefusalTime{3};      // for those that come a moment later, to read why there is no job
+constexpr milliseconds kAskAgain{500};  // where the store could not be asked
 
 void check(bool good, const char* call) {
   if (!good) throw std::system_error(errno, std::generic_category(), call);
@@ -51,10 +63,28 @@ Fd open_pidfd(pid_t pid) {
   return fd;
 }
 
+Node own_node(const JobPlan& plan, bool serves) {
+  Node node;
+  std::random_device random;
+  node.id = fmt::format("{:08x}{:08x}", random(), random());
+  node.worker_num = plan.dry_run() ? plan.options.local_worker_num : plan.options.worker_num;
+  node.local_worker_num = plan.options.local_worker_num;
+  if (plan.several_nodes()) node.node_rank = plan.options.node_rank;
+  node.rank_table = plan.rank_table_digest;
+  node.server = plan.rank_table_server;
+  node.serves = serves;
+  node.pid = getpid();
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  node.host = host.data();
+  return node;
+}
+
 class Supervisor {
  public:
-  Supervisor(const JobPlan& plan, const Audience& audience) : plan_(plan), audience_(audience) {
-    // Signals are read from a descriptor, nowhere else; the store's thread, made later, inherits the mask.
+  Supervisor(const JobPlan& plan, const sigset_t& worker_mask, const Audience& audience)
+      : plan_(plan), worker_mask_(worker_mask), audience_(audience) {
+    // Signals are read from a descriptor, nowhere else; the threads, made later, inherit the mask.
     sigset_t signals;
     sigemptyset(&signals);
     for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&signals, signal);
@@ -65,53 +95,51 @@ class Supervisor {
     check(signals_.get() >= 0, "signalfd");
     epoll_ = Fd(epoll_create1(EPOLL_CLOEXEC));
     check(epoll_.get() >= 0, "epoll_create1");
-    watch(signals_, kSignals);
+    watch(signals_.get(), kSignals);
   }
 
-  void start(const sigset_t& worker_mask) {
-    if (plan_.expects_joins() && plan_.cluster_time_out)
-      join_by_ = steady_clock::now() + *plan_.cluster_time_out;
-    if (!plan_.dry_run()) serve_store();
-    audience_.progress(progress_);
-    plans_ = plan_workers(plan_, {});
-    for (std::size_t i = 0; i < plans_.size(); ++i) {
-      const pid_t pid = start_worker(plan_.command, plans_[i], worker_mask);
-      index_of_[pid] = i;
-      Worker& worker = workers_.emplace_back(Worker{pid, open_pidfd(pid), 0});
-      watch(worker.alive, i);
-      ++running_;
-      ++progress_.up;
-      audience_.progress(progress_);
+  /// Serves the store if that is this launcher's part, and begins to look for the other nodes' launchers.
+  void meet() {
+    if (plan_.cluster_time_out) join_by_ = meet_by_ = steady_clock::now() + *plan_.cluster_time_out;
+    if (plan_.dry_run()) return meet_nobody();
+    try {
+      store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.token);
+    } catch (const group::AddressUnavailable& error) {
+      if (!plan_.several_nodes()) throw_cannot_serve(error);
+      why_not_served_ = error.what();  // by the launcher that has that address
+    } catch (const Error& error) {
+      throw_cannot_serve(error);
     }
+    self_ = own_node(plan_, store_.has_value());
+    roll_.emplace(self_);
+    link_.emplace(plan_, self_, meet_by_.value_or(Deadline::max()));
+    watch(link_->wake_fd(), kLink);
+    tell_progress();
   }
 
-  const std::vector<WorkerPlan>& plans() const { return plans_; }
-
-  /// Sleeps until the job is over or has to be ended.
-  Outcome wait() {
-    while (running_ > 0 && failures_.empty() && stop_signal_ == 0) {
-      sleep(join_by_);
-      if (!join_by_ || steady_clock::now() < *join_by_) continue;
-      join_by_.reset();
-      if (std::vector<int> missing = never_joined();
-          !missing.empty() && failures_.empty() && stop_signal_ == 0)
-        return {Outcome::Kind::not_joined, {}, 0, std::move(missing)};
+  /// Runs the workers when all nodes have met. Sleeps until the job is over or has to be ended.
+  void run() {
+    while (!end_) {
+      if (roll_->complete() && plans_.empty()) start_workers();
+      sleep(join_by_ && answer_by_ ? std::min(*join_by_, *answer_by_) : join_by_ ? join_by_ : answer_by_);
+      if (end_) continue;
+      if (!proposed_) {
+        if (auto reason = reason_to_end()) propose(std::move(*reason));
+      } else if (steady_clock::now() >= *answer_by_) {
+        end_ = proposed_;
+      }
     }
-    if (stop_signal_ != 0) return {Outcome::Kind::stopped, {}, stop_signal_, {}};
-    if (failures_.empty()) return {};
-    sleep_until(steady_clock::now() + kLastWords);
-    return {Outcome::Kind::worker_failed, failures_, 0, {}};
+    if (store_ && roll_->complete()) store_->refuse_newcomers();  // they belong to the next job
   }
 
-  /// Ends every process that is left. Returns what there is to say of it.
-  std::string end(bool job_is_over) {
-    std::string said;
-    if (job_is_over) {
-      sleep_until(steady_clock::now() + kLastWords);  // helper processes end a moment after their program
-      if (!childless_)
-        said = fmt::format("syncbn-run: the workers left processes behind ({}); they were ended\n",
-                           fmt::join(children(), ", "));
-    }
+  /// Ends every process that is left. Returns what there is to say of the whole job.
+  std::string finish() {
+    std::string said = end_->text;
+    if (stop_signal_ == 0) sleep_until(steady_clock::now() + kLastWords);        // helper processes end too
+    const bool told = proposed_failure_ && (roll_->own_end() || !roll_->end());  // as the job's end
+    said += describe_later({failures_.begin() + (told ? 1 : 0), failures_.end()}, plans_);
+    if (!said.empty() && !plans_.empty()) said += fmt::format("syncbn-run: logs: {}\n", plan_.log_names);
+    if (end_->code == kSuccess) said += describe_left_behind();
     ask_to_end();
     sleep_until(steady_clock::now() + kGrace);
     if (!childless_ && !kill_descendants(kKillTime))
@@ -120,34 +148,142 @@ class Supervisor {
     return said;
   }
 
- private:
-  void serve_store() {
-    try {
-      store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.token);
-    } catch (const Error& error) {
-      throw GroupError(
-          fmt::format("{} (the workers meet there: --master_addr, and the port after --master_port, or "
-                      "SYNCBN_PORT)",
-                      error.what()));
-    }
+  /// Goes on serving the store until the other launchers know of the end.
+  void take_leave() {
+    if (!store_) return;
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, link_->wake_fd(), nullptr);
+    link_.reset();
+    const Deadline refuse_until = steady_clock::now() + kRefusalTime;
+    while (roll_->disagrees() && stop_signal_ == 0 && steady_clock::now() < refuse_until) sleep(refuse_until);
+    store_->wait_until_idle(steady_clock::now() + kFarewell);
   }
 
+  int code() const { return end_->code; }
+
+ private:
   struct Worker {
     pid_t pid;
     Fd alive;  ///< Its pidfd, closed when it has ended.
     int status;
   };
 
-  void watch(const Fd& fd, std::size_t index) {
+  [[noreturn]] static void throw_cannot_serve(const Error& error) {
+    throw GroupError(
+        fmt::format("{} (the workers meet there: --master_addr, and the port after --master_port, or "
+                    "SYNCBN_PORT)",
+                    error.what()));
+  }
+
+  void watch(int fd, std::size_t index) {
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.u64 = index;
-    check(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd.get(), &event) == 0, "epoll_ctl");
+    check(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
+  }
+
+  // A dry run: no store, and this launcher is the only one.
+  void meet_nobody() {
+    self_ = own_node(plan_, false);
+    roll_.emplace(self_);
+    roll_->read(has_come(self_));
+    tell_progress();
+  }
+
+  void start_workers() {
+    if (!plan_.expects_joins()) join_by_.reset();
+    plans_ = plan_workers(plan_, roll_->placement());
+    if (store_)
+      if (auto scheduler = plan_scheduler(plan_)) plans_.push_back(std::move(*scheduler));
+    std::vector<int> ranks;
+    for (std::size_t i = 0; i < plans_.size(); ++i) {
+      const pid_t pid = start_worker(plan_.command, plans_[i], worker_mask_);
+      index_of_[pid] = i;
+      Worker& worker = workers_.emplace_back(Worker{pid, open_pidfd(pid), 0});
+      watch(worker.alive.get(), i);
+      if (plans_[i].rank == kSchedulerRank) continue;
+      ranks.push_back(plans_[i].rank);
+      ++running_;
+    }
+    up_ = ranks.size();
+    audience_.started(ranks);
+    if (audience_.progress && plan_.expects_joins()) link_->follow_joins();
+    tell_progress();
+  }
+
+  std::optional<End> reason_to_end() {
+    const std::string place = roll_->complete() ? roll_->place() : fmt::format(" on {}", self_.host);
+    if (stop_signal_ != 0) return stopped(stop_signal_, plan_.several_nodes() ? place : "");
+    if (!failures_.empty()) {
+      proposed_failure_ = true;
+      return failed(failures_[0], plans_, place);
+    }
+    if (join_by_ && steady_clock::now() >= *join_by_) return who_is_missing(place);
+    if (!plans_.empty() && running_ == 0 && !done_) {
+      done_ = true;
+      tell(is_done(self_));  // where it can't be told, the link says why
+    }
+    return std::nullopt;
+  }
+
+  std::optional<End> who_is_missing(const std::string& place) {
+    join_by_.reset();
+    if (connected_ && !roll_->complete()) return not_met(*roll_, plan_);
+    // A worker that has ended well without joining is not missed.
+    std::vector<int> ranks;
+    for (std::size_t i = 0; i < workers_.size(); ++i)
+      if (workers_[i].alive.get() >= 0 && plans_[i].rank != kSchedulerRank) ranks.push_back(plans_[i].rank);
+    const auto missing = link_->not_joined(ranks);
+    if (!missing) join_by_ = steady_clock::now() + kAskAgain;
+    if (!missing || missing->empty()) return std::nullopt;
+    return not_joined(*missing, plan_, place);
+  }
+
+  // False: the other launchers can't be told.
+  bool tell(const std::string& news) {
+    if (link_) return link_->tell(news);
+    roll_->read(news);
+    end_ = roll_->end();
+    return true;
+  }
+
+  // An end is what the store has first; if it can't be asked, what is known here.
+  void propose(End end) {
+    proposed_ = std::move(end);
+    answer_by_ = steady_clock::now() + kAnswerTime;
+    if (!tell(has_ended(self_, *proposed_))) end_ = proposed_;
+  }
+
+  void read_link() {
+    Link::News news = link_->take();
+    connected_ = news.connected;
+    try {
+      for (const std::string& text : news.of_nodes) roll_->read(text);
+    } catch (const Error& error) {
+      news.broken = error.what();
+    }
+    joined_.insert(news.joined.begin(), news.joined.end());
+    if (!end_) end_ = roll_->end();
+    if (!end_ && news.broken) {
+      const bool in_time = !meet_by_ || steady_clock::now() < *meet_by_;
+      end_ = connected_ ? lost(*roll_, *news.broken)
+                        : not_reached(*news.broken, why_not_served_, plan_, in_time);
+    }
+    tell_progress();
+  }
+
+  void tell_progress() {
+    if (!audience_.progress) return;
+    Progress progress;
+    progress.here = roll_->workers_come();
+    progress.up = static_cast<int>(up_);
+    for (const WorkerPlan& worker : plans_) progress.joined += joined_.contains(worker.rank) ? 1 : 0;
+    progress.ended = static_cast<int>(up_ - running_);
+    if (progress != told_) audience_.progress(told_ = progress);
   }
 
   // Until something happens, at most until `deadline`.
   void sleep(std::optional<Deadline> deadline) {
-    std::vector<epoll_event> events(workers_.size() + 1);
+    std::vector<epoll_event> events(workers_.size() + 2);
     const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
                                  deadline ? group::poll_timeout(*deadline) : -1);
     check(count >= 0 || errno == EINTR, "epoll_wait");
@@ -158,8 +294,10 @@ class Supervisor {
       const std::size_t index = events[static_cast<std::size_t>(i)].data.u64;
       if (index == kSignals)
         read_signals();
-      else
+      else if (index != kLink)
         note_end(index);
+      else if (link_)
+        read_link();
     }
   }
 
@@ -189,10 +327,9 @@ class Supervisor {
     // alive.
     check(epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, worker.alive.get(), nullptr) == 0, "epoll_ctl");
     worker.alive = Fd();
-    --running_;
-    ++progress_.ended;
-    audience_.progress(progress_);
+    if (plans_[index].rank != kSchedulerRank) --running_;
     if (worker.status != 0) failures_.push_back({plans_[index].rank, worker.status});
+    tell_progress();
   }
 
   void read_signals() {
@@ -201,15 +338,13 @@ class Supervisor {
       if (info.ssi_signo != SIGCHLD && stop_signal_ == 0) stop_signal_ = static_cast<int>(info.ssi_signo);
   }
 
-  // A worker that has ended well without joining is not missed.
-  std::vector<int> never_joined() const {
-    std::vector<int> missing;
-    for (std::size_t i = 0; i < workers_.size(); ++i) {
-      const int rank = plans_[i].rank;
-      if (workers_[i].alive.get() >= 0 && store_->counter(group::joined_counter(rank)) == 0)
-        missing.push_back(rank);
-    }
-    return missing;
+  std::string describe_left_behind() const {
+    std::vector<pid_t> left;
+    for (const pid_t child : children())
+      if (!index_of_.contains(child)) left.push_back(child);  // the scheduler is expected
+    if (left.empty()) return "";
+    return fmt::format("syncbn-run: the workers left processes behind ({}); they were ended\n",
+                       fmt::join(left, ", "));
   }
 
   // SIGTERM to the groups of the workers that run, and to the processes that were orphaned to this one.
@@ -219,19 +354,33 @@ class Supervisor {
   }
 
   const JobPlan& plan_;
+  const sigset_t& worker_mask_;
   const Audience& audience_;
-  Progress progress_{plan_.options.worker_num};
   Fd signals_;
   Fd epoll_;
   std::optional<group::StoreServer> store_;
+  std::string why_not_served_;
+  Node self_;
+  std::optional<Roll> roll_;
+  std::optional<Link> link_;
+  bool connected_ = false;
   std::vector<WorkerPlan> plans_;
   std::vector<Worker> workers_;            // in the order of plans_
   std::map<pid_t, std::size_t> index_of_;  // of the workers that were not waited for
-  std::size_t running_ = 0;
+  std::size_t up_ = 0;                     // workers that were started
+  std::size_t running_ = 0;                // those of them that have not ended
   bool childless_ = false;
+  std::set<int> joined_;
+  Progress told_{-1};
+  std::optional<Deadline> meet_by_;
   std::optional<Deadline> join_by_;
-  std::vector<Outcome::Failure> failures_;
+  std::vector<Failure> failures_;  // in the order of their ends
   int stop_signal_ = 0;
+  bool done_ = false;              // this node's workers, and the others were told
+  std::optional<End> proposed_;    // by this launcher
+  bool proposed_failure_ = false;  // failures_[0] is what it proposed
+  std::optional<Deadline> answer_by_;
+  std::optional<End> end_;
 };
 
 }  // namespace
@@ -239,15 +388,12 @@ class Supervisor {
 int supervise(const JobPlan& plan, const sigset_t& worker_mask, const Audience& audience) {
   try {
     become_subreaper();
-    Supervisor supervisor(plan, audience);
-    supervisor.start(worker_mask);
-    std::vector<int> ranks;
-    for (const WorkerPlan& worker : supervisor.plans()) ranks.push_back(worker.rank);
-    audience.started(ranks);
-    const Outcome outcome = supervisor.wait();
-    const std::string said = supervisor.end(outcome.kind == Outcome::Kind::all_succeeded);
-    audience.tell(describe(outcome, plan, supervisor.plans()) + said);
-    return exit_code(outcome);
+    Supervisor supervisor(plan, worker_mask, audience);
+    supervisor.meet();
+    supervisor.run();
+    audience.tell(supervisor.finish());
+    supervisor.take_leave();
+    return supervisor.code();
   } catch (const std::exception& error) {
     kill_descendants(kKillTime);
     audience.tell(fmt::format("syncbn-run: can't run the job: {}\n", error.what()));

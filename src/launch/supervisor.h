@@ -16,6 +16,7 @@ struct Progress {
   int up = 0;      ///< Started.
   int joined = 0;  ///< Have called init() of syncbn.
   int ended = 0;
+  bool operator==(const Progress&) const = default;
 };
 
 /// Where a supervisor's words go.

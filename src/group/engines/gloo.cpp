@@ -221,7 +221,7 @@ class GlooEngine final : public Engine {
     WorldStore store(membership_, world_);
     const auto key = [](int rank) { return fmt::format("host/{}", rank); };
     store.set(key(rank_), fmt::format("{} {}", spec_.size, host_name()));
-    membership_.add(kJoinedCounter, 1);
+    membership_.append(kJoinedList, std::to_string(rank_));
     std::vector<int> missing;
     for (int peer = 0; peer < spec_.size; ++peer) {
       try {
