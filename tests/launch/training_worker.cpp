@@ -1,5 +1,5 @@
 // A worker of training_test.cpp: one or two training steps of one layer on rank-dependent data.
-// Usage: launch_training_worker train | fail | die | mismatch | absent
+// Usage: launch_training_worker train | fail | die | mismatch | absent | stay
 #include <fmt/core.h>
 #include <signal.h>
 #include <unistd.h>
@@ -42,6 +42,7 @@ void work(const std::string& mode) {
   syncbn::init();
   const int rank = syncbn::get_rank();
   fmt::print("rank {} of {}\n", rank, syncbn::get_group_size());
+  while (mode == "stay") pause();
   syncbn::SyncBatchNormOptions options;
   if (mode == "mismatch" && odd_one) options.eps = 1e-3;
   syncbn::SyncBatchNorm layer(3, options);
