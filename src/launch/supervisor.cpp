@@ -18,6 +18,7 @@
 #include <random>
 #include <set>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "group/socket.h"
@@ -118,8 +119,8 @@ class Supervisor {
   void run() {
     while (!end_) {
       sleep(join_by_ && answer_by_ ? std::min(*join_by_, *answer_by_) : join_by_ ? join_by_ : answer_by_);
-      if (roll_->complete() && plans_.empty() && !end_) start_workers();
       if (end_) continue;
+      if (roll_->complete() && !std::exchange(met_, true)) start_workers();
       if (!proposed_) {
         if (auto reason = reason_to_end()) propose(std::move(*reason));
       } else if (steady_clock::now() >= *answer_by_) {
@@ -178,7 +179,18 @@ class Supervisor {
     check(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
   }
 
+  // What goes wrong here ends the job on all nodes.
   void start_workers() {
+    try {
+      start_all();
+    } catch (const std::exception& error) {
+      propose(
+          {kCannotStart, fmt::format("syncbn-run: can't run the job{}: {}\n", roll_->place(), error.what())});
+    }
+    tell_progress();
+  }
+
+  void start_all() {
     plans_ = plan_workers(plan_, roll_->placement());
     std::vector<int> ranks;
     for (std::size_t i = 0; i < plans_.size(); ++i) {
@@ -193,7 +205,6 @@ class Supervisor {
     up_ = ranks.size();
     audience_.started(ranks);
     if (audience_.progress) link_->follow_joins();
-    tell_progress();
   }
 
   std::optional<End> reason_to_end() {
@@ -204,16 +215,14 @@ class Supervisor {
       return failed(failures_[0], plans_, place);
     }
     if (join_by_ && steady_clock::now() >= *join_by_) return who_is_missing(place);
-    if (!plans_.empty() && running_ == 0 && !done_) {
-      done_ = true;
-      link_->tell(is_done(self_));  // where it can't be told, the link says why
-    }
+    // Where it can't be told, the link says why.
+    if (met_ && running_ == 0 && !std::exchange(done_, true)) link_->tell(is_done(self_));
     return std::nullopt;
   }
 
   std::optional<End> who_is_missing(const std::string& place) {
     join_by_.reset();
-    if (connected_ && !roll_->complete()) return not_met(*roll_, plan_);
+    if (connected_ && !met_) return not_met(*roll_, plan_);
     // A worker that has ended well without joining is not missed.
     std::vector<int> ranks;
     for (std::size_t i = 0; i < workers_.size(); ++i)
@@ -342,6 +351,7 @@ class Supervisor {
   std::optional<Roll> roll_;
   std::optional<Link> link_;
   bool connected_ = false;
+  bool met_ = false;  // and so the workers were started
   std::vector<WorkerPlan> plans_;
   std::vector<Worker> workers_;            // in the order of plans_
   std::map<pid_t, std::size_t> index_of_;  // of the workers that were not waited for

@@ -34,7 +34,7 @@ class NodesTest : public JobTest {
 
   Job& launch(const Launcher& launcher, int worker_num, const Strings& task, const Variables& more = {}) {
     const auto place = folder() / fmt::format("launcher{}", launchers_.size());
-    std::filesystem::create_directory(place);
+    std::filesystem::create_directories(place);
     Strings command = network_.on(launcher.node);
     const Strings options = {SYNCBN_RUN,
                              fmt::format("--worker_num={}", worker_num),
@@ -206,6 +206,33 @@ TEST_F(NodesTest, AFailureOnOneEndsAllAndIsToldOnAll) {
   EXPECT_TRUE(processes().empty()) << "nothing is left when the launchers have returned";
 }
 
+TEST_F(NodesTest, AllNameTheSameFirstFailure) {
+  // control: where a launcher takes its own failure for the job's end at once, the exit codes differ.
+  const std::string script = kWait + "touch $DIR/ready$RANK; await go; exit $((RANK + 10))";
+  Job& first = launch_first({0, 1, {"--node_rank=0"}}, 2, script);
+  Job& second = launch_shell({1, 1, {"--node_rank=1"}}, 2, script);
+  ASSERT_TRUE(appears("ready0") && appears("ready1"));
+  write("go", "");
+  const int code = first.wait();
+  EXPECT_EQ(second.wait(), code);
+  ASSERT_TRUE(code == 10 || code == 11) << code;
+  const std::string told = fmt::format("rank {0} on node {0} (", code - 10);
+  for (const Job* job : {&first, &second}) EXPECT_TRUE(contains(job->err(), told)) << job->err();
+  const int other = 11 - code;
+  EXPECT_TRUE(contains((other == 0 ? first : second).err(),
+                       fmt::format("rank {} failed after it: exit code {}", other, other + 10)))
+      << first.err() << second.err();
+}
+
+TEST_F(NodesTest, ANodeThatCannotStartItsWorkersTellsTheOthers) {
+  // control: without the catch in Supervisor::start_workers the others hear of a lost launcher.
+  Job& first = launch_first({0, 1, {"--node_rank=0"}}, 2, kSleep);
+  std::filesystem::create_directories(folder() / "launcher1" / "worker_1.log");
+  Job& second = launch_shell({1, 1, {"--node_rank=1"}}, 2, kSleep);
+  expect_end({&first, &second}, kCannotStart,
+             {"can't run the job on node 1 (", "worker_1.log: Is a directory"});
+}
+
 TEST_F(NodesTest, ANodeThatIsDoneWaitsForTheOthers) {
   // control: where Roll takes the first node's success for the job's, the late failure is lost.
   for (const int code : {0, 5}) {
@@ -291,6 +318,7 @@ TEST_F(NodesTest, ThoseThatWaitInVainSayWhoHasCome) {
   expect_end(
       {&first, &second}, kNotJoined,
       {"2 of 6 workers are missing after 1 s (--cluster_time_out)", "3 by launcher ", "1 by launcher "});
+  EXPECT_EQ(contains(first.err(), "launchers on other machines find nobody there"), !network_.separate());
   if (!network_.separate()) return;
   Job& late = launch_shell({1, 1, limited}, 6, kSleep);
   expect_end({&late}, kNotJoined,
