@@ -32,7 +32,8 @@ std::string status_text(const JobPlan& plan, const Progress& progress) {
 std::string started_text(const JobPlan& plan, const std::vector<int>& ranks) {
   std::vector<int> sorted = ranks;
   std::sort(sorted.begin(), sorted.end());
-  const std::string which = plan.several_nodes() ? fmt::format(" (ranks {})", list_of(sorted)) : "";
+  const std::string which =
+      plan.several_nodes() ? fmt::format(" (rank{} {})", ranks.size() == 1 ? "" : "s", list_of(sorted)) : "";
   return fmt::format("started {}{}; logs: {}", workers_here(plan), which, plan.log_names);
 }
 
