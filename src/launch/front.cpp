@@ -54,7 +54,7 @@ class FrontView {
     const std::string text = "syncbn-run: " + status_text(plan_, progress);
     console_.set_status(text);
     if (console_.has_status()) return;
-    const bool waiting = progress.here < plan_.options.worker_num;
+    const bool waiting = plan_.several_nodes() && progress.here < plan_.options.worker_num;
     const bool joined = plan_.expects_joins() && progress.joined == plan_.options.local_worker_num;
     if (waiting && !std::exchange(told_waiting_, true)) console_.err(text + '\n');
     if (joined && !std::exchange(told_joined_, true))

@@ -63,7 +63,8 @@ How a job ends
 
 Exit codes
   0              Every worker exited with 0; with --join=False: the workers have been started.
-  a worker's     The code of the worker that failed first, or 128 + N if it was killed by signal N (137: SIGKILL).
+  a worker's     The code of the worker (or the scheduler) that failed first, or 128 + N if it was killed by signal N
+                 (137: SIGKILL).
   {cannot_start}              The job could not be started: the port is in use, a log can't be written, ...
   {usage}              The command line is wrong, or a rank table is.
   {not_joined}            Not all workers had joined within --cluster_time_out.

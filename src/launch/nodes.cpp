@@ -188,6 +188,12 @@ std::string Roll::attendance() const {
   return text;
 }
 
+bool Roll::on_loopback() const {
+  return std::all_of(nodes_.begin(), nodes_.end(), [](const Node& node) {
+    return node.address.starts_with("127.") || node.address == "::1";
+  });
+}
+
 std::string Roll::server() const {
   const auto found = std::find_if(nodes_.begin(), nodes_.end(), [](const Node& node) { return node.serves; });
   return found == nodes_.end() ? "" : name(*found);

@@ -64,6 +64,8 @@ class Roll {
   std::string place() const;
   /// "2 by launcher 4711 on node1 (10.0.0.2), …": whose workers have come.
   std::string attendance() const;
+  /// None of those that have come could be reached from another machine.
+  bool on_loopback() const;
   /// The node whose launcher serves the store; "" where it has not come.
   std::string server() const;
 

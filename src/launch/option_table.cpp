@@ -63,7 +63,8 @@ std::vector<OptionRow> make_table() {
       {"--sim_rank_id", "N", std::to_string(defaults.sim_rank_id), "The rank of the dry run; -1: 0."},
       {"--ms_scheduler", "True|False", spelled(defaults.ms_scheduler),
        "True: for programs that call MindSpore's own init(). The task script is started once more as "
-       "MindSpore's scheduler at --master_addr and --master_port (log: DIR/scheduler.log), and the workers "
+       "MindSpore's scheduler at --master_addr and --master_port (log: DIR/scheduler.log; all that stands "
+       "before its init() runs there too), and the workers "
        "get "
        "MindSpore's variables. MindSpore then watches who joins."},
       {"--check_rank_table", "FILE", "",

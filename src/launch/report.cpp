@@ -54,11 +54,17 @@ End not_joined(const std::vector<int>& missing, const JobPlan& plan, const std::
 
 End not_met(const Roll& roll, const JobPlan& plan) {
   const int worker_num = plan.options.worker_num;
+  const std::string hint = roll.on_loopback()
+                               ? fmt::format(
+                                     "syncbn-run: --master_addr={} is this machine's own name for itself: "
+                                     "launchers on other machines find nobody there\n",
+                                     plan.options.master_addr)
+                               : "";
   return {kNotJoined,
           fmt::format("syncbn-run: can't run the job: {} of {} workers are missing after {} s "
-                      "(--cluster_time_out) at {}:{}; announced were {}\n",
+                      "(--cluster_time_out) at {}:{}; announced were {}\n{}",
                       worker_num - roll.workers_come(), worker_num, plan.cluster_time_out->count(),
-                      plan.options.master_addr, plan.store_port, roll.attendance())};
+                      plan.options.master_addr, plan.store_port, roll.attendance(), hint)};
 }
 
 End not_reached(const std::string& why, const std::string& why_not_served, const JobPlan& plan,

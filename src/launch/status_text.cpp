@@ -20,8 +20,10 @@ std::string workers_here(const JobPlan& plan) {
 
 std::string status_text(const JobPlan& plan, const Progress& progress) {
   const int all = plan.options.worker_num;
-  if (plan.several_nodes() && progress.here < all)
-    return fmt::format("waiting for the launchers of {} of {} workers", all - progress.here, all);
+  if (plan.several_nodes() && progress.here < all) {
+    const int missing = all - std::max(progress.here, plan.options.local_worker_num);  // these are here
+    return fmt::format("waiting for the launchers of {} of {} workers", missing, all);
+  }
   std::string text = fmt::format("{}: {} up, ", workers_here(plan), progress.up);
   if (plan.expects_joins()) text += fmt::format("{} joined, ", progress.joined);
   return text + fmt::format("{} running, {} done", progress.up - progress.ended, progress.ended);
@@ -30,7 +32,8 @@ std::string status_text(const JobPlan& plan, const Progress& progress) {
 std::string started_text(const JobPlan& plan, const std::vector<int>& ranks) {
   std::vector<int> sorted = ranks;
   std::sort(sorted.begin(), sorted.end());
-  const std::string which = plan.several_nodes() ? fmt::format(" (ranks {})", list_of(sorted)) : "";
+  const std::string which =
+      plan.several_nodes() ? fmt::format(" (rank{} {})", ranks.size() == 1 ? "" : "s", list_of(sorted)) : "";
   return fmt::format("started {}{}; logs: {}", workers_here(plan), which, plan.log_names);
 }
 

@@ -18,6 +18,7 @@
 #include <random>
 #include <set>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "group/socket.h"
@@ -120,8 +121,10 @@ class Supervisor {
   /// Runs the workers when all nodes have met. Sleeps until the job is over or has to be ended.
   void run() {
     while (!end_) {
-      if (roll_->complete() && plans_.empty()) start_workers();
-      sleep(join_by_ && answer_by_ ? std::min(*join_by_, *answer_by_) : join_by_ ? join_by_ : answer_by_);
+      if (roll_->complete() && !std::exchange(met_, true))
+        start_workers();
+      else
+        sleep(join_by_ && answer_by_ ? std::min(*join_by_, *answer_by_) : join_by_ ? join_by_ : answer_by_);
       if (end_) continue;
       if (!proposed_) {
         if (auto reason = reason_to_end()) propose(std::move(*reason));
@@ -189,8 +192,19 @@ class Supervisor {
     tell_progress();
   }
 
+  // What goes wrong here ends the job on all nodes.
   void start_workers() {
     if (!plan_.expects_joins()) join_by_.reset();
+    try {
+      start_all();
+    } catch (const std::exception& error) {
+      propose(
+          {kCannotStart, fmt::format("syncbn-run: can't run the job{}: {}\n", roll_->place(), error.what())});
+    }
+    tell_progress();
+  }
+
+  void start_all() {
     plans_ = plan_workers(plan_, roll_->placement());
     if (store_)
       if (auto scheduler = plan_scheduler(plan_)) plans_.push_back(std::move(*scheduler));
@@ -207,7 +221,6 @@ class Supervisor {
     up_ = ranks.size();
     audience_.started(ranks);
     if (audience_.progress && plan_.expects_joins()) link_->follow_joins();
-    tell_progress();
   }
 
   std::optional<End> reason_to_end() {
@@ -218,16 +231,14 @@ class Supervisor {
       return failed(failures_[0], plans_, place);
     }
     if (join_by_ && steady_clock::now() >= *join_by_) return who_is_missing(place);
-    if (!plans_.empty() && running_ == 0 && !done_) {
-      done_ = true;
-      tell(is_done(self_));  // where it can't be told, the link says why
-    }
+    // Where it can't be told, the link says why.
+    if (met_ && running_ == 0 && !std::exchange(done_, true)) tell(is_done(self_));
     return std::nullopt;
   }
 
   std::optional<End> who_is_missing(const std::string& place) {
     join_by_.reset();
-    if (connected_ && !roll_->complete()) return not_met(*roll_, plan_);
+    if (connected_ && !met_) return not_met(*roll_, plan_);
     // A worker that has ended well without joining is not missed.
     std::vector<int> ranks;
     for (std::size_t i = 0; i < workers_.size(); ++i)
@@ -364,6 +375,7 @@ class Supervisor {
   std::optional<Roll> roll_;
   std::optional<Link> link_;
   bool connected_ = false;
+  bool met_ = false;  // and so the workers were started
   std::vector<WorkerPlan> plans_;
   std::vector<Worker> workers_;            // in the order of plans_
   std::map<pid_t, std::size_t> index_of_;  // of the workers that were not waited for

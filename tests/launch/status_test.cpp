@@ -34,6 +34,7 @@ TEST(StatusText, TellsWhatIsKnown) {
   EXPECT_EQ(status_text(plan, {4, 4, 0, 1}), "4 workers: 4 up, 3 running, 1 done");
   plan.options.ms_scheduler = false;
   plan.options.worker_num = 8;
+  EXPECT_EQ(status_text(plan, {0, 0, 0, 0}), "waiting for the launchers of 4 of 8 workers");
   EXPECT_EQ(status_text(plan, {4, 0, 0, 0}), "waiting for the launchers of 4 of 8 workers");
   EXPECT_EQ(status_text(plan, {8, 4, 0, 0}), "4 of 8 workers: 4 up, 0 joined, 4 running, 0 done");
   plan.log_names = "L";

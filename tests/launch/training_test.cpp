@@ -4,7 +4,7 @@
 
 #include <chrono>
 
-#include "job.h"
+#include "terminal.h"
 
 namespace syncbn::launch {
 namespace {
@@ -62,6 +62,23 @@ TEST_F(TrainingTest, ClusterTimeOutNamesTheRankThatIsMissing) {
   EXPECT_EQ(job.wait(), 124) << job.out() << job.err();
   EXPECT_TRUE(contains(job.err(), "1 of 2 workers had not joined within 2 s (--cluster_time_out): rank 1;"))
       << job.err();
+}
+
+TEST_F(TrainingTest, WorkersThatHaveJoinedAreCounted) {
+  // control: in "absent" one never does.
+  for (const auto& [mode, joined] : std::map<std::string, int>{{"stay", 2}, {"absent", 1}}) {
+    TerminalJob job(command(options(2), {SYNCBN_TRAINING_WORKER, mode}), marked({{"TERM", "xterm"}}), 120);
+    EXPECT_TRUE(
+        job.bottom_becomes(fmt::format("syncbn-run: 2 workers: 2 up, {} joined, 2 running, 0 done", joined)))
+        << job.bytes();
+    job.type("\x03");
+    EXPECT_EQ(job.wait(), 130) << job.bytes();
+  }
+  Job& plain = start_training("stay");
+  EXPECT_TRUE(wait_until([&] { return contains(plain.err(), "syncbn-run: all 2 workers have joined\n"); }))
+      << plain.err();
+  plain.signal(SIGTERM);
+  EXPECT_EQ(plain.wait(), 128 + SIGTERM);
 }
 
 TEST_F(TrainingTest, TheJobGoesOnInTheBackground) {

@@ -1,5 +1,5 @@
 // A worker of training_test.cpp: one or two training steps of one layer on rank-dependent data.
-// Usage: launch_training_worker train | fail | die | mismatch | absent
+// Usage: launch_training_worker train | where | fail | die | mismatch | absent | stay
 #include <fmt/core.h>
 #include <signal.h>
 #include <unistd.h>
@@ -41,7 +41,12 @@ void work(const std::string& mode) {
   }
   syncbn::init();
   const int rank = syncbn::get_rank();
-  fmt::print("rank {} of {}\n", rank, syncbn::get_group_size());
+  fmt::print("rank {} of {}", rank, syncbn::get_group_size());
+  if (mode == "where")
+    fmt::print(", local rank {} of {}, LOCAL_RANK {}", syncbn::get_local_rank(),
+               syncbn::get_local_rank_size(), std::getenv("LOCAL_RANK"));
+  fmt::print("\n");
+  while (mode == "stay") pause();
   syncbn::SyncBatchNormOptions options;
   if (mode == "mismatch" && odd_one) options.eps = 1e-3;
   syncbn::SyncBatchNorm layer(3, options);
