@@ -20,16 +20,21 @@ namespace syncbn {
 /// hccl_world_group, nccl_world_group, mccl_world_group.
 inline constexpr std::string_view kWorldGroup = "world";
 
-/// Which engine carries the sums. `automatic`: what the launcher's environment asks for.
-enum class Backend { automatic, gloo, mpi };
+/// Which engine carries the sums.
+enum class Backend {
+  automatic,   ///< What the launcher's environment asks for.
+  gloo,        ///< Processes over TCP.
+  mpi,         ///< Processes that an MPI launcher started.
+  simulation,  ///< None. A dry run of this rank alone: every peer is taken to bring the same as it does.
+};
 
 /// The world said by hand, instead of by a launcher's environment.
 struct InitOptions {
   int rank = 0;                     ///< In [0, size).
-  int size = 1;                     ///< Number of ranks, at least 1.
+  int size = 1;                     ///< Number of ranks, in [1, 65536].
   std::string host = "127.0.0.1";   ///< Where rank 0 serves the rendezvous (gloo).
   int port = 0;                     ///< Its TCP port in [1, 65535]; needed where size > 1 (gloo).
-  Backend backend = Backend::gloo;  ///< gloo or mpi; mpi: rank and size must be MPI's own.
+  Backend backend = Backend::gloo;  ///< Not automatic; mpi: rank and size must be MPI's own.
   std::optional<std::chrono::milliseconds> timeout;  ///< Of every call; none: SYNCBN_TIMEOUT_S, else 300 s.
   std::string token;                                 ///< Shared secret of the job; empty: SYNCBN_TOKEN.
 };
@@ -45,7 +50,8 @@ void init(Backend backend = Backend::automatic);
 void init(const InitOptions& options);
 bool is_initialized();
 /// Leaves the world and drops every group. Layers that still hold a group get a GroupError at their next
-/// training call. init may follow. @throws GroupError where not initialised.
+/// training call. Until the next init, which may follow, every function that speaks of a world or a group is
+/// a GroupError. @throws GroupError where not initialised; init is possible all the same.
 void release();
 
 /// Names the ordered list of world ranks. Members only, each with the same list; local, waits for nobody: the
@@ -54,21 +60,30 @@ void release();
 /// @throws InvalidArgument empty list, duplicates, a rank outside [0, world size), the name taken by another
 /// list; GroupError not initialised, or this rank is not in the list.
 void create_group(const std::string& name, const std::vector<int>& ranks);
-/// Forgets the group; the name is free again. @throws InvalidArgument for the world; GroupError unknown
-/// group, not initialised.
+/// The group of these world ranks in ascending order, whatever their order here, under a name made from them:
+/// "ranks 0-3, 6". For programs in which every rank makes every group: where this rank is no member nothing
+/// happens and the result is "". As local as create_group, so members may also call it alone; the same ranks
+/// again are the same group, until destroy_group.
+/// @throws InvalidArgument empty list, duplicates, a rank outside [0, world size); GroupError not
+/// initialised.
+std::string new_group(const std::vector<int>& ranks);
+/// Forgets the group; the name is free again, for this and for other lists. @throws InvalidArgument for the
+/// world; GroupError unknown group, not initialised.
 void destroy_group(const std::string& name);
 
-/// Own rank in the group. Before init, for the world only, the four get functions answer from the launcher's
-/// environment. @throws GroupError unknown group, or not initialised.
+/// Own rank in the group. Before the first init, for the world only, the four get functions answer from the
+/// launcher's environment. @throws GroupError unknown group, not initialised, or released.
 int get_rank(std::string_view group = kWorldGroup);
 int get_group_size(std::string_view group = kWorldGroup);  ///< Number of ranks. @throws as get_rank
 /// How many ranks before this one in the group's list are on its host. @throws as get_rank
 int get_local_rank(std::string_view group = kWorldGroup);
 int get_local_rank_size(
     std::string_view group = kWorldGroup);  ///< Ranks of the group on this host. @throws as get_rank
-/// World rank of the member at position `group_rank`. @throws GroupError unknown group, no such position.
+/// World rank of the member at position `group_rank`. @throws InvalidArgument negative; GroupError unknown
+/// group, no such position, not initialised.
 int get_world_rank_from_group_rank(std::string_view group, int group_rank);
-/// Position of `world_rank` in the group. @throws GroupError unknown group, `world_rank` is not in it.
+/// Position of `world_rank` in the group. @throws InvalidArgument negative; GroupError unknown group,
+/// `world_rank` is not in it, not initialised.
 int get_group_rank_from_world_rank(int world_rank, std::string_view group);
 
 /// Replaces each value by its sum over the ranks of the group, computed exactly and rounded once, to nearest

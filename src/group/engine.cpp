@@ -29,13 +29,20 @@ void register_engine(const EngineEntry& entry) {
 const EngineEntry& find_engine(const std::string& name) {
   const std::lock_guard lock(engines().mutex);
   std::string names;
+  bool has_gloo = false;
   for (const EngineEntry* entry : engines().entries) {
     if (name == entry->name) return *entry;
+    has_gloo = has_gloo || entry->name == std::string_view("gloo");
     names += fmt::format("{}{}", names.empty() ? "" : ", ", entry->name);
   }
+  // An MPI's launcher can start a program that has no MPI.
+  const bool gloo_can = has_gloo && name == "mpi";
   throw GroupError(
-      fmt::format("engine '{}' is not linked into this program, which has {}; link with syncbn::{}", name,
-                  names.empty() ? "none" : names, name));
+      fmt::format("engine '{}' is not linked into this program, which has {}; link with syncbn::{}{}", name,
+                  names.empty() ? "none" : names, name == "mpi" ? "mpi or syncbn::mpich" : name,
+                  gloo_can ? ", or set SYNCBN_BACKEND=gloo and, outside Slurm, MASTER_ADDR and MASTER_PORT "
+                             "(rank 0's host, and a port such that the one above it is free)"
+                           : ""));
 }
 
 }  // namespace syncbn::group

@@ -32,12 +32,14 @@ class Engine {
 
 /// How a process joins its world, as launch_env or InitOptions say.
 struct WorldSpec {
-  std::optional<int> rank;  ///< none: the rendezvous hands it out; whoever can bind host:port serves it.
+  std::optional<int> rank;  ///< none: the rendezvous hands it out.
   int size = 1;
   std::string host;  ///< Of the rendezvous.
   int port = 0;
-  bool serve = false;  ///< This process serves the rendezvous: rank 0 where no launcher does.
-  std::string token;   ///< The job's shared secret, may be empty.
+  /// Whether this process serves the rendezvous: rank 0 where no launcher does. None: whoever takes the port
+  /// first, of the processes on its host.
+  std::optional<bool> serve = false;
+  std::string token;  ///< The job's shared secret, may be empty.
 };
 
 /// An engine that a program was linked with. Each engine's library registers itself.

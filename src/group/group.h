@@ -16,6 +16,9 @@
 
 namespace syncbn {
 
+/// Up to which size of a group its sums are exact on the wire: digits of 47 bits in words of 63.
+inline constexpr int kMaxRanks = 1 << 16;
+
 /// A named, ordered list of ranks as one member sees it: connects at the first sum, serialises sums, breaks
 /// for good at the first error that a sum can't survive, and adds group, call and operation to what an engine
 /// reports.

@@ -6,11 +6,11 @@
 
 namespace syncbn::group {
 
-/// A rank table, version 1.0, as Huawei's tools write it: which device of which server is which rank. Checked:
-/// the ranks are 0 to size() − 1, each once.
+/// A rank table, version 1.0, as Huawei's tools write it: which device of which server is which rank.
+/// Checked: the ranks are 0 to size() − 1, each once.
 struct RankTable {
   struct Device {
-    std::string device_id;  ///< Number of the card in its server.
+    std::string device_id;  ///< Number of the card in its server, unique there.
     int rank;
   };
   struct Server {
@@ -19,20 +19,21 @@ struct RankTable {
     std::vector<Device> devices;  ///< In the table's order.
   };
   std::vector<Server> servers;
-  std::vector<std::string> notes;  ///< One for each key that was ignored, for people.
+  std::vector<std::string> notes;  ///< For people: each key that was ignored, and what HCCL would not take.
 
   int size() const;
 };
 
-/// @throws GroupError: can't be read, no JSON (with line and column), or a key is missing or wrong, with its path
-/// in the file ("server_list[1].device[0].rank_id"), its value and what is allowed
+/// @throws GroupError: can't be read, no JSON (with line and column), or a key is missing or wrong, with its
+/// path in the file ("server_list[1].device[0].rank_id"), its value and what is allowed
 RankTable read_rank_table(const std::filesystem::path& file);
 
 /// The server whose pod_ip, or where it has none, whose server_id, is one of `addresses`.
 /// @throws GroupError none or several are, naming both lists
 const RankTable::Server& own_server(const RankTable& table, const std::vector<std::string>& addresses);
 
-/// The addresses of this machine's interfaces that are up, loopback ones last, in text form.
+/// The addresses of this machine's interfaces that are up, loopback ones last, in text form. @throws
+/// GroupError
 std::vector<std::string> local_addresses();
 
 }  // namespace syncbn::group

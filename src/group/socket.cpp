@@ -14,6 +14,7 @@
 #include <memory>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "syncbn/error.h"
 
@@ -25,6 +26,8 @@ using Clock = std::chrono::steady_clock;
 // Between two tries of a refused connection: a store that starts late is found at once by a person's measure,
 // and a hundred waiting ranks don't load the host.
 constexpr auto kRetryPause = std::chrono::milliseconds(20);
+// Between two questions for a name: they go to a server that all ranks share.
+constexpr auto kNamePause = std::chrono::milliseconds(200);
 
 std::string reason(int error) { return std::generic_category().message(error); }
 
@@ -42,6 +45,20 @@ AddressList resolve(const std::string& host, int port, std::string& why) {
     return {nullptr, &freeaddrinfo};
   }
   return {found, &freeaddrinfo};
+}
+
+// Asks again until the deadline.
+AddressList resolve_by(const std::string& host, int port, Deadline deadline) {
+  std::string why;
+  for (;;) {
+    AddressList found = resolve(host, port, why);
+    if (found != nullptr) return found;
+    if (Clock::now() >= deadline) {
+      throw TimeoutError(
+          fmt::format("rendezvous: '{}' did not get an address by the deadline: {}", host, why));
+    }
+    std::this_thread::sleep_until(std::min(deadline, Clock::now() + kNamePause));
+  }
 }
 
 Fd make_socket(const addrinfo& address) {
@@ -97,23 +114,34 @@ BlockSignals::~BlockSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 
 Fd listen_on(const std::string& host, int port) {
   std::string why = "no address";
-  const AddressList addresses = resolve(host, port, why);
-  for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
-    Fd socket = make_socket(*address);
-    const int on = 1;
-    setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(socket.get(), address->ai_addr, address->ai_addrlen) == 0 &&
-        listen(socket.get(), SOMAXCONN) == 0)
-      return socket;
-    why = reason(errno);
+  bool elsewhere = true;
+  // The first of the two listens to IPv4 as well, where the machine has IPv6.
+  for (const std::string& name :
+       host.empty() ? std::vector<std::string>{"::", "0.0.0.0"} : std::vector{host}) {
+    const AddressList addresses = resolve(name, port, why);
+    elsewhere = elsewhere && addresses != nullptr;
+    for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
+      Fd socket = make_socket(*address);
+      const int on = 1;
+      setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+      if (bind(socket.get(), address->ai_addr, address->ai_addrlen) == 0 &&
+          listen(socket.get(), SOMAXCONN) == 0)
+        return socket;
+      elsewhere = elsewhere && errno == EADDRNOTAVAIL;
+      why = reason(errno);
+    }
   }
-  throw GroupError(fmt::format("rendezvous: can't listen on {}:{}: {}", host, port, why));
+  const std::string text = fmt::format("rendezvous: can't listen on {}:{}: {}", host, port, why);
+  if (elsewhere) throw AddressElsewhere(text);
+  throw GroupError(text);
 }
+
+void wait_for_name(const std::string& host, Deadline deadline) { resolve_by(host, 0, deadline); }
 
 Fd connect_to(const std::string& host, int port, Deadline deadline) {
   std::string why;
   for (;;) {
-    const AddressList addresses = resolve(host, port, why);
+    const AddressList addresses = resolve_by(host, port, deadline);
     for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
       Fd socket = make_socket(*address);
       const int error = socket.get() < 0 ? errno : try_connect(socket.get(), *address, deadline);

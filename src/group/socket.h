@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "syncbn/communicator.h"
+#include "syncbn/error.h"
 
 /// TCP sockets for the rendezvous. Every wait has a deadline, no call raises SIGPIPE, no descriptor survives
 /// an exec.
@@ -43,10 +44,18 @@ class BlockSignals {
   sigset_t before_;
 };
 
-/// A non-blocking listening socket on the first address of `host` that this machine has; port 0 takes a free
-/// one.
-/// @throws GroupError naming the address and the system's reason
+/// No address of the name is this machine's.
+class AddressElsewhere : public GroupError {
+ public:
+  using GroupError::GroupError;
+};
+
+/// A non-blocking listening socket on the first address of `host` that this machine has, on all of its
+/// addresses where `host` is empty; port 0 takes a free one.
+/// @throws AddressElsewhere, GroupError naming the address and the system's reason
 Fd listen_on(const std::string& host, int port);
+/// Returns when `host` has an address: a name may be entered late. @throws TimeoutError naming it
+void wait_for_name(const std::string& host, Deadline deadline);
 /// A non-blocking connection. Tries again while it is refused, for the server may start last.
 /// @throws TimeoutError naming the address and the last reason
 Fd connect_to(const std::string& host, int port, Deadline deadline);

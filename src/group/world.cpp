@@ -8,18 +8,25 @@
 #include <optional>
 #include <set>
 
+#include "group/verdict.h"
 #include "syncbn/error.h"
 
 namespace syncbn {
 namespace {
 
+using OptionalWorld = std::optional<std::shared_ptr<World>>;  // null: released
+
 std::mutex process_mutex;
-std::shared_ptr<World>& process_world() {
-  static std::shared_ptr<World> world;  // made at the first use, so destroyed before the engines' own statics
+OptionalWorld& process_world() {
+  static OptionalWorld world;  // made at the first use, so destroyed before the engines' own statics
   return world;
 }
 
-thread_local std::optional<std::shared_ptr<World>> thread_world;
+thread_local OptionalWorld thread_world;
+
+OptionalWorld given(std::shared_ptr<World> world) {
+  return world == nullptr ? std::nullopt : OptionalWorld(std::move(world));
+}
 
 std::string list_text(const std::vector<int>& ranks) { return fmt::format("[{}]", fmt::join(ranks, ", ")); }
 
@@ -42,6 +49,9 @@ void World::close() noexcept {
   for (const auto& [name, group] : groups_) group->close("this rank has left its world");
 }
 
+// A group connects at its first sum, and a group of one never does. Each has a connection of its own, the
+// group of the whole world's list, too: sums of two groups on one connection would have to come in one order
+// on all ranks, and two groups owe each other none.
 std::shared_ptr<Group> World::make(const group::GroupSpec& spec) const {
   const auto position = std::find(spec.ranks.begin(), spec.ranks.end(), rank()) - spec.ranks.begin();
   auto connect = [engine = engine_, spec](Deadline deadline) { return engine->connect(spec, deadline); };
@@ -49,11 +59,10 @@ std::shared_ptr<Group> World::make(const group::GroupSpec& spec) const {
                                  std::move(connect));
 }
 
-void World::check_list(const std::string& name, const std::vector<int>& ranks) const {
+void World::check_list(const std::string& call, const std::vector<int>& ranks) const {
   const auto refuse = [&](const std::string& why) {
-    throw InvalidArgument(fmt::format("create_group: group '{}', ranks {}: {}", name, list_text(ranks), why));
+    throw InvalidArgument(fmt::format("{}, ranks {}: {}", call, list_text(ranks), why));
   };
-  if (name.empty()) refuse("a group needs a name");
   if (ranks.empty()) refuse("a group needs at least one rank");
   std::set<int> seen;
   for (const int r : ranks) {
@@ -63,22 +72,32 @@ void World::check_list(const std::string& name, const std::vector<int>& ranks) c
 }
 
 void World::create_group(const std::string& name, const std::vector<int>& ranks) {
-  check_list(name, ranks);
+  const std::string call = fmt::format("create_group: group '{}'", name);
+  if (name.empty())
+    throw InvalidArgument(fmt::format("{}, ranks {}: a group needs a name", call, list_text(ranks)));
+  check_list(call, ranks);
   const std::lock_guard lock(mutex_);
   const auto known = groups_.find(names_the_world(name) ? kWorldGroup : std::string_view(name));
   if (known != groups_.end()) {
     if (known->second->ranks() == ranks) return;
-    throw InvalidArgument(
-        fmt::format("create_group: group '{}', ranks {}: the name is taken by a group of {}", name,
-                    list_text(ranks), list_text(known->second->ranks())));
+    throw InvalidArgument(fmt::format("{}, ranks {}: the name is taken by a group of {}", call,
+                                      list_text(ranks), list_text(known->second->ranks())));
   }
   if (std::find(ranks.begin(), ranks.end(), rank()) == ranks.end()) {
-    throw GroupError(fmt::format(
-        "create_group: group '{}', ranks {}: this rank, {}, is no member; only members create a group", name,
-        list_text(ranks), rank()));
+    throw GroupError(fmt::format("{}, ranks {}: this rank, {}, is no member; only members create a group",
+                                 call, list_text(ranks), rank()));
   }
   const auto group = make({name, ranks, generations_[{name, ranks}]++});
   groups_.emplace(name, group);
+}
+
+std::string World::new_group(std::vector<int> ranks) {
+  check_list("new_group", ranks);
+  std::sort(ranks.begin(), ranks.end());
+  if (!std::binary_search(ranks.begin(), ranks.end(), rank())) return "";
+  std::string name = group::rank_list(ranks);  // short also for many ranks, and another one for each list
+  create_group(name, ranks);
+  return name;
 }
 
 void World::destroy_group(const std::string& name) {
@@ -122,26 +141,26 @@ int World::local_size(const Group& group) const {
 std::shared_ptr<World> World::current() {
   if (thread_world) return *thread_world;
   const std::lock_guard lock(process_mutex);
-  return process_world();
+  return process_world().value_or(nullptr);
 }
 
-void World::set_of_thread(std::shared_ptr<World> world) {
-  if (world != nullptr) {
-    thread_world = std::move(world);
-  } else {
-    thread_world.reset();
-  }
-}
+void World::set_of_thread(std::shared_ptr<World> world) { thread_world = given(std::move(world)); }
 
 void World::set_of_process(std::shared_ptr<World> world) {
   const std::lock_guard lock(process_mutex);
-  process_world() = std::move(world);
+  process_world() = given(std::move(world));
 }
 
 std::shared_ptr<World> World::release_current() {
   if (thread_world) return std::exchange(*thread_world, nullptr);
   const std::lock_guard lock(process_mutex);
-  return std::exchange(process_world(), nullptr);
+  return process_world() ? std::exchange(*process_world(), nullptr) : nullptr;
+}
+
+bool World::released() {
+  if (thread_world) return *thread_world == nullptr;
+  const std::lock_guard lock(process_mutex);
+  return process_world() && *process_world() == nullptr;
 }
 
 bool World::thread_has_own() { return thread_world.has_value(); }

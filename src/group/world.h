@@ -27,6 +27,7 @@ class World {
 
   // As the free functions of syncbn/group.h.
   void create_group(const std::string& name, const std::vector<int>& ranks);
+  std::string new_group(std::vector<int> ranks);
   void destroy_group(const std::string& name);
   /// @throws GroupError unknown, naming the groups there are
   std::shared_ptr<Group> group(std::string_view name) const;
@@ -35,17 +36,19 @@ class World {
 
   /// The calling thread's world, else the process's; null where there is none.
   static std::shared_ptr<World> current();
-  /// Gives the calling thread a world of its own; null takes it away again.
+  /// Gives the calling thread a world of its own; null: as if it never had one.
   static void set_of_thread(std::shared_ptr<World> world);
-  static void set_of_process(std::shared_ptr<World> world);
+  static void set_of_process(std::shared_ptr<World> world);  ///< Null: as if there never had been one.
   /// Takes current() away, from the thread or the process; on a thread that had a world of its own, there is
   /// none then.
   static std::shared_ptr<World> release_current();
+  /// Whether release_current took the world away that would be the current one.
+  static bool released();
   /// Whether set_of_thread gave this thread a world, released or not.
   static bool thread_has_own();
 
  private:
-  void check_list(const std::string& name, const std::vector<int>& ranks) const;
+  void check_list(const std::string& call, const std::vector<int>& ranks) const;
   std::shared_ptr<Group> make(const group::GroupSpec& spec) const;
 
   const std::shared_ptr<group::Engine> engine_;

@@ -37,7 +37,17 @@ class Environment {
                              "OMPI_COMM_WORLD_RANK",
                              "OMPI_COMM_WORLD_SIZE",
                              "OMPI_COMM_WORLD_LOCAL_RANK",
-                             "OMPI_COMM_WORLD_LOCAL_SIZE"}) {
+                             "OMPI_COMM_WORLD_LOCAL_SIZE",
+                             "TORCHELASTIC_RUN_ID",
+                             "MS_SIMULATION_LEVEL",
+                             "RANK_TABLE_FILE",
+                             "PMI_RANK",
+                             "PMI_SIZE",
+                             "MPI_LOCALRANKID",
+                             "MPI_LOCALNRANKS",
+                             "SLURM_STEP_ID",
+                             "SLURM_STEP_NODELIST",
+                             "SLURM_STEP_NUM_TASKS"}) {
       set(name, std::nullopt);
     }
     for (const auto& [name, value] : variables) set(name, value);

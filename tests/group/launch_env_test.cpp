@@ -37,13 +37,25 @@ Variables without(Variables variables, const std::string& name) {
 const Variables kTorchrun = {{"RANK", "2"},        {"WORLD_SIZE", "4"},
                              {"LOCAL_RANK", "0"},  {"LOCAL_WORLD_SIZE", "2"},
                              {"MASTER_ADDR", "h"}, {"MASTER_PORT", "29500"}};
-const Variables kMsrun = {{"MS_ROLE", "MS_WORKER"},  {"MS_WORKER_NUM", "4"},    {"MS_SCHED_HOST", "10.0.0.1"},
-                          {"MS_SCHED_PORT", "8118"}, {"RANK_ID", "3"},          {"RANK_SIZE", "4"},
-                          {"DEVICE_ID", "1"},        {"MS_TOPO_TIMEOUT", "100"}};
+const Variables kMsrun = {
+    {"MS_ROLE", "MS_WORKER"},  {"MS_WORKER_NUM", "4"},     {"MS_SCHED_HOST", "10.0.0.1"},
+    {"MS_SCHED_PORT", "8118"}, {"RANK_ID", "3"},           {"RANK_SIZE", "4"},
+    {"DEVICE_ID", "1"},        {"MS_TOPO_TIMEOUT", "100"}, {"MS_NODE_ID", "3"}};
 const Variables kMpirun = {{"OMPI_COMM_WORLD_RANK", "1"},
                            {"OMPI_COMM_WORLD_SIZE", "3"},
                            {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
                            {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}};
+const Variables kMpiexec = {
+    {"PMI_RANK", "1"}, {"PMI_SIZE", "3"}, {"MPI_LOCALRANKID", "1"}, {"MPI_LOCALNRANKS", "2"}};
+const Variables kSrun = {{"SLURM_JOB_ID", "42"},
+                         {"SLURM_STEP_ID", "3"},
+                         {"SLURM_STEP_NODELIST", "n[01-03,7],m2"},
+                         {"SLURM_STEP_NUM_TASKS", "9"},
+                         {"SLURM_STEP_TASKS_PER_NODE", "2(x4),1"},
+                         {"SLURM_NODEID", "1"},
+                         {"SLURM_PROCID", "3"},
+                         {"SLURM_LOCALID", "1"}};
+const Variables kDryRun = {{"MS_SIMULATION_LEVEL", "1"}, {"RANK_ID", "5"}, {"RANK_SIZE", "64"}};
 const Variables kSyncbnRun = with(kTorchrun, {{"SYNCBN_STORE", "[::1]:4000"},
                                               {"RANK_ID", "2"},
                                               {"RANK_SIZE", "4"},
@@ -65,10 +77,10 @@ TEST(LaunchEnv, Torchrun) {
   EXPECT_EQ(env.world.size, 4);
   EXPECT_EQ(env.world.host, "h");
   EXPECT_EQ(env.world.port, 29501);
-  EXPECT_FALSE(env.world.serve);
+  EXPECT_EQ(env.world.serve, false);
   EXPECT_EQ(env.local_rank, 0);
   EXPECT_EQ(env.local_size, 2);
-  EXPECT_TRUE(read(with(kTorchrun, {{"RANK", "0"}})).world.serve);
+  EXPECT_EQ(read(with(kTorchrun, {{"RANK", "0"}})).world.serve, true);
   EXPECT_EQ(read(with(kTorchrun, {{"SYNCBN_PORT", "77"}})).world.port, 77);
   EXPECT_EQ(read(with(without(kTorchrun, "MASTER_PORT"), {{"SYNCBN_PORT", "77"}})).world.port, 77);
 }
@@ -91,10 +103,14 @@ TEST(LaunchEnv, Msrun) {
   EXPECT_EQ(env.rendezvous_timeout, std::chrono::seconds(100));
   EXPECT_FALSE(env.scheduler);
   EXPECT_FALSE(read(without(kMsrun, "RANK_ID")).world.rank.has_value());
-  EXPECT_FALSE(read(without(kMsrun, "RANK_ID")).world.serve);
-  const Variables unranked = with(kMsrun, {{"RANK_ID", "0"}});  // inherited from the scheduler
-  EXPECT_FALSE(read(unranked).world.rank.has_value());
-  EXPECT_EQ(read(with(unranked, {{"MS_NODE_ID", "0"}})).world.rank, 0);
+  EXPECT_EQ(read(without(kMsrun, "RANK_ID")).world.serve, std::nullopt);
+  const LaunchEnv first = read(with(kMsrun, {{"RANK_ID", "0"}, {"MS_NODE_ID", "0"}}));
+  EXPECT_EQ(first.world.rank, 0);
+  EXPECT_EQ(first.world.serve, true);
+  const Variables unranked = without(kMsrun, "MS_NODE_ID");
+  EXPECT_FALSE(read(with(unranked, {{"RANK_ID", "0"}})).world.rank.has_value());  // the scheduler's
+  EXPECT_EQ(read(unranked).world.rank, 3);  // found by MindSpore's init()
+  EXPECT_EQ(read(unranked).world.serve, std::nullopt);
   EXPECT_TRUE(read(with(kMsrun, {{"MS_ROLE", "MS_SCHED"}, {"RANK_ID", "0"}})).scheduler);
   EXPECT_GT(read(with(kMsrun, {{"MS_TOPO_TIMEOUT", "-1"}})).rendezvous_timeout, std::chrono::hours(1000));
 }
@@ -109,6 +125,97 @@ TEST(LaunchEnv, Mpirun) {
   EXPECT_EQ(env.local_size, 2);
 }
 
+TEST(LaunchEnv, Mpiexec) {
+  const LaunchEnv env = read(kMpiexec);
+  EXPECT_EQ(env.launcher, "mpiexec");
+  EXPECT_EQ(env.backend, "mpi");
+  EXPECT_EQ(env.world.rank, 1);
+  EXPECT_EQ(env.world.size, 3);
+  EXPECT_EQ(env.local_rank, 1);
+  EXPECT_EQ(env.local_size, 2);
+  EXPECT_EQ(read({{"PMI_RANK", "1"}, {"PMI_SIZE", "3"}}).launcher, "mpiexec");
+}
+
+TEST(LaunchEnv, Srun) {
+  const LaunchEnv env = read(kSrun);
+  EXPECT_EQ(env.launcher, "srun");
+  EXPECT_EQ(env.backend, "gloo");
+  EXPECT_EQ(env.world.rank, 3);
+  EXPECT_EQ(env.world.size, 9);
+  EXPECT_EQ(env.world.host, "n01");
+  EXPECT_EQ(env.world.port, 10000 + 42 * 64 + 3);
+  EXPECT_EQ(env.world.serve, false);
+  EXPECT_EQ(env.local_rank, 1);
+  EXPECT_EQ(env.local_size, 2);
+  EXPECT_EQ(read(with(kSrun, {{"SLURM_PROCID", "0"}, {"SLURM_LOCALID", "0"}})).world.serve, true);
+  EXPECT_EQ(read(with(kSrun, {{"SYNCBN_PORT", "77"}})).world.port, 77);
+  EXPECT_EQ(read(with(without(kSrun, "SLURM_STEP_NUM_TASKS"), {{"SLURM_NTASKS", "4"}})).world.size, 4);
+}
+
+TEST(LaunchEnv, SrunsPort) {
+  const auto port = [](const char* job, const char* step) {
+    return read(with(kSrun, {{"SLURM_JOB_ID", job}, {"SLURM_STEP_ID", step}})).world.port;
+  };
+  EXPECT_NE(port("42", "3"), port("42", "4"));
+  EXPECT_NE(port("42", "3"), port("43", "3"));
+  for (const char* job : {"1", "312", "313", "4294967295"}) {  // 4294967290: the interactive step
+    EXPECT_GE(port(job, "4294967290"), 10000) << job;
+    EXPECT_LT(port(job, "4294967290"), 30000) << job;
+  }
+}
+
+TEST(LaunchEnv, SrunWithAPlaceByHand) {
+  const Variables both = with(kSrun, {{"MASTER_ADDR", "h"}, {"MASTER_PORT", "29500"}});
+  EXPECT_EQ(read(both).world.host, "h");
+  EXPECT_EQ(read(both).world.port, 29501);
+  EXPECT_EQ(read(with(both, {{"SYNCBN_PORT", "77"}})).world.host, "h");
+  EXPECT_EQ(read(with(both, {{"SYNCBN_PORT", "77"}})).world.port, 77);
+  EXPECT_EQ(read(without(both, "MASTER_PORT")).world.host, "n01");
+  EXPECT_EQ(read(without(both, "MASTER_ADDR")).world.port, read(kSrun).world.port);
+}
+
+TEST(LaunchEnv, SrunWithPmiMeansMpi) {
+  for (const char* pmi : {"PMI_RANK", "PMIX_RANK"}) {
+    EXPECT_EQ(read(with(kSrun, {{pmi, "3"}})).backend, "mpi") << pmi;
+    EXPECT_EQ(read(with(kSrun, {{pmi, "3"}, {"SYNCBN_BACKEND", "gloo"}})).world.host, "n01") << pmi;
+  }
+}
+
+// A batch script is one process, although it has SLURM_PROCID and the number of tasks that it may start.
+TEST(LaunchEnv, BatchScriptIsAlone) {
+  const LaunchEnv env =
+      read({{"SLURM_JOB_ID", "42"}, {"SLURM_PROCID", "0"}, {"SLURM_LOCALID", "0"}, {"SLURM_NTASKS", "8"}});
+  EXPECT_EQ(env.launcher, "");
+  EXPECT_EQ(env.world.size, 1);
+}
+
+TEST(LaunchEnv, DryRun) {
+  const LaunchEnv env = read(kDryRun);
+  EXPECT_EQ(env.launcher, "the dry run");
+  EXPECT_EQ(env.backend, "simulation");
+  EXPECT_EQ(env.world.rank, 5);
+  EXPECT_EQ(env.world.size, 64);
+  EXPECT_EQ(read(kDryRun, Backend::gloo).backend, "simulation");  // one process could wait for ever
+  EXPECT_EQ(read({{"MS_SIMULATION_LEVEL", "1"}}).world.size, 1);
+  EXPECT_EQ(read(with(kTorchrun, {{"MS_SIMULATION_LEVEL", "-1"}, {"RANK_ID", "9"}})).launcher, "torchrun");
+  EXPECT_EQ(
+      refusal(without(kDryRun, "RANK_SIZE")),
+      "GroupError: environment of a dry run: RANK_SIZE missing (found MS_SIMULATION_LEVEL='1', RANK_ID='5')");
+  for (const char* level : {"4", "x", ""}) {
+    EXPECT_NE(refusal(with(kDryRun, {{"MS_SIMULATION_LEVEL", level}}))
+                  .find(fmt::format("MS_SIMULATION_LEVEL: '{}', expected 0 to 3", level)),
+              std::string::npos);
+  }
+}
+
+// Any launcher's variables say who a rank is, so that any run can be tried dry; nobody needs to meet.
+TEST(LaunchEnv, SimulationByHand) {
+  const Variables by_hand = {{"RANK", "2"}, {"WORLD_SIZE", "8"}, {"SYNCBN_BACKEND", "simulation"}};
+  EXPECT_EQ(read(by_hand).backend, "simulation");
+  EXPECT_EQ(read(by_hand).world.rank, 2);
+  EXPECT_EQ(read(with(kMpirun, {{"SYNCBN_BACKEND", "simulation"}})).backend, "simulation");
+}
+
 TEST(LaunchEnv, SyncbnRun) {
   const LaunchEnv env = read(kSyncbnRun);
   EXPECT_EQ(env.launcher, "syncbn-run");
@@ -118,7 +225,7 @@ TEST(LaunchEnv, SyncbnRun) {
   EXPECT_EQ(env.world.host, "[::1]");
   EXPECT_EQ(env.world.port, 4000);
   EXPECT_EQ(env.world.token, "secret");
-  EXPECT_FALSE(read(with(kSyncbnRun, {{"RANK_ID", "0"}})).world.serve);  // the launcher does
+  EXPECT_EQ(read(with(kSyncbnRun, {{"RANK_ID", "0"}})).world.serve, false);  // the launcher does
 }
 
 TEST(LaunchEnv, TheInnermostCounts) {
@@ -129,6 +236,21 @@ TEST(LaunchEnv, TheInnermostCounts) {
   EXPECT_EQ(read(with(kTorchrun, {{"RANK_ID", "9"}, {"RANK_SIZE", "8"}})).launcher, "torchrun");
   EXPECT_EQ(read(with(kMpirun, {{"RANK", "nonsense"}})).launcher,
             "mpirun");  // other families are not looked at
+  EXPECT_EQ(read(with(kTorchrun, kMpiexec)).launcher, "mpiexec");
+  EXPECT_EQ(read(with(kMpirun, kSrun)).launcher, "mpirun");  // mpirun in an allocation, on another node
+  EXPECT_EQ(read(with(kMpiexec, kSrun)).launcher, "mpiexec");
+  EXPECT_EQ(read(with(kSrun, {{"PMI_RANK", "3"}, {"PMI_SIZE", "9"}})).launcher, "srun");  // --mpi=pmi2
+  EXPECT_EQ(read(with(kSrun, kTorchrun)).launcher, "torchrun");
+  EXPECT_EQ(read(with(kSrun, {{"WORLD_SIZE", "9"}})).launcher, "srun");  // exported by a batch script
+  EXPECT_EQ(read(with(kSrun, kSyncbnRun)).launcher, "syncbn-run");
+  EXPECT_EQ(read(with(kSrun, kMsrun)).launcher, "msrun");
+  EXPECT_EQ(read(with(with(kTorchrun, kMpirun), {{"TORCHELASTIC_RUN_ID", "none"}})).launcher, "torchrun");
+  EXPECT_EQ(read(with(kMpirun, {{"TORCHELASTIC_RUN_ID", "none"}})).launcher, "mpirun");
+  EXPECT_EQ(read(with(kMsrun, {{"MS_SIMULATION_LEVEL", "1"}})).launcher, "msrun");
+  EXPECT_EQ(read(with(kSyncbnRun, {{"MS_SIMULATION_LEVEL", "1"}})).launcher, "syncbn-run");
+  EXPECT_EQ(read(with(kTorchrun, kDryRun)).launcher, "the dry run");
+  EXPECT_EQ(read(with(kDryRun, {{"MS_WORKER_NUM", "64"}})).launcher,
+            "the dry run");  // msrun sets it there, too
 }
 
 TEST(LaunchEnv, BackendByHand) {
@@ -141,10 +263,12 @@ TEST(LaunchEnv, BackendByHand) {
   EXPECT_EQ(env.backend, "gloo");
   EXPECT_EQ(env.world.port, 5);
   EXPECT_EQ(refusal(kMpirun, Backend::gloo),
-            "GroupError: environment of mpirun (Open MPI) with engine gloo: MASTER_ADDR, MASTER_PORT missing "
-            "(found nothing)");
+            "GroupError: environment of mpirun (Open MPI): MASTER_ADDR, MASTER_PORT missing (found "
+            "OMPI_COMM_WORLD_RANK='1', OMPI_COMM_WORLD_SIZE='3', OMPI_COMM_WORLD_LOCAL_RANK='1', "
+            "OMPI_COMM_WORLD_LOCAL_SIZE='2')");
+  EXPECT_NE(refusal(kMpiexec, Backend::gloo).find("MASTER_ADDR, MASTER_PORT missing"), std::string::npos);
   EXPECT_EQ(refusal({{"SYNCBN_BACKEND", "nccl"}}),
-            "GroupError: SYNCBN_BACKEND: 'nccl', expected auto, gloo or mpi");
+            "GroupError: SYNCBN_BACKEND: 'nccl', expected auto, gloo, mpi or simulation");
 }
 
 TEST(LaunchEnv, HalfSetFamilies) {
@@ -170,12 +294,19 @@ TEST(LaunchEnv, HalfSetFamilies) {
             0u)
       << alone;
   EXPECT_EQ(read({{"RANK_ID", "0"}, {"RANK_SIZE", "1"}}).world.size, 1);
-  for (const char* size :
-       {"PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {  // each process alone would be a silent wrong answer
-    EXPECT_NE(refusal({{size, "2"}}).find(std::string(size) + " names peers"), std::string::npos) << size;
-    EXPECT_EQ(read({{size, "1"}}).world.size, 1) << size;
-    EXPECT_EQ(read(with(kTorchrun, {{size, "2"}})).launcher, "torchrun") << size;
-  }
+  EXPECT_EQ(refusal({{"PMI_SIZE", "2"}}),
+            "GroupError: environment of mpiexec (MPICH): PMI_RANK missing (found PMI_SIZE='2')");
+  EXPECT_EQ(refusal({{"MPI_LOCALRANKID", "0"}}),
+            "GroupError: environment of mpiexec (MPICH): PMI_RANK, PMI_SIZE missing (found nothing)");
+  EXPECT_EQ(
+      refusal({{"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", "1"}}),
+      "GroupError: environment of a Slurm step: SLURM_STEP_NODELIST, SLURM_STEP_NUM_TASKS missing (found "
+      "SLURM_PROCID='1')");
+  EXPECT_NE(refusal({{"SLURM_STEP_NUM_TASKS", "2"}}).find("SLURM_STEP_NODELIST, SLURM_PROCID missing"),
+            std::string::npos);
+  EXPECT_NE(refusal(without(kSrun, "SLURM_JOB_ID")).find("SLURM_JOB_ID missing"), std::string::npos);
+  EXPECT_EQ(refusal({{"WORLD_SIZE", "2"}}),
+            "GroupError: environment of torchrun: RANK missing (found WORLD_SIZE='2')");
 }
 
 TEST(LaunchEnv, Contradictions) {
@@ -190,6 +321,19 @@ TEST(LaunchEnv, Contradictions) {
   EXPECT_NE(refusal(with(kTorchrun, {{"LOCAL_WORLD_SIZE", "5"}})).find("5 local ranks of 4 ranks"),
             std::string::npos);
   EXPECT_NE(refusal(with(kTorchrun, {{"MASTER_PORT", "65535"}})).find("set SYNCBN_PORT"), std::string::npos);
+  EXPECT_NE(refusal(with(kMpiexec, {{"PMI_RANK", "3"}})).find("rank 3 of 3 ranks"), std::string::npos);
+  EXPECT_NE(refusal(with(kMpiexec, {{"MPI_LOCALRANKID", "2"}})).find("local rank 2 of 2 local ranks"),
+            std::string::npos);
+  EXPECT_NE(refusal(with(kSrun, {{"SLURM_PROCID", "9"}})).find("rank 9 of 9 ranks"), std::string::npos);
+  EXPECT_NE(refusal(with(kSrun, {{"SLURM_LOCALID", "2"}})).find("local rank 2 of 2 local ranks"),
+            std::string::npos);
+  EXPECT_NE(refusal(with(kSrun, {{"SLURM_STEP_NODELIST", "n["}}))
+                .find("SLURM_STEP_NODELIST: 'n[', expected a list such as"),
+            std::string::npos);
+  EXPECT_NE(
+      refusal(with(kSrun, {{"SLURM_STEP_ID", "batch"}})).find("SLURM_STEP_ID: 'batch', expected a number"),
+      std::string::npos);
+  EXPECT_NE(refusal(with(kDryRun, {{"RANK_ID", "64"}})).find("rank 64 of 64 ranks"), std::string::npos);
   EXPECT_NE(refusal(with(kMsrun, {{"MS_ROLE", "MS_PSERVER"}}))
                 .find("MS_ROLE: 'MS_PSERVER', expected MS_WORKER or MS_SCHED"),
             std::string::npos);

@@ -30,8 +30,9 @@ using Clock = std::chrono::steady_clock;
 void pause() { std::this_thread::sleep_for(std::chrono::milliseconds(2)); }  // between two looks at a process
 
 bool of_a_launcher(std::string_view variable) {
-  const std::string_view prefixes[] = {"SYNCBN_", "RANK",  "WORLD_SIZE", "LOCAL_", "MASTER_",  "MS_",
-                                       "OMPI_",   "PMIX_", "PMI_",       "SLURM_", "DEVICE_ID"};
+  const std::string_view prefixes[] = {"SYNCBN_",   "RANK",      "WORLD_SIZE",   "LOCAL_", "MASTER_",
+                                       "MS_",       "OMPI_",     "PMIX_",        "PMI_",   "SLURM_",
+                                       "DEVICE_ID", "MPI_LOCAL", "TORCHELASTIC_"};
   return std::any_of(std::begin(prefixes), std::end(prefixes),
                      [&](std::string_view prefix) { return variable.starts_with(prefix); });
 }

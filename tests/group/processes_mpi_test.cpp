@@ -1,5 +1,6 @@
-// Jobs of real processes under Open MPI's mpirun. It ends the job itself when a process dies or exits without
-// finalizing, so of a dead peer these tests can only show that the job ends, at once and with the right code.
+// Jobs of real processes under the launchers of real MPIs. Each ends the job itself when a process dies or
+// exits without finalizing, so of a dead peer these tests can only show that the job ends, at once and with
+// the right code.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -10,17 +11,43 @@
 namespace syncbn::processes {
 namespace {
 
-class MpiJob : public testing::Test {
+struct Mpi {
+  const char* name;
+  const char* said;  // by the library, of itself
+  std::vector<std::string> launcher;
+  const char* worker;
+  const char* end_of_killed;  // the launcher's, where a rank was killed
+};
+
+std::vector<Mpi> mpis() {
+  std::vector<Mpi> all;
+#ifdef SYNCBN_MPIEXEC
+  all.push_back({"OpenMpi",
+                 "Open MPI",
+                 {SYNCBN_MPIEXEC, "--allow-run-as-root", "--oversubscribe"},
+                 SYNCBN_WORKER,
+                 "exit 137"});
+#endif
+#ifdef SYNCBN_MPIEXEC_MPICH
+  all.push_back({"Mpich", "MPICH", {SYNCBN_MPIEXEC_MPICH}, SYNCBN_WORKER_MPICH, "exit 9"});
+#endif
+  return all;
+}
+
+class MpiJob : public testing::TestWithParam<Mpi> {
  protected:
-  // `size` processes; mpirun passes the environment on.
+  // `size` processes; the launcher passes the environment on.
   Child& start(const std::string& task, int size, Variables variables = {}) {
+    return start(GetParam().launcher, GetParam().worker, task, size, std::move(variables));
+  }
+  Child& start(std::vector<std::string> command, const char* worker, const std::string& task, int size,
+               Variables variables = {}) {
     variables.try_emplace("SYNCBN_TIMEOUT_S", "60");
-    variables.emplace("ASAN_OPTIONS", "detect_leaks=0");  // Open MPI's own
-    job_ = std::make_unique<Child>(
-        std::vector<std::string>{SYNCBN_MPIRUN, "--allow-run-as-root", "--oversubscribe", "-n",
-                                 std::to_string(size), SYNCBN_WORKER, task},
-        variables);
-    job_->close_input();
+    variables.emplace("ASAN_OPTIONS", "detect_leaks=0");  // the MPI's own
+    // MPICH's launcher leaves the inputs of all ranks but 0 open.
+    command.insert(command.end(),
+                   {"-n", std::to_string(size), "sh", "-c", "exec \"$0\" \"$1\" </dev/null", worker, task});
+    job_ = std::make_unique<Child>(command, variables);
     return *job_;
   }
   int count(const std::string& text) const {
@@ -31,7 +58,7 @@ class MpiJob : public testing::Test {
   }
   void SetUp() override {
 #ifdef __SANITIZE_THREAD__
-    GTEST_SKIP() << "Open MPI is built without the thread sanitizer, which then takes its locks for races";
+    GTEST_SKIP() << "MPI is built without the thread sanitizer, which then takes its locks for races";
 #endif
   }
   void TearDown() override {
@@ -40,74 +67,80 @@ class MpiJob : public testing::Test {
     std::istringstream lines(job_->output());
     for (std::string line; std::getline(lines, line);) {
       if (line.starts_with("process ")) {
-        EXPECT_TRUE(is_gone(std::stoi(line.substr(8)))) << "still there after mpirun: " << line;
+        EXPECT_TRUE(is_gone(std::stoi(line.substr(8)))) << "still there after its launcher: " << line;
       }
     }
   }
 
   std::unique_ptr<Child> job_;
 };
+INSTANTIATE_TEST_SUITE_P(With, MpiJob, testing::ValuesIn(mpis()),
+                         [](const auto& mpi) { return std::string(mpi.param.name); });
 
-class MpiJobOfSize : public MpiJob, public testing::WithParamInterface<int> {};
-
-TEST_P(MpiJobOfSize, SumsAreRight) {
-  EXPECT_EQ(start("sums", GetParam()).wait(), "exit 0") << job_->output();
-  EXPECT_EQ(count(fmt::format("of {}, sums are right", GetParam())), GetParam()) << job_->output();
-  EXPECT_EQ(count(fmt::format("of {}\n", GetParam())), GetParam()) << job_->output();  // local ranks
+TEST_P(MpiJob, SumsAreRight) {
+  for (const int size : {2, 3}) {
+    EXPECT_EQ(start("sums", size).wait(), "exit 0") << job_->output();
+    EXPECT_EQ(count(fmt::format("of {}, sums are right", size)), size) << job_->output();
+    EXPECT_EQ(count(fmt::format("of {}\n", size)), size) << job_->output();  // local ranks
+  }
 }
-INSTANTIATE_TEST_SUITE_P(Ranks, MpiJobOfSize, testing::Values(2, 3));
 
 // control: with the handshake's own tag for MPI_Comm_create_group, a rank takes Open MPI's messages for
 // lists.
-TEST_F(MpiJob, TwoGroupsAtOnce) {
+TEST_P(MpiJob, TwoGroupsAtOnce) {
   EXPECT_EQ(start("two_groups_at_once", 3).wait(), "exit 0") << job_->output();
   EXPECT_EQ(count("two groups are right"), 3) << job_->output();
 }
 
-TEST_F(MpiJob, TwoGroupsInTurn) {
+TEST_P(MpiJob, TwoGroupsInTurn) {
   EXPECT_EQ(start("two_groups_in_turn", 3).wait(), "exit 0") << job_->output();
   EXPECT_EQ(count("two groups are right"), 3) << job_->output();
 }
 
-TEST_F(MpiJob, LeavesAndJoinsAgain) {
+TEST_P(MpiJob, LeavesAndJoinsAgain) {
   EXPECT_EQ(start("join_again", 3).wait(), "exit 0") << job_->output();
   EXPECT_EQ(count("joined three times"), 3) << job_->output();
 }
 
-TEST_F(MpiJob, DifferentCallIsAMismatchOnEveryRank) {
+TEST_P(MpiJob, DifferentCallIsAMismatchOnEveryRank) {
   EXPECT_EQ(start("different_counts", 3).wait(), "exit 0") << job_->output();
   EXPECT_EQ(count("MismatchError on rank"), 3) << job_->output();
 }
 
 // The list of the last of three ranks leaves rank 1 out, which hears of it from rank 0.
-TEST_F(MpiJob, DifferentListsAreAMismatchOnEveryRank) {
+TEST_P(MpiJob, DifferentListsAreAMismatchOnEveryRank) {
   EXPECT_EQ(start("different_lists", 3).wait(), "exit 0") << job_->output();
   EXPECT_EQ(count("MismatchError on rank"), 3) << job_->output();
 }
 
 // The abandoned sum would keep MPI_Finalize waiting: the job ends by MPI_Abort.
-TEST_F(MpiJob, RankThatNeverCallsIsATimeout) {
+TEST_P(MpiJob, RankThatNeverCallsIsATimeout) {
   EXPECT_EQ(start("last_does_not_call", 2, {{"SYNCBN_TIMEOUT_S", "2"}}).wait(), "exit 1") << job_->output();
   EXPECT_EQ(count("TimeoutError on rank 0"), 1) << job_->output();
 }
 
-TEST_F(MpiJob, FailedRankEndsTheJobWithItsCode) {
+TEST_P(MpiJob, FailedRankEndsTheJobWithItsCode) {
   EXPECT_EQ(start("last_exits", 3).wait(), "exit 7") << job_->output();
 }
 
-TEST_F(MpiJob, KilledRankEndsTheJob) {
-  EXPECT_EQ(start("last_kills_itself", 3).wait(), "exit 137") << job_->output();
+TEST_P(MpiJob, KilledRankEndsTheJob) {
+  EXPECT_EQ(start("last_kills_itself", 3).wait(), GetParam().end_of_killed) << job_->output();
 }
 
-// A launcher whose size is not MPI's, as the mpiexec of another MPI shows itself: every process is a world of
-// one.
-TEST_F(MpiJob, SizesOfLauncherAndMpiMustBeEqual) {
-  job_ = std::make_unique<Child>(std::vector<std::string>{SYNCBN_WORKER, "sums"},
-                                 Variables{{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}});
-  job_->close_input();
-  EXPECT_EQ(job_->wait(), "exit 0") << job_->output();
-  EXPECT_EQ(count("GroupError"), 1) << job_->output();
-  EXPECT_EQ(count("rank 1 of 2, MPI says rank 0 of 1"), 1) << job_->output();
+// The mpiexec of another MPI starts the processes, and each MPI takes its process for a world of one.
+// control: without the comparison of sizes, every process says that sums in a world of one are right.
+TEST_P(MpiJob, LauncherOfAnotherMpiIsRefused) {
+  if (mpis().size() < 2) GTEST_SKIP() << "one MPI only is built";
+  for (const Mpi& other : mpis()) {
+    if (other.name == std::string(GetParam().name)) continue;
+    EXPECT_EQ(start(other.launcher, GetParam().worker, "sums", 2).wait(), "exit 0") << job_->output();
+    for (const int rank : {0, 1}) {
+      const std::string difference =
+          fmt::format("GroupError on rank -1: the launcher says rank {} of 2, {} says rank 0 of 1", rank,
+                      GetParam().said);
+      EXPECT_EQ(count(difference), 1) << difference << " of " << job_->output();
+    }
+  }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "../outcome.h"
 #include "group/engines/threads.h"
 #include "syncbn/communicator.h"
 #include "syncbn/error.h"
@@ -24,24 +25,6 @@ inline std::vector<int> first_ranks(int size) {
   std::vector<int> ranks(static_cast<std::size_t>(size));
   std::iota(ranks.begin(), ranks.end(), 0);
   return ranks;
-}
-
-/// "ok", or the class and the message of the syncbn::Error that `call` throws.
-inline std::string outcome(const std::function<void()>& call) {
-  try {
-    call();
-    return "ok";
-  } catch (const InvalidArgument& error) {
-    return std::string("InvalidArgument: ") + error.what();
-  } catch (const MismatchError& error) {
-    return std::string("MismatchError: ") + error.what();
-  } catch (const PeerError& error) {
-    return std::string("PeerError: ") + error.what();
-  } catch (const TimeoutError& error) {
-    return std::string("TimeoutError: ") + error.what();
-  } catch (const GroupError& error) {
-    return std::string("GroupError: ") + error.what();
-  }
 }
 
 /// Passes everything on and keeps the length of each message.

@@ -181,7 +181,7 @@ TEST(RunRanks, InitAndReleaseInTheBody) {
     EXPECT_EQ(outcome([] { init(); }),
               "GroupError: init: this thread's world was run_ranks' and has been released");
     EXPECT_EQ(outcome([] { sum_of(1); }), "GroupError: group 'world': this thread's world has been released");
-    EXPECT_EQ(outcome([] { release(); }), "GroupError: release: not initialised; call init() first");
+    EXPECT_EQ(outcome([] { release(); }), "GroupError: release: this thread's world has been released");
   });
 }
 

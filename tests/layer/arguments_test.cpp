@@ -32,7 +32,7 @@ struct Bad {
 
 void expect(const std::vector<Bad>& cases) {
   for (const Bad& bad : cases) {
-    const std::string outcome = outcome_of(bad.call);
+    const std::string outcome = testing::outcome(bad.call);
     EXPECT_TRUE(outcome.starts_with(bad.outcome))
         << bad.name << ": " << outcome << "\nexpected " << bad.outcome;
   }
@@ -84,11 +84,11 @@ TEST(BadInput, Options) {
 }
 
 TEST(BadInput, TheEdgesAreAllowed) {
-  EXPECT_EQ(outcome_of([] { construct([](auto& o) { o.eps = 0; }, 1); }), "ok");
-  EXPECT_EQ(outcome_of([] { construct([](auto& o) { o.momentum = 0; }); }), "ok");
-  EXPECT_EQ(outcome_of([] { construct([](auto& o) { o.momentum = 1; }); }), "ok");
-  EXPECT_EQ(outcome_of([] { Shape({0, 1, 0}); }), "ok");
-  EXPECT_EQ(outcome_of([] { Shape({std::int64_t{1} << 24, std::int64_t{1} << 24}); }), "ok");
+  EXPECT_EQ(outcome([] { construct([](auto& o) { o.eps = 0; }, 1); }), "ok");
+  EXPECT_EQ(outcome([] { construct([](auto& o) { o.momentum = 0; }); }), "ok");
+  EXPECT_EQ(outcome([] { construct([](auto& o) { o.momentum = 1; }); }), "ok");
+  EXPECT_EQ(outcome([] { Shape({0, 1, 0}); }), "ok");
+  EXPECT_EQ(outcome([] { Shape({std::int64_t{1} << 24, std::int64_t{1} << 24}); }), "ok");
 }
 
 TEST(BadInput, Shapes) {
@@ -411,7 +411,7 @@ TEST(BadInput, EmptyTensorsMayBeNull) {
   SyncBatchNorm layer(2);
   const Shape shape{0, 2, 3};
   const TensorView none{nullptr, DType::float32, shape};
-  EXPECT_EQ(outcome_of([&] {
+  EXPECT_EQ(outcome([&] {
               layer.forward(none, none);
               layer.backward(none, none, none);
             }),

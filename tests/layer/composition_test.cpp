@@ -214,7 +214,7 @@ TEST(SavedValues, IncompleteOnesAreRefused) {
     Saved cut = saved;
     (cut.*values).pop_back();
     EXPECT_EQ("InvalidArgument: saved: 1 channels, expected num_features = 2",
-              outcome_of([&] { layer.backward(cut, call.backward_tensors()); }));
+              outcome([&] { layer.backward(cut, call.backward_tensors()); }));
   }
 }
 

@@ -58,7 +58,8 @@ TEST(LayerGroups, NamesOfLayers) {
 void expect_gone(SyncBatchNorm& layer, Call& call, const std::string& group) {
   const Snapshot before = snapshot(layer);
   for (const bool forward : {true, false}) {
-    const std::string outcome = outcome_of([&] { forward ? call.forward(layer) : call.backward(layer); });
+    const std::string outcome =
+        testing::outcome([&] { forward ? call.forward(layer) : call.backward(layer); });
     expect_starts(outcome, "GroupError: group '" + group + "'");
     EXPECT_EQ(snapshot(layer), before);
   }
@@ -92,7 +93,7 @@ TEST(LayerGroups, DestroyedGroup) {
                        expect_gone(layer, call, "pair");
                        create_group("pair", {0, 1});  // another group: the layer's stays closed
                        layer.train();
-                       expect_starts(outcome_of([&] { call.forward(layer); }), "GroupError: group 'pair'");
+                       expect_starts(outcome([&] { call.forward(layer); }), "GroupError: group 'pair'");
                      }),
             all(2, "ok"));
 }
@@ -110,7 +111,7 @@ TEST(LayerGroups, TwoGroupsFromTwoThreads) {
                        std::vector<std::thread> threads;
                        for (std::size_t k = 0; k < 2; ++k) {
                          threads.emplace_back([&, k] {
-                           seen[k] = outcome_of([&] {
+                           seen[k] = outcome([&] {
                              for (int step = 0; step < kSteps; ++step) {
                                const auto x = static_cast<float>(rank + 100 * static_cast<int>(k) + step);
                                Call call({1, 1}, {x});
@@ -136,13 +137,13 @@ TEST(LayerGroups, ACallOfAllReduceSumIsAnotherCall) {
     SyncBatchNorm layer(2);
     const Snapshot fresh = snapshot(layer);
     std::vector<float> values(8, 1.0F);
-    seen[static_cast<std::size_t>(rank)] = outcome_of([&] {
+    seen[static_cast<std::size_t>(rank)] = outcome([&] {
       if (rank == 1) return all_reduce_sum(std::span<float>(values));
       batch_of(1).forward(layer);
     });
     EXPECT_EQ(snapshot(layer), fresh);
     EXPECT_EQ(values, std::vector<float>(8, 1.0F));
-    expect_starts(outcome_of([&] { batch_of(1).forward(layer); }), "GroupError: group 'world'");
+    expect_starts(outcome([&] { batch_of(1).forward(layer); }), "GroupError: group 'world'");
   });
   for (const std::string& outcome : seen) {
     expect_starts(outcome, "MismatchError: group 'world', call 1, ");
@@ -167,7 +168,7 @@ TEST(LayerGroups, ALateMismatch) {
     few.forward(small);
     const Snapshot before = snapshot(large);
     seen[static_cast<std::size_t>(rank)] =
-        outcome_of([&] { rank == 2 ? few.backward(small) : many.forward(large); });
+        outcome([&] { rank == 2 ? few.backward(small) : many.forward(large); });
     EXPECT_EQ(snapshot(large), before);
   });
   for (const std::string& outcome : seen) {
@@ -188,7 +189,7 @@ TEST(LayerGroups, WithoutInitAmongSeveralRanks) {
   SyncBatchNorm layer(2);
   const Snapshot fresh = snapshot(layer);
   Call call = batch_of(1);
-  const std::string outcome = outcome_of([&] { call.forward(layer); });
+  const std::string outcome = testing::outcome([&] { call.forward(layer); });
   expect_starts(outcome, "GroupError: group 'world'");
   expect_holds(outcome, "init()");
   EXPECT_EQ(snapshot(layer), fresh);
@@ -274,7 +275,7 @@ TEST(LayerGroups, AnEngineOfTheCallersOwn) {
   for (int rank = 0; rank < kRanks; ++rank) {
     ranks.emplace_back([&, rank] {
       const auto r = static_cast<std::size_t>(rank);
-      seen[r] = outcome_of([&] {
+      seen[r] = outcome([&] {
         SyncBatchNormOptions options;
         options.process_group = make_group("mine", std::make_unique<TableCommunicator>(table, rank), 60s);
         SyncBatchNorm layer(2, options);
@@ -282,7 +283,7 @@ TEST(LayerGroups, AnEngineOfTheCallersOwn) {
         // Its mismatches are told like any other's.
         SyncBatchNorm other(rank == 1 ? 1 : 2, options);
         Call call({2, other.num_features()}, std::vector<float>(rank == 1 ? 2 : 4, 1.0F));
-        const std::string outcome = outcome_of([&] { call.forward(other); });
+        const std::string outcome = testing::outcome([&] { call.forward(other); });
         expect_starts(outcome, "MismatchError: group 'mine', call 7, ");
         expect_holds(outcome, "rank 1: forward of layer '#2', C=1");
       });
@@ -337,13 +338,13 @@ TEST(LayerGroups, EngineErrorsChangeNothing) {
     const Snapshot before = snapshot(layer);
     std::string outcome;
     try {
-      outcome = outcome_of([&] { batch_of(7).forward(layer); });
+      outcome = testing::outcome([&] { batch_of(7).forward(layer); });
     } catch (const std::runtime_error& error) {
       outcome = error.what();
     }
     expect_starts(outcome, c.outcome);
     EXPECT_EQ(snapshot(layer), before);
-    const std::string next = outcome_of([&] { call.backward(layer); });
+    const std::string next = testing::outcome([&] { call.backward(layer); });
     expect_starts(next, "GroupError: group 'mine', backward of layer '#1': the group is broken since call 3");
     EXPECT_EQ(snapshot(layer), before);
   }

@@ -64,13 +64,13 @@ void expect_mismatch(const SyncBatchNormOptions& of_rank_1,
                        batch.forward(good);
                        const Snapshot before = snapshot(good);
                        const std::vector<StateEntry> entries = layer.state();
-                       expect_told(outcome_of([&] { call(good, layer, rank); }), told);
+                       expect_told(outcome([&] { call(good, layer, rank); }), told);
                        EXPECT_EQ(snapshot(good), before);
                        EXPECT_EQ(layer.saved().statistics, Saved::Statistics::none);
                        if (layer.options().track_running_stats) {
                          EXPECT_EQ(layer.values<std::int64_t>("num_batches_tracked")[0], 0);
                        }
-                       const std::string next = outcome_of([&] { batch.forward(good); });
+                       const std::string next = outcome([&] { batch.forward(good); });
                        EXPECT_TRUE(next.starts_with("GroupError: group 'world'")) << next;
                        EXPECT_NE(next.find("broken"), std::string::npos) << next;
                      }),
@@ -101,7 +101,7 @@ TEST(MismatchOf, Channels) {
                        SyncBatchNorm layer(rank == 1 ? 3 : 2);
                        Call batch({1, layer.num_features()},
                                   std::vector<float>(static_cast<std::size_t>(layer.num_features()), 1));
-                       expect_told(outcome_of([&] { batch.forward(layer); }), {"C=3", "C=2"});
+                       expect_told(outcome([&] { batch.forward(layer); }), {"C=3", "C=2"});
                      }),
             all(3, "ok"));
 }
@@ -158,7 +158,7 @@ TEST(MismatchOf, Mode) {
   run_ranks(2, [&](int rank) {
     SyncBatchNorm layer(2);
     layer.train(rank == 0);
-    seen[static_cast<std::size_t>(rank)] = outcome_of([&] { Call({2, 2}, {1, 2, 3, 5}).forward(layer); });
+    seen[static_cast<std::size_t>(rank)] = outcome([&] { Call({2, 2}, {1, 2, 3, 5}).forward(layer); });
   });
   EXPECT_TRUE(seen[0].starts_with("PeerError: group 'world', call 1, forward of layer '#1'")) << seen[0];
   EXPECT_EQ(seen[1], "ok");
@@ -226,7 +226,7 @@ TEST_P(LocalFailure, IsItsOwnErrorAndThePeersAreTold) {
                  Call batch({2, 2}, {1, 2, 3, 5});
                  batch.forward(layer);
                  const Snapshot before = snapshot(layer);
-                 const std::string outcome = outcome_of([&] {
+                 const std::string outcome = testing::outcome([&] {
                    if (rank == 1) return failure.call(layer, batch);
                    failure.backward ? batch.backward(layer) : batch.forward(layer);
                  });
@@ -238,7 +238,7 @@ TEST_P(LocalFailure, IsItsOwnErrorAndThePeersAreTold) {
                        << outcome;
                  }
                  EXPECT_EQ(snapshot(layer), before);
-                 const std::string next = outcome_of([&] { batch.forward(layer); });
+                 const std::string next = testing::outcome([&] { batch.forward(layer); });
                  EXPECT_TRUE(next.starts_with("GroupError: ")) << next;
                  EXPECT_EQ(snapshot(layer), before);
                }),
@@ -258,7 +258,7 @@ TEST_P(LocalFailure, AloneBreaksNothing) {
                        batch.forward(layer);
                        Call part({2, 2}, {1, 2, 3, 5});
                        const Snapshot before = snapshot(layer);
-                       const std::string outcome = outcome_of([&] { failure.call(layer, part); });
+                       const std::string outcome = testing::outcome([&] { failure.call(layer, part); });
                        EXPECT_TRUE(outcome.starts_with("InvalidArgument: " + failure.own)) << outcome;
                        EXPECT_EQ(snapshot(layer), before);
                        batch.forward(layer);
@@ -274,7 +274,7 @@ TEST(FailedCall, BackwardBeforeForwardInAGroup) {
     SyncBatchNorm layer(1);
     Call batch({2, 1}, {1, 2});
     batch.forward(first);
-    seen[static_cast<std::size_t>(rank)] = outcome_of([&] { batch.backward(rank == 1 ? layer : first); });
+    seen[static_cast<std::size_t>(rank)] = outcome([&] { batch.backward(rank == 1 ? layer : first); });
   });
   EXPECT_EQ(seen[1], "InvalidArgument: backward: no forward was made before it");
   EXPECT_NE(seen[0].find("Error: group 'world', call 2, backward of layer '#1'"), std::string::npos)

@@ -46,27 +46,9 @@ Snapshot snapshot(SyncBatchNorm& layer) {
   return result;
 }
 
-std::string outcome_of(const std::function<void()>& call) {
-  try {
-    call();
-    return "ok";
-  } catch (const InvalidArgument& error) {
-    return std::string("InvalidArgument: ") + error.what();
-  } catch (const MismatchError& error) {
-    return std::string("MismatchError: ") + error.what();
-  } catch (const PeerError& error) {
-    return std::string("PeerError: ") + error.what();
-  } catch (const TimeoutError& error) {
-    return std::string("TimeoutError: ") + error.what();
-  } catch (const GroupError& error) {
-    return std::string("GroupError: ") + error.what();
-  }
-}
-
 std::vector<std::string> outcomes(int size, const std::function<void(int rank)>& body) {
   std::vector<std::string> result(static_cast<std::size_t>(size));
-  run_ranks(size,
-            [&](int rank) { result[static_cast<std::size_t>(rank)] = outcome_of([&] { body(rank); }); });
+  run_ranks(size, [&](int rank) { result[static_cast<std::size_t>(rank)] = outcome([&] { body(rank); }); });
   return result;
 }
 

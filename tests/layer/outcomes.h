@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "outcome.h"
 #include "syncbn/syncbn.h"
 
 /// What the tests of semantics and errors share: float32 calls, a layer's state as bits, and each rank's
@@ -30,9 +31,7 @@ struct Snapshot {
 };
 Snapshot snapshot(SyncBatchNorm& layer);
 
-/// "ok", or the class and the message of what `call` throws.
-std::string outcome_of(const std::function<void()>& call);
-/// Of each rank of a world of threads.
+/// The outcome of each rank of a world of threads.
 std::vector<std::string> outcomes(int size, const std::function<void(int rank)>& body);
 inline std::vector<std::string> all(int size, const std::string& outcome) {
   return std::vector<std::string>(static_cast<std::size_t>(size), outcome);

@@ -161,7 +161,7 @@ TEST(Batches, TotalCountOne) {
                          two.forward(layer);
                          const Snapshot before = snapshot(layer);
                          Call one = rank == size - 1 ? Call({1, 1}, {5}) : Call({0, 1}, {});
-                         const std::string outcome = outcome_of([&] { one.forward(layer); });
+                         const std::string outcome = testing::outcome([&] { one.forward(layer); });
                          EXPECT_TRUE(outcome.starts_with("InvalidArgument: x: 1 element")) << outcome;
                          EXPECT_EQ(snapshot(layer), before);
                          two.backward(layer);  // the Saved of the good forward is still there
@@ -237,7 +237,7 @@ TEST(NonFinite, ErrorOnEveryRankAndTheGroupIsIntact) {
                          SyncBatchNorm layer(2, options);
                          const Snapshot fresh = snapshot(layer);
                          const std::string outcome =
-                             outcome_of([&] { partly_odd(rank, odd).forward(layer); });
+                             testing::outcome([&] { partly_odd(rank, odd).forward(layer); });
                          EXPECT_TRUE(outcome.starts_with("InvalidArgument: x: channel 0 ")) << outcome;
                          EXPECT_EQ(snapshot(layer), fresh);
                          partly_odd(rank, 7).forward(layer);
@@ -312,7 +312,7 @@ TEST(Backward, BeforeForward) {
     SyncBatchNorm layer(1);
     layer.train(training);
     Call call({2, 1}, {1, 2});
-    EXPECT_EQ(outcome_of([&] { call.backward(layer); }),
+    EXPECT_EQ(outcome([&] { call.backward(layer); }),
               "InvalidArgument: backward: no forward was made before it");
   }
 }
@@ -370,18 +370,19 @@ TEST(SavedValues, OfEachKind) {
 
 // The group is resolved once, at construction; then any thread may call.
 TEST(Threads, LayerIsCalledFromAnotherThread) {
-  EXPECT_EQ(
-      outcomes(2,
-               [](int rank) {
-                 SyncBatchNorm layer(1);
-                 std::string outcome;
-                 std::thread([&] {
-                   outcome = outcome_of([&] { Call({1, 1}, {static_cast<float>(rank)}).forward(layer); });
-                 }).join();
-                 EXPECT_EQ(outcome, "ok");
-                 EXPECT_EQ(layer.saved().mean[0], 0.5);
-               }),
-      all(2, "ok"));
+  EXPECT_EQ(outcomes(2,
+                     [](int rank) {
+                       SyncBatchNorm layer(1);
+                       std::string outcome;
+                       std::thread([&] {
+                         outcome = testing::outcome([&] {
+                           Call({1, 1}, {static_cast<float>(rank)}).forward(layer);
+                         });
+                       }).join();
+                       EXPECT_EQ(outcome, "ok");
+                       EXPECT_EQ(layer.saved().mean[0], 0.5);
+                     }),
+            all(2, "ok"));
 }
 
 // A host program's pool that fails at its k-th use, for every k until a call needs no more of them.

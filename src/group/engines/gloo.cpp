@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <climits>
 #include <map>
 #include <mutex>
 #include <random>
@@ -15,6 +14,7 @@
 #include "group/engine.h"
 #include "group/engines/gloo_communicator.h"
 #include "group/handshake.h"
+#include "group/host_identity.h"
 #include "group/socket.h"
 #include "group/store_server.h"
 #include "group/tcp_store.h"
@@ -52,12 +52,6 @@ class AttemptStore final : public gloo::rendezvous::Store {
   const Deadline deadline_;
 };
 
-std::string host_name() {
-  char name[HOST_NAME_MAX + 1] = "";
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
 // The part of a store that belongs to one world: ranks may leave their world and join again on the same
 // store.
 class WorldStore final : public group::Store {
@@ -92,12 +86,12 @@ class ServedStore {
  public:
   ~ServedStore() { stop(); }
 
-  // The port that it listens on. @throws GroupError
-  int serve(const WorldSpec& spec) {
+  // The port that it listens on; `address` is what is listened on, by default spec.host. @throws GroupError
+  int serve(const WorldSpec& spec, const std::optional<std::string>& address = std::nullopt) {
     const std::lock_guard lock(mutex_);
     if (!server_ || spec.host != host_ || (spec.port != port_ && spec.port != 0) || spec.token != token_) {
       stop();
-      server_ = std::make_unique<StoreServer>(spec.host, spec.port, spec.token);
+      server_ = std::make_unique<StoreServer>(address.value_or(spec.host), spec.port, spec.token);
       host_ = spec.host;
       port_ = server_->port();
       token_ = spec.token;
@@ -127,7 +121,7 @@ std::mutex handed_ranks_mutex;
 class GlooEngine final : public Engine {
  public:
   GlooEngine(const WorldSpec& spec, Deadline deadline)
-      : spec_(spec), port_(serve(spec)), membership_(spec_.host, port_, spec_.token, deadline) {
+      : spec_(spec), port_(serve(spec, deadline)), membership_(spec_.host, port_, spec_.token, deadline) {
     rank_ = spec_.rank ? *spec_.rank : handed_rank();
     if (rank_ < 0 || rank_ >= spec_.size)
       throw GroupError(fmt::format("rank {}, expected one in [0, {})", rank_, spec_.size));
@@ -173,15 +167,20 @@ class GlooEngine final : public Engine {
   }
 
  private:
-  // The store's port. Where ranks are handed out nobody is named to serve: the first process to take the port
-  // does.
-  static int serve(const WorldSpec& spec) {
-    if (!spec.serve && spec.rank) return spec.port;
+  // The store's port. Where nobody is named to serve, the first process to take the port does. The one who is
+  // named serves also behind an address that is not this machine's, such as a Kubernetes service's: there it
+  // listens on all of its own.
+  static int serve(const WorldSpec& spec, Deadline deadline) {
+    if (spec.serve == false) return spec.port;
+    wait_for_name(spec.host, deadline);
     try {
       return served_store.serve(spec);
+    } catch (const AddressElsewhere&) {
+      if (!spec.serve) return spec.port;
+      return served_store.serve(spec, "");
     } catch (const GroupError&) {
-      if (spec.rank) throw;
-      return spec.port;
+      if (!spec.serve) return spec.port;
+      throw;
     }
   }
 
@@ -220,7 +219,7 @@ class GlooEngine final : public Engine {
   void gather_hosts(Deadline deadline) {
     WorldStore store(membership_, world_);
     const auto key = [](int rank) { return fmt::format("host/{}", rank); };
-    store.set(key(rank_), fmt::format("{} {}", spec_.size, host_name()));
+    store.set(key(rank_), fmt::format("{} {}", spec_.size, host_identity()));
     membership_.add(kJoinedCounter, 1);
     std::vector<int> missing;
     for (int peer = 0; peer < spec_.size; ++peer) {

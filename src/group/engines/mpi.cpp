@@ -1,4 +1,5 @@
-// Ranks as processes that an MPI launcher started.
+// Ranks as processes that an MPI's launcher started. One source for every MPI: component mpi is compiled
+// against the MPI that CMake finds, component mpich against MPICH.
 #define OMPI_SKIP_MPICXX 1  // the deprecated C++ bindings, which want a library of their own
 #define MPICH_SKIP_MPICXX 1
 #include <fmt/format.h>
@@ -14,6 +15,7 @@
 #include <thread>
 
 #include "group/engine.h"
+#include "group/host_identity.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
@@ -24,6 +26,17 @@ using Clock = std::chrono::steady_clock;
 // What a member of a group says to the others besides its list, which has the name and a line feed before it.
 constexpr std::string_view kReady = "ready";            // it has seen everybody's list
 constexpr std::string_view kDifference = "difference";  // then comes which
+
+// How srun tells this MPI's MPI_Init who is who: the variable that shows it, and the option that asks for it.
+#ifdef OPEN_MPI
+constexpr const char* kMpi = "Open MPI";
+constexpr const char* kSlurmVariable = "PMIX_RANK";
+constexpr const char* kSlurmOption = "--mpi=pmix";
+#else
+constexpr const char* kMpi = "MPICH";
+constexpr const char* kSlurmVariable = "PMI_RANK";
+constexpr const char* kSlurmOption = "--mpi=pmi2";
+#endif
 
 // Requests that were started and have not completed. Where one is abandoned at a deadline, MPI_Finalize would
 // wait for it and for the peers, so MPI_Abort takes its place.
@@ -182,6 +195,15 @@ void finalize(int status, void*) {
     MPI_Finalize();
 }
 
+// Open MPI ends a process inside MPI_Init where srun speaks no PMIx, MPICH takes it for a world of one.
+void check_slurm() {
+  if (getenv("SLURM_STEP_ID") == nullptr || getenv(kSlurmVariable) != nullptr) return;
+  throw GroupError(
+      fmt::format("a Slurm step without {} for {}: start it with srun {}, or on engine gloo "
+                  "(SYNCBN_BACKEND=gloo)",
+                  kSlurmVariable, kMpi, kSlurmOption));
+}
+
 void initialize() {
   int initialized = 0;
   MPI_Initialized(&initialized);
@@ -189,6 +211,7 @@ void initialize() {
     if (finalized()) throw GroupError("MPI has been finalized and can't be initialised again");
     return;
   }
+  check_slurm();
   int level = 0;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
   on_exit(&finalize, nullptr);
@@ -205,9 +228,9 @@ class MpiEngine final : public Engine {
     MPI_Comm_size(MPI_COMM_WORLD, &size_);
     if (spec.size != size_ || spec.rank.value_or(rank_) != rank_)
       throw GroupError(
-          fmt::format("the launcher says rank {} of {}, MPI says rank {} of {}: was the program started by "
-                      "the mpirun of another MPI?",
-                      spec.rank ? std::to_string(*spec.rank) : "?", spec.size, rank_, size_));
+          fmt::format("the launcher says rank {} of {}, {} says rank {} of {}: was the program, which is "
+                      "linked with {}, started by the mpirun or mpiexec of another MPI?",
+                      spec.rank ? std::to_string(*spec.rank) : "?", spec.size, kMpi, rank_, size_, kMpi));
     Request dup;
     auto world = std::make_unique<MPI_Comm>(MPI_COMM_NULL);
     dup.started(MPI_Comm_idup(MPI_COMM_WORLD, world.get(), dup.get()), "MPI_Comm_idup");
@@ -249,10 +272,9 @@ class MpiEngine final : public Engine {
  private:
   void gather_hosts(Deadline deadline) {
     // The buffers outlive a gather that is abandoned.
-    auto own = std::make_unique<std::string>(MPI_MAX_PROCESSOR_NAME, '\0');
+    auto own = std::make_unique<std::string>(host_identity());
+    own->resize(256);
     auto all = std::make_unique<std::string>(own->size() * static_cast<std::size_t>(size_), '\0');
-    int length = 0;
-    check(MPI_Get_processor_name(own->data(), &length), "MPI_Get_processor_name");
     Request gather;
     const int count = static_cast<int>(own->size());
     gather.started(
@@ -268,7 +290,8 @@ class MpiEngine final : public Engine {
   }
 
   // An even tag for each name and generation, whatever the list, so that members with different lists meet.
-  // The next tag is MPI_Comm_create_group's: Open MPI's own messages with it come on the same communicator.
+  // The next tag is MPI_Comm_create_group's: an MPI's own messages with it may come on the same communicator
+  // (Open MPI's do).
   int tag_of(const GroupSpec& spec) const {
     int* bound = nullptr;
     int found = 0;
