@@ -5,10 +5,11 @@
 // has started this process; it is taken to be the first of this list whose variables are there:
 //
 //   syncbn-run   SYNCBN_STORE                 sets torchrun's variables, too, for other libraries
-//   msrun        MS_ROLE, MS_WORKER_NUM, MS_SCHED_HOST or MS_SCHED_PORT
+//   msrun        MS_ROLE, MS_SCHED_HOST or MS_SCHED_PORT
 //   a dry run    MS_SIMULATION_LEVEL >= 0 with RANK_ID or RANK_SIZE: syncbn-run and msrun with --sim_level
 //   set
-//                no variable of the families above
+//                no variable of the families above, msrun but MS_WORKER_NUM
+//   msrun        MS_WORKER_NUM
 //   torchrun     TORCHELASTIC_RUN_ID and RANK  torchrun's own mark: nobody sets it by hand, so torchrun was
 //                started by mpirun or srun (once a node), and not the other way round
 //   mpirun       OMPI_COMM_WORLD_RANK or _SIZE  before RANK and WORLD_SIZE, which scripts under mpirun set;
@@ -207,7 +208,8 @@ void msrun(Family& family, LaunchEnv& env) {
   // But the workers beside the scheduler inherit its 0 then; a worker that msrun gave a rank has MS_NODE_ID,
   // too. Where MindSpore's init() came first it set RANK_ID to the rank it found: if that is 0, the others
   // have theirs, and the first to be handed out is 0.
-  if (rank == 0 && !family.text("MS_NODE_ID")) rank = std::nullopt;
+  const bool ranked = family.text("MS_NODE_ID").has_value();
+  if (rank == 0 && !ranked) rank = std::nullopt;
   const auto rank_size = family.size("RANK_SIZE");
   family.need(size, "MS_WORKER_NUM");
   family.check_complete();
@@ -218,6 +220,7 @@ void msrun(Family& family, LaunchEnv& env) {
   set_rank(family, env, rank, *size);
   set_local(family, env, local_rank_or_device(family), family.size("LOCAL_RANK_SIZE"));
   set_rendezvous(family, env, "MS_SCHED_HOST", "MS_SCHED_PORT");
+  if (!ranked) env.world.serve = std::nullopt;  // MindSpore may have found rank 0 anywhere
   const auto table = family.text("RANK_TABLE_FILE");
   if (table && !env.scheduler) remap(family, env, *table);
 }
@@ -359,14 +362,15 @@ struct Launcher {
 };
 
 Launcher innermost(const Getenv& getenv) {
+  const Launcher by_msrun{"msrun", "msrun", "gloo", msrun};
   const Launcher by_torchrun{"torchrun", "torchrun", "gloo", torchrun};
   const Launcher by_mpiexec{"mpiexec", "mpiexec (MPICH)", "mpi", mpiexec};
   const bool rank = any(getenv, {"RANK"});
   if (any(getenv, {"SYNCBN_STORE"})) return {"syncbn-run", "syncbn-run", "gloo", syncbn_run};
-  if (any(getenv, {"MS_ROLE", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT"}))
-    return {"msrun", "msrun", "gloo", msrun};
+  if (any(getenv, {"MS_ROLE", "MS_SCHED_HOST", "MS_SCHED_PORT"})) return by_msrun;
   if (!getenv("MS_SIMULATION_LEVEL").value_or("-").starts_with('-') && any(getenv, {"RANK_ID", "RANK_SIZE"}))
     return {"the dry run", "a dry run", "simulation", dry_run};
+  if (any(getenv, {"MS_WORKER_NUM"})) return by_msrun;
   if (rank && any(getenv, {"TORCHELASTIC_RUN_ID"})) return by_torchrun;
   if (any(getenv, {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"}))
     return {"mpirun", "mpirun (Open MPI)", "mpi", mpirun};

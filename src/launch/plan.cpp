@@ -126,8 +126,9 @@ void bind_as_chosen(JobPlan& plan, const std::vector<int>& usable) {
       plan.scheduler_cores = cores;
       continue;
     }
-    const auto seat = std::find_if(plan.seats.begin(), plan.seats.end(),
-                                   [&](const WorkerSeat& each) { return "device" + each.device == key; });
+    const auto seat =
+        std::find_if(plan.seats.begin(), plan.seats.end(),
+                     [&, name = key](const WorkerSeat& each) { return "device" + each.device == name; });
     if (seat == plan.seats.end()) {
       std::vector<std::string> devices;
       for (const WorkerSeat& each : plan.seats) devices.push_back("device" + each.device);

@@ -37,9 +37,10 @@ Variables without(Variables variables, const std::string& name) {
 const Variables kTorchrun = {{"RANK", "2"},        {"WORLD_SIZE", "4"},
                              {"LOCAL_RANK", "0"},  {"LOCAL_WORLD_SIZE", "2"},
                              {"MASTER_ADDR", "h"}, {"MASTER_PORT", "29500"}};
-const Variables kMsrun = {{"MS_ROLE", "MS_WORKER"},  {"MS_WORKER_NUM", "4"},    {"MS_SCHED_HOST", "10.0.0.1"},
-                          {"MS_SCHED_PORT", "8118"}, {"RANK_ID", "3"},          {"RANK_SIZE", "4"},
-                          {"DEVICE_ID", "1"},        {"MS_TOPO_TIMEOUT", "100"}};
+const Variables kMsrun = {
+    {"MS_ROLE", "MS_WORKER"},  {"MS_WORKER_NUM", "4"},     {"MS_SCHED_HOST", "10.0.0.1"},
+    {"MS_SCHED_PORT", "8118"}, {"RANK_ID", "3"},           {"RANK_SIZE", "4"},
+    {"DEVICE_ID", "1"},        {"MS_TOPO_TIMEOUT", "100"}, {"MS_NODE_ID", "3"}};
 const Variables kMpirun = {{"OMPI_COMM_WORLD_RANK", "1"},
                            {"OMPI_COMM_WORLD_SIZE", "3"},
                            {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
@@ -103,9 +104,13 @@ TEST(LaunchEnv, Msrun) {
   EXPECT_FALSE(env.scheduler);
   EXPECT_FALSE(read(without(kMsrun, "RANK_ID")).world.rank.has_value());
   EXPECT_EQ(read(without(kMsrun, "RANK_ID")).world.serve, std::nullopt);
-  const Variables unranked = with(kMsrun, {{"RANK_ID", "0"}});  // inherited from the scheduler
-  EXPECT_FALSE(read(unranked).world.rank.has_value());
-  EXPECT_EQ(read(with(unranked, {{"MS_NODE_ID", "0"}})).world.rank, 0);
+  const LaunchEnv first = read(with(kMsrun, {{"RANK_ID", "0"}, {"MS_NODE_ID", "0"}}));
+  EXPECT_EQ(first.world.rank, 0);
+  EXPECT_EQ(first.world.serve, true);
+  const Variables unranked = without(kMsrun, "MS_NODE_ID");
+  EXPECT_FALSE(read(with(unranked, {{"RANK_ID", "0"}})).world.rank.has_value());  // the scheduler's
+  EXPECT_EQ(read(unranked).world.rank, 3);  // found by MindSpore's init()
+  EXPECT_EQ(read(unranked).world.serve, std::nullopt);
   EXPECT_TRUE(read(with(kMsrun, {{"MS_ROLE", "MS_SCHED"}, {"RANK_ID", "0"}})).scheduler);
   EXPECT_GT(read(with(kMsrun, {{"MS_TOPO_TIMEOUT", "-1"}})).rendezvous_timeout, std::chrono::hours(1000));
 }
@@ -244,6 +249,8 @@ TEST(LaunchEnv, TheInnermostCounts) {
   EXPECT_EQ(read(with(kMsrun, {{"MS_SIMULATION_LEVEL", "1"}})).launcher, "msrun");
   EXPECT_EQ(read(with(kSyncbnRun, {{"MS_SIMULATION_LEVEL", "1"}})).launcher, "syncbn-run");
   EXPECT_EQ(read(with(kTorchrun, kDryRun)).launcher, "the dry run");
+  EXPECT_EQ(read(with(kDryRun, {{"MS_WORKER_NUM", "64"}})).launcher,
+            "the dry run");  // msrun sets it there, too
 }
 
 TEST(LaunchEnv, BackendByHand) {

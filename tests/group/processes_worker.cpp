@@ -65,6 +65,8 @@ void sums() {
       get_local_rank_size());
 }
 
+void place() { say("of {}, local rank {} of {}", get_group_size(), get_local_rank(), get_local_rank_size()); }
+
 // Each connects and sums on its own thread, again and again.
 void two_groups_at_once() {
   const auto work = [](const std::string& name, const std::vector<int>& ranks, std::size_t count) {
@@ -190,6 +192,7 @@ const char* name_of(const Error& error) {
 
 const std::map<std::string, void (*)()> tasks = {
     {"sums", sums},
+    {"place", place},
     {"two_groups_at_once", two_groups_at_once},
     {"two_groups_in_turn", two_groups_in_turn},
     {"different_counts", different_counts},

@@ -2,6 +2,8 @@
 // does not wait for it then, and ends about two seconds after the last worker or the first failure.
 #include <fmt/format.h>
 
+#include <map>
+
 #include "framework_job.h"
 
 namespace syncbn::launchers {
@@ -53,6 +55,26 @@ TEST_F(Msrun, AMismatchEndsTheJobAndSaysWhoCalledWhat) {
       << logs;
 }
 
+// control: without the file the workers have the ranks of their numbers (SumsAreRight).
+TEST_F(Msrun, ARankTableMapsTheRanks) {
+  const auto file = write("ranks.json", R"({"version": "1.0", "server_count": "1", "status": "completed",
+      "server_list": [{"server_id": "127.0.0.1", "pod_ip": "127.0.0.1", "device": [
+        {"device_id": "0", "device_ip": "192.168.1.6", "rank_id": "2"},
+        {"device_id": "1", "device_ip": "192.168.2.6", "rank_id": "0"},
+        {"device_id": "2", "device_ip": "192.168.3.6", "rank_id": "1"}]}]})");
+  Job& job = run_job(joined({on_one_node(3), {"--rank_table_file=" + file.string()}}), {"sums"});
+  EXPECT_EQ(job.wait(), 0) << job.err();
+  for (const auto& [worker, rank] : std::map<int, int>{{0, 2}, {1, 0}, {2, 1}})
+    EXPECT_TRUE(contains(worker_log(worker), sums_line(rank, 3, rank, 3))) << worker_log(worker);
+}
+
+// msrun starts no scheduler then, and one worker.
+TEST_F(Msrun, ADryRunIsOneRankOfTheWorld) {
+  Job& job = run_job(joined({on_one_node(8), {"--sim_level=1", "--sim_rank_id=5"}}), {"place", "strict"});
+  EXPECT_EQ(job.wait(), 0) << job.err();
+  EXPECT_TRUE(contains(worker_log(0), "rank 5: of 8, local rank 5 of 8\n")) << worker_log(0);
+}
+
 class MsrunOnTwoNodes : public Msrun {
  protected:
   // Both find the master's address their own and start a scheduler.
@@ -88,10 +110,10 @@ TEST_F(MsrunOnTwoNodes, RanksAreHandedOut) {
 }
 
 TEST_F(MsrunOnTwoNodes, AMissingNodeIsNamedByItsRanks) {
-  Job& job = run_node(0, {"--node_rank=0"}, 3);
+  Job& job = run_node(0, {"--node_rank=0"}, 5);
   EXPECT_EQ(job.wait(), 1) << job.err();
   const std::string logs = worker_log(0, "node0") + worker_log(1, "node0");
-  EXPECT_TRUE(contains(logs, "rank 2, 3 of 4 did not join by the deadline")) << logs;
+  EXPECT_TRUE(contains(logs, "2, 3 of 4 did not join by the deadline")) << logs;
 }
 
 }  // namespace
