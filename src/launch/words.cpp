@@ -32,7 +32,8 @@ Word decode(std::size_t type, std::string_view body) {
     case 1: {
       Started started;
       started.ranks.resize(body.size() / sizeof(int));
-      std::memcpy(started.ranks.data(), body.data(), body.size());
+      body.copy(reinterpret_cast<char*>(started.ranks.data()),
+                body.size());  // memcpy wants no null, even of size 0
       return started;
     }
     case 2:
