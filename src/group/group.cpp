@@ -115,7 +115,8 @@ Communicator& Group::connected(Deadline deadline) {
 }
 
 std::string Group::context(const group::Call& call) const {
-  return fmt::format("group '{}', call {}, {}: ", name_, agreed_.verified_calls() + 1, call.subject);
+  return fmt::format("group '{}', call {}, {}, on rank {}: ", name_, agreed_.verified_calls() + 1,
+                     call.subject, rank_);
 }
 
 void Group::rethrow_in_context(const group::Call& call) {

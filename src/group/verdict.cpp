@@ -1,6 +1,7 @@
 #include "group/verdict.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -75,23 +76,26 @@ bool differ(const std::vector<Party>& calls, Value Brought::*value) {
                      [&](const Party& p) { return p.call->*value != calls.front().call->*value; });
 }
 
-// What tells the calls apart: the subject in any case, of the settings only those that not all share.
+// What tells the calls apart: the subject in any case, of the settings only those that not all share:
+// "forward of layer 'bn1' (C=64, eps=0.001)".
 std::vector<std::string> distinctions(const std::vector<Party>& calls) {
   const bool numbers = differ(calls, &Brought::number);
   const bool settings = differ(calls, &Brought::settings);
   std::vector<std::string> texts;
   for (const Party& party : calls) {
-    std::string text = party.call->subject;
+    std::vector<std::string> details;
     for (const std::string_view item : split(party.call->settings)) {
       const bool shared = std::all_of(calls.begin(), calls.end(), [&](const Party& p) {
         const auto items = split(p.call->settings);
         return std::find(items.begin(), items.end(), item) != items.end();
       });
-      if (!shared) text += fmt::format(", {}", item);
+      if (!shared) details.emplace_back(item);
     }
-    if (numbers) text += fmt::format(", call {}", party.call->number);
-    if (!settings && differ(calls, &Brought::words)) text += fmt::format(", {} words", party.call->words);
-    texts.push_back(std::move(text));
+    if (numbers) details.push_back(fmt::format("call {}", party.call->number));
+    if (!settings && differ(calls, &Brought::words))
+      details.push_back(fmt::format("{} words", party.call->words));
+    texts.push_back(details.empty() ? party.call->subject
+                                    : fmt::format("{} ({})", party.call->subject, fmt::join(details, ", ")));
   }
   return texts;
 }
@@ -166,7 +170,8 @@ void throw_verdict(const std::vector<Brought>& ranks) {
   const std::vector<std::string> texts = distinctions(calls);
   std::string text;
   for (std::size_t i = 0; i < std::min(texts.size(), kMaxShown); ++i) {
-    text += fmt::format("{}{}: {}", i == 0 ? "different calls: " : "; ", rank_list(calls[i].ranks), texts[i]);
+    text += fmt::format("{}{} called {}", i == 0 ? "different calls: " : "; ", rank_list(calls[i].ranks),
+                        texts[i]);
   }
   if (texts.size() > kMaxShown) text += fmt::format("; and {} more", texts.size() - kMaxShown);
   if (!failed.empty()) text += "; " + failed;

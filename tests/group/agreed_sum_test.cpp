@@ -176,7 +176,7 @@ TEST(AgreedSum, EveryWrongCallIsNamedOnEveryRank) {
         EXPECT_EQ(result.messages[r].size(), at);
       }
       if (size > 2) {  // with two, nobody can say who is wrong
-        EXPECT_NE(result.outcomes[0].find(fmt::format("different calls: rank {}: ", culprit)),
+        EXPECT_NE(result.outcomes[0].find(fmt::format("different calls: rank {} called ", culprit)),
                   std::string::npos)
             << result.outcomes[0];
       }
@@ -215,9 +215,9 @@ TEST(AgreedSum, ADifferenceBetweenTheOthersComesBeforeAFailedRank) {
   const Outcome result = run(programs);
   for (const std::size_t r : {0u, 2u, 3u}) {
     EXPECT_EQ(result.outcomes[r],
-              "MismatchError: different calls: rank 3: forward of layer 'bn1', C=4; ranks 0, 2: forward of "
-              "layer 'bn1', "
-              "C=2; rank 1 failed before its call: its argument is wrong; the group is broken");
+              "MismatchError: different calls: rank 3 called forward of layer 'bn1' (C=4); ranks 0, 2 called "
+              "forward of layer 'bn1' (C=2); rank 1 failed before its call: its argument is wrong; the group "
+              "is broken");
   }
   EXPECT_EQ(result.outcomes[1], "InvalidArgument: its argument is wrong");
 }

@@ -75,18 +75,19 @@ TEST(Group, AMismatchBreaksIt) {
   Members members(3);
   const Call other{"forward of layer 'bn1'", "C=2, eps=0.001"};
   members.sum({&kForward, &kForward, &kForward});
+  int rank = 0;
   for (const std::string& text : members.sum({&kForward, &kForward, &other})) {
     EXPECT_EQ(text,
-              "MismatchError: group 'dp', call 2, forward of layer 'bn1': different calls: rank 2: forward "
-              "of layer 'bn1', "
-              "eps=0.001; ranks 0-1: forward of layer 'bn1', eps=1e-05; the group is broken");
+              fmt::format("MismatchError: group 'dp', call 2, forward of layer 'bn1', on rank {}: different "
+                          "calls: rank 2 called forward of layer 'bn1' (eps=0.001); ranks 0-1 called forward "
+                          "of layer 'bn1' (eps=1e-05); the group is broken",
+                          rank++));
   }
   EXPECT_EQ(members.sum({&kForward, nullptr, nullptr})[0],
             "GroupError: group 'dp', forward of layer 'bn1': the group is broken since call 2 (forward of "
             "layer 'bn1'): "
-            "different calls: rank 2: forward of layer 'bn1', eps=0.001; ranks 0-1: forward of layer 'bn1', "
-            "eps=1e-05; the "
-            "group is broken");
+            "different calls: rank 2 called forward of layer 'bn1' (eps=0.001); ranks 0-1 called forward of "
+            "layer 'bn1' (eps=1e-05); the group is broken");
   EXPECT_EQ(members.connections, 3);
 }
 
@@ -94,9 +95,8 @@ TEST(Group, AFailedRankBreaksItEverywhere) {
   Members members(2);
   std::thread failing([&] { members[1].fail(kForward, "x: shape (2, 3), expected num_features = 2"); });
   EXPECT_EQ(members.sum({&kForward, nullptr})[0],
-            "PeerError: group 'dp', call 1, forward of layer 'bn1': rank 1 failed before its call: x: shape "
-            "(2, 3), expected "
-            "num_features = 2; the group is broken");
+            "PeerError: group 'dp', call 1, forward of layer 'bn1', on rank 0: rank 1 failed before its "
+            "call: x: shape (2, 3), expected num_features = 2; the group is broken");
   failing.join();
   EXPECT_EQ(members.sum({nullptr, &kForward})[1],
             "GroupError: group 'dp', forward of layer 'bn1': the group is broken since call 1 (forward of "
@@ -110,9 +110,10 @@ TEST(Group, ThePeerThatNeverCalls) {
   const auto outcomes = members.sum({&kForward, &kForward, nullptr});  // it never connects, either
   for (const std::size_t r : {0u, 1u}) {
     EXPECT_EQ(outcomes[r],
-              "TimeoutError: group 'dp', call 1, forward of layer 'bn1': no sum after 0.15 s "
-              "(SYNCBN_TIMEOUT_S): a peer died, "
-              "is late or never called (of [0, 1, 2], world rank 2 never came)");
+              fmt::format("TimeoutError: group 'dp', call 1, forward of layer 'bn1', on rank {}: no sum "
+                          "after 0.15 s (SYNCBN_TIMEOUT_S): a peer died, is late or never called (of [0, 1, "
+                          "2], world rank 2 never came)",
+                          r));
   }
 }
 
@@ -120,13 +121,13 @@ TEST(Group, ThePeerThatStopsCalling) {
   Members members(2, 1s);
   ASSERT_EQ(members.sum({&kForward, &kForward})[0], "ok");
   EXPECT_EQ(members.sum({&kForward, nullptr})[0],
-            "TimeoutError: group 'dp', call 2, forward of layer 'bn1': no sum after 1 s (SYNCBN_TIMEOUT_S): "
-            "a peer died, is "
-            "late or never called (waiting for rank 1)");
+            "TimeoutError: group 'dp', call 2, forward of layer 'bn1', on rank 0: no sum after 1 s "
+            "(SYNCBN_TIMEOUT_S): a peer died, is late or never called (waiting for rank 1)");
   // It is late: the sum stands, and the next call tells.
   EXPECT_EQ(members.sum({nullptr, &kForward})[1], "ok");
-  EXPECT_EQ(members.sum({nullptr, &kForward})[1],
-            "PeerError: group 'dp', call 3, forward of layer 'bn1': rank 0 gave up at its deadline");
+  EXPECT_EQ(
+      members.sum({nullptr, &kForward})[1],
+      "PeerError: group 'dp', call 3, forward of layer 'bn1', on rank 1: rank 0 gave up at its deadline");
   EXPECT_EQ(members.sum({&kForward, nullptr})[0],
             "GroupError: group 'dp', forward of layer 'bn1': the group is broken since call 2 (forward of "
             "layer 'bn1'): "
@@ -159,7 +160,8 @@ TEST(Group, CloseWhileItConnects) {
   std::vector<std::int64_t> payload(1);
   EXPECT_EQ(
       outcome([&] { group.sum(kForward, payload); }),
-      "GroupError: group 'dp', call 1, forward of layer 'bn1': the group was closed: release() was called");
+      "GroupError: group 'dp', call 1, forward of layer 'bn1', on rank 0: the group was closed: release() "
+      "was called");
 }
 
 TEST(Group, CallsOfSeveralThreadsAreSerialised) {

@@ -74,9 +74,11 @@ TEST(RunRanks, TheCauseIsRethrownNotItsEffects) {
     }
     for (int rank = 0; rank < 4; ++rank) {
       if (rank == culprit) continue;
-      EXPECT_EQ(peers[static_cast<std::size_t>(rank)],
-                fmt::format("PeerError: group 'world', call 1, a test's sum: world rank {} failed: bad luck",
-                            culprit));
+      EXPECT_EQ(
+          peers[static_cast<std::size_t>(rank)],
+          fmt::format("PeerError: group 'world', call 1, a test's sum, on rank {}: world rank {} failed: "
+                      "bad luck",
+                      rank, culprit));
     }
   }
 }
@@ -91,8 +93,8 @@ TEST(RunRanks, AFailureLaterNamesTheGroupRank) {
                            peers[static_cast<std::size_t>(rank)] = outcome([] { sum_of(1, "g"); });
                          }),
                std::runtime_error);
-  EXPECT_EQ(peers[0], "PeerError: group 'g', call 2, a test's sum: rank 1 failed: no more data");
-  EXPECT_EQ(peers[1], peers[0]);
+  EXPECT_EQ(peers[0], "PeerError: group 'g', call 2, a test's sum, on rank 2: rank 1 failed: no more data");
+  EXPECT_EQ(peers[1], "PeerError: group 'g', call 2, a test's sum, on rank 0: rank 1 failed: no more data");
 }
 
 TEST(RunRanks, TheLowestOfSeveralCauses) {
@@ -121,7 +123,7 @@ TEST(RunRanks, ARankThatEndsEarlyFreesTheOthers) {
                 if (rank != 1) sum_of(1);
               });
             }),
-            "PeerError: group 'world', call 2, a test's sum: rank 1 has ended without this call");
+            "PeerError: group 'world', call 2, a test's sum, on rank 0: rank 1 has ended without this call");
 }
 
 TEST(RunRanks, AMismatchIsRethrown) {
@@ -131,10 +133,10 @@ TEST(RunRanks, AMismatchIsRethrown) {
       resolve_group(kWorldGroup)->sum({rank == 1 ? "one sum" : "another sum", ""}, payload);
     });
   });
-  EXPECT_EQ(text,
-            "MismatchError: group 'world', call 1, another sum: different calls: rank 1: one sum; ranks 0, "
-            "2: another sum; "
-            "the group is broken");
+  EXPECT_EQ(
+      text,
+      "MismatchError: group 'world', call 1, another sum, on rank 0: different calls: rank 1 called one "
+      "sum; ranks 0, 2 called another sum; the group is broken");
 }
 
 TEST(RunRanks, GroupsOfOthersGoOnWhereARankFails) {

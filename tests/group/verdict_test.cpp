@@ -26,24 +26,23 @@ TEST(Verdict, OneOptionDiffers) {
   std::vector<Brought> ranks(4, call("forward of layer 'bn1'", fmt::format(fmt::runtime(kSettings), 1e-5)));
   ranks[2] = call("forward of layer 'bn1'", fmt::format(fmt::runtime(kSettings), 1e-3));
   EXPECT_EQ(verdict(ranks),
-            "MismatchError: different calls: rank 2: forward of layer 'bn1', eps=0.001; ranks 0-1, 3: "
-            "forward of layer "
-            "'bn1', eps=1e-05; the group is broken");
+            "MismatchError: different calls: rank 2 called forward of layer 'bn1' (eps=0.001); ranks 0-1, 3 "
+            "called forward of layer 'bn1' (eps=1e-05); the group is broken");
 }
 
 TEST(Verdict, AnOptionIsMissing) {
   const std::vector<Brought> ranks = {call("a", "C=1, relu=true"), call("a", "C=1")};
-  EXPECT_EQ(verdict(ranks),
-            "MismatchError: different calls: rank 0: a, relu=true; rank 1: a; the group is broken");
+  EXPECT_EQ(
+      verdict(ranks),
+      "MismatchError: different calls: rank 0 called a (relu=true); rank 1 called a; the group is broken");
 }
 
 TEST(Verdict, OnlyTheLayerDiffers) {
   const std::vector<Brought> ranks = {call("forward of layer 'bn1'", "C=1"),
                                       call("backward of layer 'bn2'", "C=1")};
   EXPECT_EQ(verdict(ranks),
-            "MismatchError: different calls: rank 0: forward of layer 'bn1'; rank 1: backward of layer "
-            "'bn2'; the group is "
-            "broken");
+            "MismatchError: different calls: rank 0 called forward of layer 'bn1'; rank 1 called backward of "
+            "layer 'bn2'; the group is broken");
 }
 
 TEST(Verdict, OnlyNumbersOfUnnamedLayersDiffer) {
@@ -60,16 +59,17 @@ TEST(Verdict, LengthAndNumberOfTheCall) {
   ranks[1].words = 41;
   ranks[2].number = 18;
   EXPECT_EQ(verdict(ranks),
-            "MismatchError: different calls: rank 0: all_reduce_sum, call 17, 40 words; rank 1: "
-            "all_reduce_sum, call 17, 41 "
-            "words; rank 2: all_reduce_sum, call 18, 40 words; the group is broken");
+            "MismatchError: different calls: rank 0 called all_reduce_sum (call 17, 40 words); rank 1 called "
+            "all_reduce_sum (call 17, 41 words); rank 2 called all_reduce_sum (call 18, 40 words); the group "
+            "is broken");
 }
 
 TEST(Verdict, ManyDifferentCalls) {
   std::vector<Brought> ranks;
   for (int r = 0; r < 20; ++r) ranks.push_back(call("forward of layer 'bn1'", fmt::format("C={}", r)));
   const std::string text = verdict(ranks);
-  EXPECT_NE(text.find("rank 7: forward of layer 'bn1', C=7; and 12 more; the group"), std::string::npos)
+  EXPECT_NE(text.find("rank 7 called forward of layer 'bn1' (C=7); and 12 more; the group"),
+            std::string::npos)
       << text;
 }
 

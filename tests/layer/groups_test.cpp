@@ -147,8 +147,8 @@ TEST(LayerGroups, ACallOfAllReduceSumIsAnotherCall) {
   });
   for (const std::string& outcome : seen) {
     expect_starts(outcome, "MismatchError: group 'world', call 1, ");
-    expect_holds(outcome, "rank 0: forward of layer '#1'");
-    expect_holds(outcome, "rank 1: all_reduce_sum");
+    expect_holds(outcome, "rank 0 called forward of layer '#1'");
+    expect_holds(outcome, "rank 1 called all_reduce_sum");
   }
 }
 
@@ -173,9 +173,9 @@ TEST(LayerGroups, ALateMismatch) {
   });
   for (const std::string& outcome : seen) {
     expect_starts(outcome, "MismatchError: group 'world', call 14, ");
-    expect_holds(outcome, "rank 2: backward of layer '#1'");
+    expect_holds(outcome, "rank 2 called backward of layer '#1'");
     expect_holds(outcome, "C=40");
-    expect_holds(outcome, "ranks 0-1: forward of layer '#2'");
+    expect_holds(outcome, "ranks 0-1 called forward of layer '#2'");
   }
 }
 
@@ -285,7 +285,7 @@ TEST(LayerGroups, AnEngineOfTheCallersOwn) {
         Call call({2, other.num_features()}, std::vector<float>(rank == 1 ? 2 : 4, 1.0F));
         const std::string outcome = testing::outcome([&] { call.forward(other); });
         expect_starts(outcome, "MismatchError: group 'mine', call 7, ");
-        expect_holds(outcome, "rank 1: forward of layer '#2', C=1");
+        expect_holds(outcome, "rank 1 called forward of layer '#2' (C=1");
       });
     });
   }
@@ -323,9 +323,9 @@ TEST(LayerGroups, EngineErrorsChangeNothing) {
     std::function<void()> fail;
     std::string outcome;
   } cases[] = {{[] { throw TimeoutError("no answer"); },
-                "TimeoutError: group 'mine', call 3, forward of layer '#1': no sum after "},
+                "TimeoutError: group 'mine', call 3, forward of layer '#1', on rank 0: no sum after "},
                {[] { throw PeerError("connection reset"); },
-                "PeerError: group 'mine', call 3, forward of layer '#1': connection reset"},
+                "PeerError: group 'mine', call 3, forward of layer '#1', on rank 0: connection reset"},
                {[] { throw std::runtime_error("cable"); }, "cable"}};
   for (const auto& c : cases) {
     SyncBatchNormOptions options;
