@@ -121,7 +121,7 @@ TEST_F(GlooJob, KilledPeerIsAPeerErrorAtOnce) {
   workers_[2]->signal(SIGKILL);
   for (const std::size_t rank : {0u, 1u}) {
     EXPECT_TRUE(workers_[rank]->shows("PeerError on rank")) << all_output();
-    EXPECT_TRUE(workers_[rank]->shows("connection closed by group rank 2")) << all_output();
+    EXPECT_TRUE(workers_[rank]->shows("connection closed by rank 2")) << all_output();
   }
   EXPECT_LT(Clock::now() - begin, std::chrono::seconds(20));
   let_go();
@@ -130,12 +130,26 @@ TEST_F(GlooJob, KilledPeerIsAPeerErrorAtOnce) {
   EXPECT_EQ(workers_[2]->wait(), "signal 9");
 }
 
-TEST_F(GlooJob, StoppedPeerIsATimeout) {
+// A rank that leaves in good order is not taken for a dead one, and nobody waits for its call either.
+// control: without farewells the others say "connection closed".
+TEST_F(GlooJob, PeerThatLeavesIsNamed) {
+  start_all("last_leaves", 3);
+  for (const std::size_t rank : {0u, 1u}) {
+    EXPECT_TRUE(workers_[rank]->shows("the group was left without this call by rank 2")) << all_output();
+  }
+  let_go();
+  for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
+}
+
+// The waiting ranks know through the store who else waits.
+TEST_F(GlooJob, StoppedPeerIsATimeoutThatNamesIt) {
   start_all("sum_for_ever", 3, {{"SYNCBN_TIMEOUT_S", "2"}});
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
   workers_[2]->signal(SIGSTOP);
-  for (const std::size_t rank : {0u, 1u})
+  for (const std::size_t rank : {0u, 1u}) {
     EXPECT_TRUE(workers_[rank]->shows("TimeoutError on rank")) << all_output();
+    EXPECT_TRUE(workers_[rank]->shows("(waiting for rank 2)")) << all_output();
+  }
   workers_[2]->signal(SIGKILL);
   let_go();
   EXPECT_EQ(workers_[0]->wait(), "exit 0");

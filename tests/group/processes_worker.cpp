@@ -123,6 +123,13 @@ void last_does_not_call() {
   wait_for_order();
 }
 
+void last_leaves() {
+  sum(10);
+  if (!is_last()) return sum_for_ever();
+  release();
+  wait_for_order();
+}
+
 void last_kills_itself() {
   sum(10);
   if (is_last()) raise(SIGKILL);
@@ -199,6 +206,7 @@ const std::map<std::string, void (*)()> tasks = {
     {"different_lists", different_lists},
     {"sum_for_ever", sum_for_ever},
     {"last_does_not_call", last_does_not_call},
+    {"last_leaves", last_leaves},
     {"last_kills_itself", last_kills_itself},
     {"last_exits", last_exits},
     {"join_again", join_again},

@@ -12,6 +12,7 @@
 #include <random>
 
 #include "group/engine.h"
+#include "group/engines/gloo_attendance.h"
 #include "group/engines/gloo_communicator.h"
 #include "group/handshake.h"
 #include "group/host_identity.h"
@@ -73,10 +74,12 @@ class WorldStore final : public group::Store {
   const std::string prefix_;
 };
 
+unsigned random_word() { return std::random_device()(); }
+
 // Tells this process from every other, in a form that an error message can show.
 const std::string& own_identity() {
   static const std::string identity =
-      fmt::format("process {} on {} ({:08x})", getpid(), host_name(), std::random_device()());
+      fmt::format("process {} on {} ({:08x})", getpid(), host_name(), random_word());
   return identity;
 }
 
@@ -220,6 +223,7 @@ class GlooEngine final : public Engine {
     WorldStore store(membership_, world_);
     const auto key = [](int rank) { return fmt::format("host/{}", rank); };
     store.set(key(rank_), fmt::format("{} {}", spec_.size, host_identity()));
+    if (rank_ == 0) store.set("secret", fmt::format("{:x}{:08x}", random_word(), random_word()));
     membership_.append(kJoinedList, std::to_string(rank_));
     std::vector<int> missing;
     for (int peer = 0; peer < spec_.size; ++peer) {
@@ -239,6 +243,7 @@ class GlooEngine final : public Engine {
     if (!missing.empty())
       throw TimeoutError(fmt::format("rendezvous {}:{}: rank {} of {} did not join by the deadline",
                                      spec_.host, port_, fmt::join(missing, ", "), spec_.size));
+    secret_ = std::stoull(store.get("secret", deadline), nullptr, 16);
   }
 
   std::unique_ptr<Communicator> connect_mesh(Store& store, const GroupSpec& group, const std::string& prefix,
@@ -251,17 +256,34 @@ class GlooEngine final : public Engine {
     context->setTimeout(std::max(milliseconds(1), patience));
     AttemptStore attempt(store, prefix, deadline);
     context->connectFullMesh(attempt, device_);
-    // A stranger may have got a peer's place unnoticed. The sum goes over every connection that sums will
-    // use: the ring cuts two segments a rank.
-    auto communicator = std::make_unique<GlooCommunicator>(std::move(context));
+    // A stranger may have got a peer's place unnoticed, but can't know what the peer brings to a sum of
+    // secret words. The sum goes over every connection that sums will use: the ring cuts two segments a rank.
+    auto communicator = std::make_unique<GlooCommunicator>(
+        std::move(context),
+        GlooAttendance(spec_.host, port_, spec_.token, fmt::format("world/{}/{}waits/", world_, prefix),
+                       static_cast<int>(position), size));
     const auto words = communicator->buffer(2 * group.ranks.size());
-    std::fill(words.begin(), words.end(), position + 1);
+    std::vector<std::int64_t> expected(words.size());
+    for (int member = 0; member < size; ++member) {
+      for (std::size_t i = 0; i < words.size(); ++i) {
+        const std::int64_t word = secret_word(static_cast<std::uint64_t>(member), i);
+        expected[i] += word;
+        if (member == position) words[i] = word;
+      }
+    }
     communicator->start(words.size());
     communicator->wait(deadline);
-    const std::int64_t expected = std::int64_t{size} * (size + 1) / 2;
-    if (std::any_of(words.begin(), words.end(), [&](std::int64_t word) { return word != expected; }))
+    if (!std::equal(words.begin(), words.end(), expected.begin()))
       throw PeerError("a stranger's connection took a peer's place");
     return communicator;
+  }
+
+  // splitmix64; 47 bits, so that no sum overflows.
+  std::int64_t secret_word(std::uint64_t member, std::uint64_t i) const {
+    std::uint64_t word = secret_ + (member << 32 | (i + 1)) * 0x9e3779b97f4a7c15u;
+    word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9u;
+    word = (word ^ (word >> 27)) * 0x94d049bb133111ebu;
+    return static_cast<std::int64_t>((word ^ (word >> 31)) >> 17);
   }
 
   // Tells the members how this rank's attempt ended and hears the same of them, so that all go on or try
@@ -287,6 +309,7 @@ class GlooEngine final : public Engine {
   int rank_ = 0;
   std::int64_t world_ = 0;  // which of the store's worlds
   std::vector<std::string> hosts_;
+  std::uint64_t secret_ = 0;  // of this world's ranks
   std::shared_ptr<gloo::transport::Device> device_;
 };
 

@@ -1,15 +1,16 @@
 #include "group/engines/gloo_communicator.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <gloo/allreduce.h>
 #include <gloo/common/error.h>
 #include <gloo/transport/unbound_buffer.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "group/socket.h"
+#include "group/verdict.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
@@ -19,9 +20,11 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr auto kForever =
-    std::chrono::hours(24 * 30);                  // to Gloo, whose own timeouts would forestall the deadline
-constexpr auto kLook = milliseconds(100);         // how often a waiting rank looks after its connections
-constexpr auto kGrace = std::chrono::seconds(1);  // for a sum to come after a connection closed
+    std::chrono::hours(24 * 30);            // to Gloo, whose own timeouts would forestall the deadline
+constexpr auto kLook = milliseconds(100);   // how often a waiting rank looks after its connections
+constexpr auto kGrace = milliseconds(500);  // for a sum to come after a connection closed
+constexpr auto kLong = milliseconds(200);   // from when on a wait is one that the peers may want to know of
+constexpr std::int64_t kGaveUp = -1;        // a farewell within a sum; else the sums that were had
 constexpr std::uint64_t kLifeline = 0x5379'6e63'424e;  // a Gloo slot that no collective uses
 
 void add_words(void* out, const void* a, const void* b, std::size_t words) {
@@ -51,14 +54,14 @@ std::string plain_text(const std::exception& error) {
   return text.starts_with("[./gloo") && end != std::string::npos ? text.substr(end + 2) : text;
 }
 
-GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::Context> context)
-    : shared_(std::make_shared<Shared>()) {
+GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::Context> context, GlooAttendance attendance)
+    : shared_(std::make_shared<Shared>()), attendance_(std::move(attendance)) {
   shared_->context = std::move(context);
+  farewells_.resize(static_cast<std::size_t>(size()));
   for (int peer = 0; peer < size(); ++peer) {
-    if (peer == rank()) continue;
-    lifelines_.push_back(
-        {peer, shared_->context->createUnboundBuffer(&lifeline_word_, sizeof lifeline_word_)});
-    lifelines_.back().buffer->recv(peer, kLifeline);
+    std::int64_t& word = farewells_[static_cast<std::size_t>(peer)];
+    lifelines_.push_back(shared_->context->createUnboundBuffer(&word, sizeof word));
+    if (peer != rank()) lifelines_.back()->recv(peer, kLifeline);
   }
 }
 
@@ -82,6 +85,7 @@ std::span<std::int64_t> GlooCommunicator::buffer(std::size_t words) {
 
 void GlooCommunicator::start(std::size_t words) {
   const std::lock_guard lock(shared_->mutex);
+  ++sums_;
   shared_->words = words;
   shared_->summing = true;
   shared_->changed.notify_all();
@@ -93,22 +97,30 @@ void GlooCommunicator::start(std::size_t words) {
 void GlooCommunicator::wait(Deadline deadline) {
   std::unique_lock lock(shared_->mutex);
   const auto settled = [this] { return !shared_->summing || shared_->leaving; };
-  Deadline closed = Deadline::max();  // when a connection was first seen closed
+  const Deadline tell = Clock::now() + std::min<Clock::duration>(kLong, (deadline - Clock::now()) / 2);
+  bool told = false;
+  Deadline closed = Deadline::max();  // when a peer was first seen gone
   while (!shared_->changed.wait_until(lock, std::min(deadline, Clock::now() + kLook), settled)) {
     // Gloo wakes nobody when a connection closes within a message, so this rank looks for itself. A peer
-    // that has its sum may leave before this rank has it, hence the grace.
-    if (closed == Deadline::max() && !lost_peers().empty()) closed = Clock::now();
+    // that dies with its sum complete may have sent all that this rank needs, hence the grace.
+    if (closed == Deadline::max() && !departures().empty()) closed = Clock::now();
     if (Clock::now() >= deadline || Clock::now() - kGrace >= closed) break;
+    if (told || Clock::now() < tell) continue;
+    lock.unlock();
+    attendance_.waits_in(sums_);
+    told = true;
+    lock.lock();
   }
   if (shared_->leaving) throw PeerError("this rank gave the sum up");
   if (!shared_->summing && shared_->error.empty()) return;
   const std::string error = shared_->error;
   lock.unlock();
-  const std::vector<int> lost = lost_peers();
-  if (!lost.empty())
-    throw PeerError(fmt::format("connection closed by group rank {}", fmt::join(lost, ", ")));
+  const std::string gone = departures();
+  if (!gone.empty()) throw PeerError(gone);
   if (!error.empty()) throw PeerError(error);
-  throw TimeoutError("no sum by the deadline");
+  const std::vector<int> absent = attendance_.absent_from(sums_);
+  throw TimeoutError(absent.empty() ? "no sum by the deadline"
+                                    : fmt::format("waiting for {}", rank_list(absent)));
 }
 
 void GlooCommunicator::abort() noexcept {
@@ -117,7 +129,9 @@ void GlooCommunicator::abort() noexcept {
   const bool unsettled = shared_->summing || !shared_->error.empty();
   shared_->changed.notify_all();
   lock.unlock();
-  if (first && unsettled) close_connections();  // else they close softly: a peer may still be reading
+  if (!first) return;
+  say_farewell(unsettled ? kGaveUp : sums_);
+  if (unsettled) close_connections();  // else they close softly: a peer may still be reading
 }
 
 void GlooCommunicator::help(Shared& shared) {
@@ -145,27 +159,56 @@ void GlooCommunicator::help(Shared& shared) {
   shared.changed.notify_all();
 }
 
-// Group ranks whose connection has failed. A receive that nobody answers lies ready on each connection:
-// waiting for it throws if the connection failed, and returns at once if told so before.
-std::vector<int> GlooCommunicator::lost_peers() const {
-  std::vector<int> lost;
-  for (const Lifeline& lifeline : lifelines_) {
+// Which peers are gone without this rank's sum, and how, empty where none is. A receive lies ready on each
+// connection that only a farewell answers: waiting for it throws if the connection failed without one, and
+// returns at once if told so before.
+std::string GlooCommunicator::departures() {
+  std::vector<int> lost, gave_up, left;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) continue;
+    const auto i = static_cast<std::size_t>(peer);
     try {
-      lifeline.buffer->abortWaitRecv();
-      lifeline.buffer->waitRecv(nullptr, kForever);
+      lifelines_[i]->abortWaitRecv();
+      lifelines_[i]->waitRecv(nullptr, kForever);
     } catch (const gloo::Exception&) {
-      lost.push_back(lifeline.peer);
+      lost.push_back(peer);
+      continue;
     }
+    const std::int64_t farewell = std::atomic_ref(farewells_[i]).load();
+    if (farewell == kGaveUp) gave_up.push_back(peer);
+    if (farewell > 0 && farewell < sums_) left.push_back(peer);
   }
-  return lost;
+  if (!lost.empty()) return fmt::format("connection closed by {}", rank_list(lost));
+  if (!gave_up.empty()) return fmt::format("a sum was given up by {}", rank_list(gave_up));
+  if (!left.empty()) return fmt::format("the group was left without this call by {}", rank_list(left));
+  return "";
+}
+
+// Nobody waits for it to arrive: where a connection takes no byte, the peers see it closed instead.
+void GlooCommunicator::say_farewell(std::int64_t word) noexcept {
+  farewell_ = word;
+  const auto say = [this] {
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer == rank()) continue;
+      try {
+        sent_.push_back(shared_->context->createUnboundBuffer(&farewell_, sizeof farewell_));
+        sent_.back()->send(peer, kLifeline);
+      } catch (const std::exception&) {  // that connection has failed
+      }
+    }
+  };
+  try {
+    const BlockSignals deaf;  // as for the helper; a SIGPIPE ends with its thread
+    std::thread(say).join();
+  } catch (const std::exception&) {  // no thread, no farewell
+  }
 }
 
 // A wait that times out makes Gloo close all connections of the context and wake who waits for them: the
 // helper here, and the peers there, which need not run into their deadlines.
 void GlooCommunicator::close_connections() noexcept {
   try {
-    shared_->context->createUnboundBuffer(&lifeline_word_, sizeof lifeline_word_)
-        ->waitRecv(nullptr, milliseconds(1));
+    shared_->context->createUnboundBuffer(&farewell_, sizeof farewell_)->waitRecv(nullptr, milliseconds(1));
   } catch (const std::exception&) {  // that timeout
   }
 }

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "group/engines/gloo_attendance.h"
 #include "syncbn/communicator.h"
 
 namespace syncbn::group {
@@ -22,10 +23,10 @@ std::string plain_text(const std::exception& error);
 /// Sums over a connected Gloo context. Gloo's all-reduce blocks, so one helper thread makes the calls; what
 /// both threads touch stays alive with either. Connections stay open after an error until the communicator
 /// goes: a rank that is late may still finish the sum that the others gave up, and blames nobody for what it
-/// merely saw second.
+/// merely saw second. A rank that leaves says farewell, so that what its peers see as a death is one.
 class GlooCommunicator final : public Communicator {
  public:
-  explicit GlooCommunicator(std::shared_ptr<gloo::Context> context);
+  GlooCommunicator(std::shared_ptr<gloo::Context> context, GlooAttendance attendance);
   ~GlooCommunicator() override;
 
   int rank() const override;
@@ -37,18 +38,20 @@ class GlooCommunicator final : public Communicator {
 
  private:
   struct Shared;
-  struct Lifeline {
-    int peer;
-    std::unique_ptr<gloo::transport::UnboundBuffer> buffer;
-  };
+  using Buffers = std::vector<std::unique_ptr<gloo::transport::UnboundBuffer>>;
 
   static void help(Shared& shared);
-  std::vector<int> lost_peers() const;
+  std::string departures();
+  void say_farewell(std::int64_t word) noexcept;
   void close_connections() noexcept;
 
   std::shared_ptr<Shared> shared_;
-  std::int64_t lifeline_word_ = 0;
-  std::vector<Lifeline> lifelines_;
+  GlooAttendance attendance_;
+  std::int64_t sums_ = 0;  // begun
+  std::int64_t farewell_ = 0;
+  std::vector<std::int64_t> farewells_;  // the peers', by rank; 0: none yet
+  Buffers lifelines_;                    // what receives them, by rank
+  Buffers sent_;                         // what sends this rank's
   std::thread helper_;
 };
 
