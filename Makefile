@@ -2,10 +2,12 @@
 
 build := build/release
 workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=syncbn_log --join=True --cluster_time_out=100
-sources := find include src tests examples cmake -name '*.h' -o -name '*.cpp'
+sources := find include src tests examples benchmarks/layer cmake -name '*.h' -o -name '*.cpp'
+# Debian's Python, which has matplotlib. PREFIX='chrt -f 1' measures right on a machine that does other work too.
+run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv build demo test test-cpp format format-check clean
+.PHONY: help setup venv build demo test test-cpp bench bench-build bench-quick format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +32,17 @@ test: venv build ## build everything and run every test
 
 test-cpp: build ## the same without the tests that need .venv
 	ctest --preset release -j "$$(nproc)" --label-exclude '^python$$'
+
+bench-build: venv
+	@scripts/setup.sh --bench
+	cmake --preset benchmarks $(CMAKE_FLAGS)
+	cmake --build --preset benchmarks
+
+bench: bench-build ## measure against oneDNN, PyTorch and memory (12 min, an idle machine): table, JSON, pictures
+	$(run_bench)
+
+bench-quick: bench-build ## the same for few shapes, nothing written (2 min)
+	$(run_bench) --quick
 
 format: ## clang-format every source
 	$(sources) | xargs clang-format -i

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what building and testing need, on Debian 12 or a system that names its packages alike. Asks dpkg first, so
-# that a complete machine is left alone, without network and without root. `--ci` adds what .ci/run needs beyond that.
+# that a complete machine is left alone, without network and without root. `--ci` adds what .ci/run needs beyond that,
+# `--bench` what `make bench` needs.
 set -euo pipefail
 
 packages=(
@@ -17,8 +18,9 @@ packages=(
 case "${1:-}" in
   "") ;;
   --ci) packages+=(clang clang-format libomp-dev) ;;
+  --bench) packages+=(libdnnl-dev libsimgrid-dev python3-matplotlib) ;;
   *)
-    echo "usage: scripts/setup.sh [--ci]" >&2
+    echo "usage: scripts/setup.sh [--ci | --bench]" >&2
     exit 2
     ;;
 esac

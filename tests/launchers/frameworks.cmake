@@ -3,7 +3,6 @@
 if(NOT SYNCBN_GLOO OR NOT SYNCBN_LAUNCHER)
   return()
 endif()
-set(SYNCBN_VENV ${PROJECT_SOURCE_DIR}/.venv CACHE PATH "Virtual environment with PyTorch and MindSpore, for tests")
 syncbn_add_test(frameworks_test SOURCES ../launch/job.cpp framework_job.cpp msrun_test.cpp torchrun_test.cpp
                 LIBRARIES syncbn_gloo LABEL python)
 target_include_directories(frameworks_test PRIVATE ../launch)
