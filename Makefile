@@ -7,7 +7,7 @@ sources := find include src tests examples benchmarks/layer cmake -name '*.h' -o
 run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv build demo test test-cpp bench bench-build bench-quick format format-check clean
+.PHONY: help setup venv build demo test test-cpp bench bench-build bench-quick instructions format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: venv build ## build everything and run every test
 
 test-cpp: build ## the same without the tests that need .venv
 	ctest --preset release -j "$$(nproc)" --label-exclude '^python$$'
+
+instructions: build ## record the instruction counts that the tests allow, after a change that is worth them
+	cmake --build --preset release --target instructions
 
 bench-build: venv
 	@scripts/setup.sh --bench

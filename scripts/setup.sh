@@ -11,7 +11,7 @@ packages=(
   libopenmpi-dev openmpi-bin     # component mpi
   libmpich-dev mpich             # component mpich
   libcli11-dev                   # syncbn-run
-  libgtest-dev libgmp-dev libmpfr-dev python3  # tests
+  libgtest-dev libgmp-dev libmpfr-dev python3 valgrind  # tests
   iproute2 munge slurm-wlm       # tests of several nodes and of Slurm
   python3-venv                   # PyTorch and MindSpore, in .venv
 )
