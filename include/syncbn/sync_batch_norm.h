@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <variant>
 #include <vector>
@@ -45,6 +46,8 @@ struct SyncBatchNormOptions {
   std::optional<double> momentum = 0.1;
   /// Whether weight and bias exist.
   bool affine = true;
+  /// Whether the affine layer has a bias; false: a weight alone.
+  bool bias = true;
   /// Whether running statistics exist; without them evaluation uses the batch.
   bool track_running_stats = true;
   ProcessGroup process_group = {};
@@ -73,7 +76,8 @@ struct Saved {
   std::vector<double> scale;   ///< (C,) weight * invstd
 };
 
-/// A parameter or buffer of a layer: `size` elements of `dtype`, writable, alive as long as the layer.
+/// A parameter or buffer of a layer: `size` elements of `dtype`, writable, alive as long as the layer (or its
+/// bound memory).
 struct StateEntry {
   std::string name;  ///< weight, bias, running_mean, running_var, num_batches_tracked
   void* data;
@@ -158,6 +162,14 @@ class SyncBatchNorm {
   /// is not the layer's dtype (int64 for num_batches_tracked).
   template <class T>
   std::span<T> values(const std::string& name);
+
+  /// Lets the layer keep one of its values in the caller's memory, from now on until the next bind of it:
+  /// `entry` is a name of state(), or weight_grad or bias_grad; `memory` holds num_features elements of the
+  /// layer's dtype (one int64 for num_batches_tracked) and lives as long as it is bound. Nothing is copied:
+  /// the values are those that the memory has. Null: the layer's own memory, as it was left. For values that
+  /// a framework owns. Views taken before stay where they were.
+  /// @throws InvalidArgument the layer has no such entry, or memory not aligned to its element size.
+  void bind(std::string_view entry, void* memory);
 
   void reset_parameters();     ///< weight 1, bias 0, and reset_running_stats.
   void reset_running_stats();  ///< running_mean 0, running_var 1, num_batches_tracked 0.

@@ -12,6 +12,15 @@ namespace {
 struct Engines {
   std::mutex mutex;
   std::vector<const EngineEntry*> entries;
+  void (*load)(const std::string&) = nullptr;
+
+  const EngineEntry* find(const std::string& name) {
+    const std::lock_guard lock(mutex);
+    for (const EngineEntry* entry : entries) {
+      if (name == entry->name) return entry;
+    }
+    return nullptr;
+  }
 };
 
 Engines& engines() {
@@ -26,12 +35,18 @@ void register_engine(const EngineEntry& entry) {
   engines().entries.push_back(&entry);
 }
 
+void set_engine_loader(void (*load)(const std::string& name)) { engines().load = load; }
+
 const EngineEntry& find_engine(const std::string& name) {
+  if (const EngineEntry* entry = engines().find(name)) return *entry;
+  if (engines().load != nullptr) {
+    engines().load(name);
+    if (const EngineEntry* entry = engines().find(name)) return *entry;
+  }
   const std::lock_guard lock(engines().mutex);
   std::string names;
   bool has_gloo = false;
   for (const EngineEntry* entry : engines().entries) {
-    if (name == entry->name) return *entry;
     has_gloo = has_gloo || entry->name == std::string_view("gloo");
     names += fmt::format("{}{}", names.empty() ? "" : ", ", entry->name);
   }

@@ -49,6 +49,9 @@ struct EngineEntry {
 };
 /// `entry` must live as long as the program.
 void register_engine(const EngineEntry& entry);
+/// Called with the name of an engine that no library has registered, to load the library that does; what it
+/// throws is the error. For a program that can't know before which engines it will need.
+void set_engine_loader(void (*load)(const std::string& name));
 /// @throws GroupError: not linked in; the message lists the engines that are.
 const EngineEntry& find_engine(const std::string& name);
 

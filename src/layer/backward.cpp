@@ -104,7 +104,7 @@ void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t) 
   if (geometry.elements() != 0) apply(t, geometry, from, records.data(), relu);
   for (std::int64_t c = 0; c < num_features && parameters.weight_grad; ++c) {
     parameters.weight_grad->set(c, gradient.weight[static_cast<std::size_t>(c)]);
-    parameters.bias_grad->set(c, gradient.bias[static_cast<std::size_t>(c)]);
+    if (parameters.bias_grad) parameters.bias_grad->set(c, gradient.bias[static_cast<std::size_t>(c)]);
   }
 }
 

@@ -1,6 +1,10 @@
 #include "layer/parameters.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
+
+#include "syncbn/error.h"
 
 namespace syncbn::layer {
 namespace {
@@ -22,13 +26,13 @@ auto with_type(DType dtype, const Body& body) {
 }  // namespace
 
 ChannelValues::ChannelValues(DType dtype, std::int64_t channels, double value)
-    : dtype_(dtype), size_(static_cast<std::size_t>(channels)), bytes_(size_ * size_of(dtype)) {
+    : dtype_(dtype), size_(static_cast<std::size_t>(channels)), own_(size_ * size_of(dtype)) {
   fill(value);
 }
 
 double ChannelValues::operator[](std::int64_t channel) const {
   return with_type(dtype_, [&](auto value) {
-    std::memcpy(&value, bytes_.data() + static_cast<std::size_t>(channel) * sizeof value, sizeof value);
+    std::memcpy(&value, data() + static_cast<std::size_t>(channel) * sizeof value, sizeof value);
     return static_cast<double>(value);
   });
 }
@@ -36,7 +40,7 @@ double ChannelValues::operator[](std::int64_t channel) const {
 void ChannelValues::set(std::int64_t channel, double value) {
   with_type(dtype_, [&](auto zero) {
     const auto rounded = static_cast<decltype(zero)>(value);
-    std::memcpy(bytes_.data() + static_cast<std::size_t>(channel) * sizeof rounded, &rounded, sizeof rounded);
+    std::memcpy(data() + static_cast<std::size_t>(channel) * sizeof rounded, &rounded, sizeof rounded);
   });
 }
 
@@ -44,13 +48,22 @@ void ChannelValues::fill(double value) {
   for (std::size_t i = 0; i < size_; ++i) set(static_cast<std::int64_t>(i), value);
 }
 
-StateEntry ChannelValues::entry(std::string name) { return {std::move(name), bytes_.data(), dtype_, size_}; }
+StateEntry ChannelValues::entry(std::string name) { return {std::move(name), data(), dtype_, size_}; }
 
-Parameters::Parameters(std::int64_t num_features, const SyncBatchNormOptions& options) {
+BatchCounter& BatchCounter::operator=(std::int64_t batches) {
+  exists_ = true;
+  *data() = batches;
+  return *this;
+}
+
+Parameters::Parameters(std::int64_t num_features, const SyncBatchNormOptions& options)
+    : dtype(options.dtype) {
   if (options.affine) {
     weight.emplace(options.dtype, num_features, 1.0);
-    bias.emplace(options.dtype, num_features, 0.0);
     weight_grad.emplace(options.dtype, num_features, 0.0);
+  }
+  if (options.affine && options.bias) {
+    bias.emplace(options.dtype, num_features, 0.0);
     bias_grad.emplace(options.dtype, num_features, 0.0);
   }
   if (options.track_running_stats) {
@@ -69,23 +82,44 @@ void Parameters::reset_running_stats() {
 
 void Parameters::reset() {
   reset_running_stats();
-  if (!weight) return;
-  weight->fill(1.0);
-  bias->fill(0.0);
+  if (weight) weight->fill(1.0);
+  if (bias) bias->fill(0.0);
 }
 
 std::vector<StateEntry> Parameters::state() {
   std::vector<StateEntry> entries;
-  if (weight) {
-    entries.push_back(weight->entry("weight"));
-    entries.push_back(bias->entry("bias"));
-  }
+  if (weight) entries.push_back(weight->entry("weight"));
+  if (bias) entries.push_back(bias->entry("bias"));
   if (running_mean) {
     entries.push_back(running_mean->entry("running_mean"));
     entries.push_back(running_var->entry("running_var"));
-    entries.push_back({"num_batches_tracked", &*num_batches_tracked, std::nullopt, 1});
+    entries.push_back(num_batches_tracked.entry("num_batches_tracked"));
   }
   return entries;
+}
+
+void Parameters::bind(std::string_view name, void* memory) {
+  const auto check = [&](std::size_t alignment) {
+    if (reinterpret_cast<std::uintptr_t>(memory) % alignment == 0) return;
+    throw InvalidArgument(
+        fmt::format("{}: memory at {}, expected an address aligned to {} bytes", name, memory, alignment));
+  };
+  const std::pair<std::string_view, std::optional<ChannelValues>*> known[] = {{"weight", &weight},
+                                                                              {"bias", &bias},
+                                                                              {"running_mean", &running_mean},
+                                                                              {"running_var", &running_var},
+                                                                              {"weight_grad", &weight_grad},
+                                                                              {"bias_grad", &bias_grad}};
+  for (const auto& [known_name, values] : known) {
+    if (known_name != name || !*values) continue;
+    check(size_of(dtype));
+    return (*values)->bind(memory);
+  }
+  if (name != "num_batches_tracked" || !num_batches_tracked) {
+    throw InvalidArgument(fmt::format("entry: '{}' is none of this layer's parameters and buffers", name));
+  }
+  check(sizeof(std::int64_t));
+  num_batches_tracked.bind(memory);
 }
 
 }  // namespace syncbn::layer

@@ -20,6 +20,11 @@ std::string momentum_text(const SyncBatchNormOptions& options) {
   return options.momentum ? fmt::format("{}", *options.momentum) : "none";
 }
 
+const char* affine_text(const SyncBatchNormOptions& options) {
+  if (!options.affine) return "false";
+  return options.bias ? "true" : "without bias";
+}
+
 const char* name_of(Nonfinite nonfinite) {
   switch (nonfinite) {
     case Nonfinite::propagate:
@@ -72,7 +77,7 @@ const group::Call& SyncBatchNorm::Impl::call(Direction direction, DType input) {
         "affine_gradients={}, "
         "nonfinite={}, activation={}, bits_version={}",
         num_features, syncbn::name_of(input), syncbn::name_of(options.dtype), options.eps,
-        momentum_text(options), options.affine, options.track_running_stats,
+        momentum_text(options), affine_text(options), options.track_running_stats,
         options.affine_gradients == AffineGradients::group ? "group" : "local", name_of(options.nonfinite),
         options.activation == Activation::relu ? "relu" : "none", kBitsVersion);
   }
@@ -100,15 +105,14 @@ void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors)
 const Saved& SyncBatchNorm::saved() const { return impl_->saved; }
 
 std::vector<StateEntry> SyncBatchNorm::state() { return impl_->parameters.state(); }
+void SyncBatchNorm::bind(std::string_view entry, void* memory) { impl_->parameters.bind(entry, memory); }
 void SyncBatchNorm::reset_parameters() { impl_->parameters.reset(); }
 void SyncBatchNorm::reset_running_stats() { impl_->parameters.reset_running_stats(); }
 
 StateEntry SyncBatchNorm::find(const std::string& name, std::optional<DType> dtype) {
   std::vector<StateEntry> entries = state();
-  if (impl_->parameters.weight_grad) {
-    entries.push_back(impl_->parameters.weight_grad->entry("weight_grad"));
-    entries.push_back(impl_->parameters.bias_grad->entry("bias_grad"));
-  }
+  if (auto& gradient = impl_->parameters.weight_grad) entries.push_back(gradient->entry("weight_grad"));
+  if (auto& gradient = impl_->parameters.bias_grad) entries.push_back(gradient->entry("bias_grad"));
   std::string names;
   for (const StateEntry& entry : entries) {
     if (entry.name == name) {

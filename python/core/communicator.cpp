@@ -1,0 +1,105 @@
+#include "communicator.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <chrono>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "syncbn/error.h"
+
+namespace nb = nanobind;
+
+namespace syncbn::python {
+namespace {
+
+using Words = std::vector<std::int64_t>;
+using Array = nb::ndarray<nb::numpy, std::int64_t, nb::ndim<1>, nb::c_contig>;
+
+// Crosses the C++ layers, where an error is text, beside it. An object of the thread, so never destroyed at
+// a moment when there is no interpreter: it is null but between a failure and its report.
+thread_local PyObject* cause = nullptr;
+
+// Keeps the array's memory as long as Python has the array, an abandoned request's included.
+nb::object array_of(const std::shared_ptr<Words>& words, std::size_t count) {
+  const nb::capsule owner(new std::shared_ptr<Words>(words),
+                          [](void* p) noexcept { delete static_cast<std::shared_ptr<Words>*>(p); });
+  return nb::cast(Array(words->data(), {count}, owner));
+}
+
+std::string text_of(const nb::python_error& error) {
+  return nb::cast<std::string>(nb::str(error.type().attr("__name__"))) + ": " +
+         nb::cast<std::string>(nb::str(error.value()));
+}
+
+class PythonCommunicator final : public Communicator {
+ public:
+  explicit PythonCommunicator(const nb::object& engine)
+      : rank_(nb::cast<int>(engine.attr("rank"))),
+        size_(nb::cast<int>(engine.attr("size"))),
+        all_reduce_sum_(engine.attr("all_reduce_sum")) {}
+  ~PythonCommunicator() override {
+    if (!nb::is_alive()) {  // the process ends: nothing can be given back any more
+      static_cast<void>(all_reduce_sum_.release());
+      static_cast<void>(array_.release());
+      return;
+    }
+    const nb::gil_scoped_acquire locked;
+    all_reduce_sum_.reset();
+    array_.reset();
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  std::span<std::int64_t> buffer(std::size_t words) override {
+    if (words_->size() < words) {
+      auto longer = std::make_shared<Words>(words);
+      std::copy(words_->begin(), words_->end(), longer->begin());
+      words_ = std::move(longer);
+      array_words_ = 0;
+    }
+    return *words_;
+  }
+  void start(std::size_t words) override { started_words_ = words; }
+
+  void wait(Deadline deadline) override {
+    const nb::gil_scoped_acquire locked;
+    Py_CLEAR(cause);
+    const std::chrono::duration<double> timeout = deadline - std::chrono::steady_clock::now();
+    try {
+      if (array_words_ != started_words_) {  // a training loop's messages have few lengths
+        array_ = array_of(words_, started_words_);
+        array_words_ = started_words_;
+      }
+      all_reduce_sum_(array_, std::max(0.0, timeout.count()));
+    } catch (const nb::python_error& error) {
+      if (!error.matches(PyExc_Exception)) throw;
+      cause = error.value().inc_ref().ptr();
+      if (error.matches(PyExc_TimeoutError)) throw TimeoutError(text_of(error));
+      throw PeerError(text_of(error));
+    }
+  }
+  // An operation in Python can't be given up from outside: it ends by its timeout.
+  void abort() noexcept override {}
+
+ private:
+  int rank_;
+  int size_;
+  nb::object all_reduce_sum_;
+  std::shared_ptr<Words> words_ = std::make_shared<Words>();
+  nb::object array_;
+  std::size_t array_words_ = 0;
+  std::size_t started_words_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> python_communicator(nb::object engine) {
+  return std::make_unique<PythonCommunicator>(engine);
+}
+
+nb::object take_cause() { return nb::steal(std::exchange(cause, nullptr)); }
+
+}  // namespace syncbn::python

@@ -1,0 +1,45 @@
+#include "engines.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "group/engine.h"
+#include "syncbn/error.h"
+
+namespace syncbn::python {
+namespace {
+
+std::filesystem::path own_folder() {
+  Dl_info info{};
+  dladdr(reinterpret_cast<void*>(&own_folder), &info);
+  return std::filesystem::path(info.dli_fname).parent_path();
+}
+
+// The MPI whose launcher started this process, where there is more than one.
+std::string component_of(const std::string& engine) {
+  const bool mpich = std::getenv("PMI_SIZE") != nullptr && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr;
+  return engine == "mpi" && mpich && std::filesystem::exists(own_folder() / "engine_mpich.so") ? "mpich"
+                                                                                               : engine;
+}
+
+// RTLD_GLOBAL: Open MPI loads parts of its own that look its symbols up among the global ones.
+void load(const std::string& engine) {
+  const std::filesystem::path library = own_folder() / fmt::format("engine_{}.so", component_of(engine));
+  if (!std::filesystem::exists(library)) {
+    throw GroupError(fmt::format("engine '{}' is not part of this build of the package, which lacks {}",
+                                 engine, library.string()));
+  }
+  if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) != nullptr) return;
+  throw GroupError(
+      fmt::format("engine '{}' can't be loaded; is its library installed? {}", engine, dlerror()));
+}
+
+}  // namespace
+
+void load_engines_on_demand() { group::set_engine_loader(load); }
+
+}  // namespace syncbn::python

@@ -1,0 +1,75 @@
+#include "groups.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "communicator.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace syncbn::python {
+namespace {
+
+using Unlocked = nb::call_guard<nb::gil_scoped_release>;
+
+Backend backend_of(const std::string& name) {
+  if (name == "auto") return Backend::automatic;
+  if (name == "gloo") return Backend::gloo;
+  if (name == "mpi") return Backend::mpi;
+  if (name == "simulation") return Backend::simulation;
+  throw nb::value_error(("backend: '" + name + "', expected auto, gloo, mpi or simulation").c_str());
+}
+
+// The ranks are threads made in C++. What a body raises stays with its caller in Python, who chooses; here
+// its text is enough.
+void run_ranks_of(int size, const nb::callable& body) {
+  nb::gil_scoped_release unlocked;
+  run_ranks(size, [&](int rank) {
+    nb::gil_scoped_acquire locked;
+    try {
+      body(rank);
+    } catch (const nb::python_error& error) {
+      throw std::runtime_error(nb::cast<std::string>(nb::str(error.type().attr("__name__"))) + ": " +
+                               nb::cast<std::string>(nb::str(error.value())));
+    }
+  });
+}
+
+}  // namespace
+
+void bind_groups(nb::module_& m) {
+  nb::class_<GroupHandle>(m, "Group");
+  m.def(
+      "make_group",
+      [](const std::string& name, nb::object engine, std::optional<double> timeout) {
+        std::optional<std::chrono::milliseconds> milliseconds;
+        if (timeout) milliseconds.emplace(static_cast<std::int64_t>(std::ceil(*timeout * 1000)));
+        return GroupHandle{make_group(name, python_communicator(std::move(engine)), milliseconds)};
+      },
+      "name"_a, "engine"_a, "timeout"_a.none() = nb::none());
+  m.def(
+      "init", [](const std::string& backend) { init(backend_of(backend)); }, "backend"_a, Unlocked());
+  m.def("is_initialized", &is_initialized);
+  m.def("release", &release, Unlocked());
+  m.def("create_group", &create_group, "name"_a, "ranks"_a);
+  m.def("new_group", &new_group, "ranks"_a);
+  m.def("destroy_group", &destroy_group, "name"_a, Unlocked());
+  m.def("get_rank", &get_rank, "group"_a);
+  m.def("get_group_size", &get_group_size, "group"_a);
+  m.def("get_local_rank", &get_local_rank, "group"_a);
+  m.def("get_local_rank_size", &get_local_rank_size, "group"_a);
+  m.def("get_world_rank_from_group_rank", &get_world_rank_from_group_rank, "group"_a, "group_rank"_a);
+  m.def("get_group_rank_from_world_rank", &get_group_rank_from_world_rank, "world_rank"_a, "group"_a);
+  m.def("run_ranks", &run_ranks_of, "size"_a, "body"_a);
+}
+
+}  // namespace syncbn::python
