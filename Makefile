@@ -7,7 +7,7 @@ sources := find include src tests examples benchmarks/layer cmake -name '*.h' -o
 run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv build demo test test-cpp bench bench-build bench-quick instructions format format-check clean
+.PHONY: help setup venv build demo test test-cpp fuzz bench bench-build bench-quick instructions format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ bench: bench-build ## measure against oneDNN, PyTorch and memory (12 min, an idl
 
 bench-quick: bench-build ## the same for few shapes, nothing written (2 min)
 	$(run_bench) --quick
+
+FUZZ_SECONDS := 1200
+fuzz: ## run every fuzz target for FUZZ_SECONDS (1200); needs clang++
+	@scripts/setup.sh --ci
+	tests/fuzz/run $(FUZZ_SECONDS)
 
 format: ## clang-format every source
 	$(sources) | xargs clang-format -i

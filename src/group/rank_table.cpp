@@ -246,7 +246,19 @@ bool ranks_follow_server_ids(const RankTable& table) {
          }) == ranges.end();
 }
 
-RankTable read(const std::string& text) {
+const std::string& address(const RankTable::Server& server) {
+  return server.pod_ip.empty() ? server.server_id : server.pod_ip;
+}
+
+}  // namespace
+
+int RankTable::size() const {
+  std::size_t size = 0;
+  for (const Server& server : servers) size += server.devices.size();
+  return static_cast<int>(size);
+}
+
+RankTable parse_rank_table(const std::string& text) {
   const json document = parse(text);
   if (!document.is_object())
     throw GroupError(fmt::format("the file's value is {}, expected an object", shown(document)));
@@ -280,21 +292,9 @@ RankTable read(const std::string& text) {
   return table;
 }
 
-const std::string& address(const RankTable::Server& server) {
-  return server.pod_ip.empty() ? server.server_id : server.pod_ip;
-}
-
-}  // namespace
-
-int RankTable::size() const {
-  std::size_t size = 0;
-  for (const Server& server : servers) size += server.devices.size();
-  return static_cast<int>(size);
-}
-
 RankTable read_rank_table(const std::filesystem::path& file) {
   try {
-    return read(read_file(file));
+    return parse_rank_table(read_file(file));
   } catch (const GroupError& error) {
     throw GroupError(fmt::format("rank table '{}': {}", file.string(), error.what()));
   }

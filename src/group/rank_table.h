@@ -24,8 +24,12 @@ struct RankTable {
   int size() const;
 };
 
-/// @throws GroupError: can't be read, no JSON (with line and column), or a key is missing or wrong, with its
-/// path in the file ("server_list[1].device[0].rank_id"), its value and what is allowed
+/// @throws GroupError: no JSON (with line and column), or a key is missing or wrong, with its path in the
+/// text
+/// ("server_list[1].device[0].rank_id"), its value and what is allowed
+RankTable parse_rank_table(const std::string& text);
+/// @throws GroupError: can't be read, longer than 16 MiB, or as above; the message begins with the file's
+/// name
 RankTable read_rank_table(const std::filesystem::path& file);
 
 /// The server whose pod_ip, or where it has none, whose server_id, is one of `addresses`.

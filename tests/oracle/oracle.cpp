@@ -1,54 +1,11 @@
 #include "oracle/oracle.h"
 
 #include <cmath>
-#include <limits>
+
+#include "oracle/sums.h"
 
 namespace oracle {
 namespace {
-
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-// A sum of doubles or of products of two doubles, exact; or what the terms that are no numbers make of it.
-class ExactSum {
- public:
-  void add(double a) {
-    if (std::isfinite(a)) {
-      add_finite(dyadic(a));
-    } else {
-      add_special(a);
-    }
-  }
-  void add_product(double a, double b) {
-    if (std::isfinite(a) && std::isfinite(b)) {
-      add_finite(dyadic(a) * dyadic(b));
-    } else {
-      add_special(a * b);
-    }
-  }
-  bool special() const { return nan_ || plus_ || minus_; }
-  double special_value() const {
-    if (nan_ || (plus_ && minus_)) return kNan;
-    return plus_ ? kInfinity : -kInfinity;
-  }
-  Dyadic exact() const { return {total_, kUnit}; }
-  double rounded() const { return special() ? special_value() : round_to(Type::float64, exact()); }
-
- private:
-  static constexpr long kUnit = -2148;  // the square of double's smallest subnormal
-
-  void add_finite(const Dyadic& term) {
-    if (term.significand != 0) total_ += term.significand << static_cast<mp_bitcnt_t>(term.exponent - kUnit);
-  }
-  void add_special(double term) {
-    nan_ = nan_ || std::isnan(term);
-    plus_ = plus_ || term == kInfinity;
-    minus_ = minus_ || term == -kInfinity;
-  }
-
-  mpz_class total_;
-  bool nan_ = false, plus_ = false, minus_ = false;
-};
 
 Type compute_type(Type input) { return input == Type::float64 ? Type::float64 : Type::float32; }
 
@@ -64,37 +21,6 @@ double multiply(Type compute, double a, double b) {
 }
 
 bool passes(double y) { return y > 0 || std::isnan(y); }
-
-// fl64(B − mean·A)
-double centred(const ExactSum& a, const ExactSum& b, double mean) {
-  if (a.special() || b.special() || !std::isfinite(mean)) {
-    const double product = mean * a.rounded();
-    return b.rounded() - product;
-  }
-  return round_to(Type::float64, b.exact() - dyadic(mean) * a.exact());
-}
-
-struct Statistics {
-  double mean, var, var_unbiased;
-};
-
-Statistics statistics_of(const ExactSum& s1, const ExactSum& s2, std::int64_t count) {
-  const auto n = static_cast<double>(count);
-  Statistics s{};
-  double m2 = kNan;
-  if (s1.special() || s2.special()) {
-    s.mean = s1.special() ? s1.special_value() : s1.rounded() / n;
-  } else {
-    s.mean = s1.rounded() / n;
-    const Dyadic difference =
-        Dyadic{mpz_class(static_cast<long>(count)), 0} * s2.exact() - s1.exact() * s1.exact();
-    m2 = round_to(Type::float64, difference);
-  }
-  const double m2_n = m2 / n;
-  s.var = m2_n / n;
-  s.var_unbiased = m2_n / (n - 1);
-  return s;
-}
 
 double inverse_deviation(double var, double eps) {
   const double shifted = var + eps;
