@@ -69,11 +69,18 @@ struct Saved {
     running,      ///< Evaluation: the running ones; nothing is sent.
   };
   Statistics statistics = Statistics::none;
-  std::int64_t count = 0;      ///< Elements per channel behind the statistics.
-  std::vector<double> mean;    ///< (C,)
-  std::vector<double> var;     ///< (C,) biased
-  std::vector<double> invstd;  ///< (C,) 1 / sqrt(var + eps)
-  std::vector<double> scale;   ///< (C,) weight * invstd
+  std::int64_t count = 0;            ///< Elements per channel behind the statistics.
+  std::vector<double> mean;          ///< (C,)
+  std::vector<double> var;           ///< (C,) biased
+  std::vector<double> invstd;        ///< (C,) 1 / sqrt(var + eps)
+  std::vector<double> scale;         ///< (C,) weight * invstd
+  std::vector<double> var_unbiased;  ///< (C,) Training only.
+};
+
+/// What one backward leaves for a double backward, (C,) each: the sums behind its gradients.
+struct BackwardSums {
+  std::vector<double> a, b;  ///< Σdy' and Σdy'·(x − mean) over the batch that the statistics are of.
+  std::vector<double> own_a, own_b;  ///< The same over this rank's share.
 };
 
 /// A parameter or buffer of a layer: `size` elements of `dtype`, writable, alive as long as the layer (or its
@@ -99,6 +106,21 @@ struct BackwardTensors {
   std::optional<ConstTensorView> y;      ///< What forward wrote; needed under relu.
   std::optional<TensorView> dx;          ///< Gradient of x, if wanted; may be dy.
   std::optional<TensorView> d_residual;  ///< Gradient of the residual, if wanted.
+};
+
+/// Tensors of one double backward call: the gradient of a function of backward's results. All but the last
+/// three have the shape, dtype and layout of x; the last three (C,) elements of the layer's dtype.
+struct DoubleBackwardTensors {
+  ConstTensorView dy;  ///< What backward was given: dy, x and, under relu, y.
+  ConstTensorView x;
+  std::optional<ConstTensorView> y;
+  std::optional<ConstTensorView> ddx;          ///< Gradient with respect to dx; none: zero.
+  std::optional<ConstTensorView> dd_residual;  ///< With respect to d_residual; none: zero.
+  std::optional<TensorView> d_dy;              ///< Result with respect to dy, if wanted.
+  std::optional<TensorView> d_x;               ///< With respect to x, if wanted.
+  const void* dd_weight = nullptr;             ///< Gradient with respect to weight_grad; null: zero.
+  const void* dd_bias = nullptr;               ///< With respect to bias_grad; null: zero.
+  void* d_weight = nullptr;                    ///< Result with respect to weight, this rank's own part.
 };
 
 /// Batch normalization with the statistics of a whole group of ranks.
@@ -151,6 +173,27 @@ class SyncBatchNorm {
   void backward(const ConstTensorView& dy, const ConstTensorView& x, const TensorView& dx) {
     backward({dy, x, std::nullopt, dx, std::nullopt});
   }
+
+  /// The two steps of forward(tensors, saved), for a framework that separates what it differentiates from
+  /// what changes state, or that calls forward again only to have its results a second time: `normalize`
+  /// leaves running statistics and counter alone; `track` moves them by what a training `normalize` has left,
+  /// and does nothing after any other.
+  void normalize(const ForwardTensors& tensors, Saved& saved);
+  void track(const Saved& saved);
+
+  /// As backward(saved, tensors); `sums` take what double_backward needs.
+  void backward(const Saved& saved, const BackwardTensors& tensors, BackwardSums& sums);
+  /// Gradients of a function of backward's results, with affine_gradients = local: given the function's
+  /// gradients with respect to dx, d_residual, weight_grad and bias_grad on each rank, those with respect to
+  /// dy, x and weight. Through dx, weight_grad and bias_grad it depends on the inputs of all ranks, so after
+  /// a training forward it joins the group's sum, whatever this rank wants. Computed in double; the same bits
+  /// for every split of the batch where dd_weight is zero, which belongs to a rank.
+  /// @throws InvalidArgument, MismatchError, PeerError, TimeoutError, GroupError
+  void double_backward(const Saved& saved, const BackwardSums& sums, const DoubleBackwardTensors& tensors);
+
+  /// For a rank whose program can't make the training call that its peers expect next: they get a PeerError
+  /// with `reason` instead of waiting, and the group is broken. In evaluation, or alone, nothing happens.
+  void fail(const std::string& reason);
 
   /// The last forward that kept its Saved here.
   const Saved& saved() const;

@@ -1,14 +1,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstdint>
-#include <type_traits>
 #include <vector>
 
-#include "exact/exact_sum.h"
-#include "exact/wide_int.h"
+#include "exact/value_row.h"
 #include "group/registry.h"
 #include "kernels/fp_environment.h"
 #include "syncbn/dtype.h"
@@ -19,33 +15,6 @@ namespace {
 
 // Values a message: 0.5 MB of float32, 3 MB of float64.
 constexpr std::size_t kValuesAtOnce = 8192;
-
-// value = significand · 2^(unit + shift) in the row of digits; NaN and infinities only raise a flag.
-template <class T>
-void encode(T value, const exact::SumFormat& format, std::int64_t* words) {
-  if (!std::isfinite(value)) {
-    words[format.sum_digits] = exact::flag_of(static_cast<double>(value));
-    return;
-  }
-  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  constexpr int kFraction = sizeof(T) == 4 ? 23 : 52;
-  const auto bits = std::bit_cast<Bits>(value);
-  const auto fraction = static_cast<std::int64_t>(bits & ((Bits{1} << kFraction) - 1));
-  const int biased = static_cast<int>(bits << 1 >> (kFraction + 1));
-  const std::int64_t significand = biased == 0 ? fraction : fraction | std::int64_t{1} << kFraction;
-  exact::add_scaled(words, std::signbit(value) ? -significand : significand, std::max(biased, 1) - 1);
-}
-
-template <class T>
-T decode(const std::int64_t* words, const exact::SumFormat& format) {
-  if (words[format.sum_digits] != 0) return static_cast<T>(exact::special_value(words[format.sum_digits]));
-  const auto sum = exact::WideInt::from_digits(words, format.sum_digits);
-  if constexpr (std::is_same_v<T, float>) {
-    return sum.to_float(format.unit);
-  } else {
-    return sum.to_double(format.unit);
-  }
-}
 
 // Σ over the ranks, value by value: the digits of one row of exact_sum.h and its flags travel.
 template <class T>
@@ -68,9 +37,9 @@ void sum(std::span<T> values, std::string_view name) {
   do {  // no values are a call, too
     const std::size_t count = std::min(kValuesAtOnce, values.size() - begin);
     message.assign(count * words, 0);
-    for (std::size_t i = 0; i < count; ++i) encode(values[begin + i], format, &message[i * words]);
+    for (std::size_t i = 0; i < count; ++i) exact::add_value(values[begin + i], format, &message[i * words]);
     group->sum(call, message);
-    for (std::size_t i = 0; i < count; ++i) sums[begin + i] = decode<T>(&message[i * words], format);
+    for (std::size_t i = 0; i < count; ++i) sums[begin + i] = exact::value_of<T>(&message[i * words], format);
     begin += count;
   } while (begin < values.size());
   std::copy(sums.begin(), sums.end(), values.begin());

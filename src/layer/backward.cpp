@@ -28,6 +28,18 @@ void set_affine_gradient(const std::int64_t* records, const exact::SumFormat& fo
   });
 }
 
+// fl64(A) and fl64(B − mean·A) of all channels.
+void set_sums(const std::int64_t* records, const exact::SumFormat& format, const Saved& saved,
+              std::vector<double>& a, std::vector<double>& b) {
+  a.resize(saved.mean.size());
+  b.resize(saved.mean.size());
+  layer::for_each_channel(static_cast<std::int64_t>(saved.mean.size()), [&](std::int64_t c) {
+    const auto i = static_cast<std::size_t>(c);
+    a[i] = exact::rounded_sum(records + c * format.words(), format);
+    b[i] = exact::centred_product(records + c * format.words(), format, saved.mean[i]);
+  });
+}
+
 // dx and d_residual from the sums over the batch that the statistics are of.
 void apply(const BackwardTensors& t, const kernels::Geometry& geometry, const Saved& saved,
            const std::int64_t* records, bool relu) {
@@ -59,7 +71,7 @@ void apply(const BackwardTensors& t, const kernels::Geometry& geometry, const Sa
 
 }  // namespace
 
-void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t) {
+void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t, BackwardSums* sums) {
   const kernels::FpEnvironment environment;
   const bool relu = options.activation == Activation::relu;
   const kernels::Geometry geometry = layer::geometry_of(t.x);
@@ -74,22 +86,19 @@ void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t) 
   const auto prepare = [&] {
     if (none) throw InvalidArgument("backward: no forward was made before it");
     layer::check_backward(t, num_features, relu);
-    for (const auto* values : {&from.mean, &from.var, &from.invstd, &from.scale}) {
-      if (static_cast<std::int64_t>(values->size()) == num_features) continue;
-      throw InvalidArgument(
-          fmt::format("saved: {} channels, expected num_features = {}", values->size(), num_features));
-    }
-    const bool share = from.statistics == Saved::Statistics::group_batch;
-    if (share ? geometry.positions() > from.count : geometry.positions() != from.count) {
-      throw InvalidArgument(fmt::format("x: {} elements per channel, expected {}{}, as in the forward",
-                                        geometry.positions(), share ? "at most " : "", from.count));
-    }
+    layer::check_saved(from, num_features);
+    layer::check_count(from, geometry.positions());
     records.resize(static_cast<std::size_t>(num_features * format.words()));
     gradient.weight.resize(static_cast<std::size_t>(num_features));
     gradient.bias.resize(static_cast<std::size_t>(num_features));
     kernels::accumulate({t.dy.data, relu ? t.y->data : nullptr}, {t.x.data}, geometry, records.data());
     // A rank without elements has zero gradients, whatever the statistics are.
     if (!of_group && geometry.positions() != 0) set_affine_gradient(records.data(), format, from, gradient);
+    if (sums != nullptr) {
+      sums->own_a.assign(from.mean.size(), 0.0);
+      sums->own_b.assign(from.mean.size(), 0.0);
+      if (geometry.positions() != 0) set_sums(records.data(), format, from, sums->own_a, sums->own_b);
+    }
   };
   if (collective) {
     Group& group = joined_group();
@@ -101,6 +110,7 @@ void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t) 
     prepare();
   }
 
+  if (sums != nullptr) set_sums(records.data(), format, from, sums->a, sums->b);
   if (geometry.elements() != 0) apply(t, geometry, from, records.data(), relu);
   for (std::int64_t c = 0; c < num_features && parameters.weight_grad; ++c) {
     parameters.weight_grad->set(c, gradient.weight[static_cast<std::size_t>(c)]);

@@ -132,4 +132,36 @@ void check_backward(const BackwardTensors& t, std::int64_t num_features, bool re
   }
 }
 
+void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_features, bool relu) {
+  check_backward({t.dy, t.x, t.y, std::nullopt, std::nullopt}, num_features, relu);
+  if (t.ddx) check_like_x("ddx", *t.ddx, t.x);
+  if (t.dd_residual) check_like_x("dd_residual", *t.dd_residual, t.x);
+  const auto check_output = [&](const char* name, const ConstTensorView& out) {
+    check_like_x(name, out, t.x);
+    check_apart(name, out, "x", t.x);
+    check_apart(name, out, "dy", t.dy);
+    if (t.y) check_apart(name, out, "y", *t.y);
+    if (t.ddx) check_apart(name, out, "ddx", *t.ddx);
+    if (t.dd_residual) check_apart(name, out, "dd_residual", *t.dd_residual);
+  };
+  if (t.d_dy) check_output("d_dy", *t.d_dy);
+  if (t.d_x) check_output("d_x", *t.d_x);
+  if (t.d_dy && t.d_x) check_apart("d_x", *t.d_x, "d_dy", *t.d_dy);
+}
+
+void check_saved(const Saved& saved, std::int64_t num_features) {
+  for (const auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased}) {
+    if (static_cast<std::int64_t>(values->size()) == num_features) continue;
+    throw InvalidArgument(
+        fmt::format("saved: {} channels, expected num_features = {}", values->size(), num_features));
+  }
+}
+
+void check_count(const Saved& saved, std::int64_t positions) {
+  const bool share = saved.statistics == Saved::Statistics::group_batch;
+  if (share ? positions <= saved.count : positions == saved.count) return;
+  throw InvalidArgument(fmt::format("x: {} elements per channel, expected {}{}, as in the forward", positions,
+                                    share ? "at most " : "", saved.count));
+}
+
 }  // namespace syncbn::layer

@@ -17,9 +17,14 @@ namespace {
 using layer::ChannelValues;
 
 void resize(Saved& saved, std::int64_t channels) {
-  for (auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale}) {
+  for (auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased}) {
     values->resize(static_cast<std::size_t>(channels));
   }
+}
+
+bool is_finite(const Saved& saved, std::int64_t channel) {
+  const auto i = static_cast<std::size_t>(channel);
+  return std::isfinite(saved.mean[i]) && std::isfinite(saved.var_unbiased[i]);
 }
 
 // y from the statistics in `saved`.
@@ -43,15 +48,22 @@ void apply(const ForwardTensors& t, const kernels::Geometry& geometry, const Sav
 }  // namespace
 
 void SyncBatchNorm::Impl::forward(const ForwardTensors& tensors, Saved& result) {
+  Saved made;
+  normalize(tensors, made);
+  track(made);
+  result = std::move(made);
+}
+
+void SyncBatchNorm::Impl::normalize(const ForwardTensors& tensors, Saved& result) {
   const kernels::FpEnvironment environment;
   if (training) {
-    forward_training(tensors, result);
+    normalize_training(tensors, result);
   } else {
-    forward_evaluation(tensors, result);
+    normalize_evaluation(tensors, result);
   }
 }
 
-void SyncBatchNorm::Impl::forward_training(const ForwardTensors& t, Saved& result) {
+void SyncBatchNorm::Impl::normalize_training(const ForwardTensors& t, Saved& result) {
   Group& group = joined_group();
   const group::Call& description = call(Direction::forward, t.x.dtype);
   const exact::SumFormat& format = exact::sum_format(t.x.dtype);
@@ -59,12 +71,10 @@ void SyncBatchNorm::Impl::forward_training(const ForwardTensors& t, Saved& resul
 
   std::vector<std::int64_t> message;  // count, then one record a channel
   Saved made;
-  std::vector<double> var_unbiased;
   prepare_or_fail(group, description, [&] {
     layer::check_forward(t, num_features);
     message.resize(static_cast<std::size_t>(1 + num_features * format.words()));
     resize(made, num_features);
-    var_unbiased.resize(static_cast<std::size_t>(num_features));
     message[0] = geometry.positions();
     kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1);
   });
@@ -90,39 +100,39 @@ void SyncBatchNorm::Impl::forward_training(const ForwardTensors& t, Saved& resul
     made.var[i] = s.var;
     made.invstd[i] = s.invstd;
     made.scale[i] = (parameters.weight ? (*parameters.weight)[c] : 1.0) * s.invstd;
-    var_unbiased[i] = s.var_unbiased;
+    made.var_unbiased[i] = s.var_unbiased;
   });
-  const auto finite = [&](std::int64_t c) {
-    const auto i = static_cast<std::size_t>(c);
-    return std::isfinite(made.mean[i]) && std::isfinite(var_unbiased[i]);
-  };
   for (std::int64_t c = 0; c < num_features && options.nonfinite == Nonfinite::error; ++c) {
-    if (finite(c)) continue;
+    if (is_finite(made, c)) continue;
     throw InvalidArgument(fmt::format(
         "x: channel {} has mean {} and variance {} over group '{}'; nonfinite = error allows finite "
         "statistics only",
         c, made.mean[static_cast<std::size_t>(c)], made.var[static_cast<std::size_t>(c)], group.name()));
   }
   apply(t, geometry, made, parameters.bias, options.activation == Activation::relu);
-
-  if (parameters.running_mean) {
-    const std::int64_t batches = *parameters.num_batches_tracked + 1;
-    const double factor = options.momentum ? *options.momentum : 1 / static_cast<double>(batches);
-    // Serial: a host program's thread pool could fail in the middle.
-    for (std::int64_t c = 0; c < num_features; ++c) {
-      if (options.nonfinite == Nonfinite::skip_update && !finite(c)) continue;
-      const auto i = static_cast<std::size_t>(c);
-      ChannelValues& mean = *parameters.running_mean;
-      ChannelValues& var = *parameters.running_var;
-      mean.set(c, exact::running_update(mean[c], made.mean[i], factor));
-      var.set(c, exact::running_update(var[c], var_unbiased[i], factor));
-    }
-    parameters.num_batches_tracked = batches;
-  }
   result = std::move(made);
 }
 
-void SyncBatchNorm::Impl::forward_evaluation(const ForwardTensors& t, Saved& result) const {
+void SyncBatchNorm::Impl::track(const Saved& from) {
+  if (from.statistics != Saved::Statistics::group_batch || from.count == 0 || !parameters.running_mean)
+    return;
+  layer::check_saved(from, num_features);
+  const kernels::FpEnvironment environment;
+  const std::int64_t batches = *parameters.num_batches_tracked + 1;
+  const double factor = options.momentum ? *options.momentum : 1 / static_cast<double>(batches);
+  // Serial: a host program's thread pool could fail in the middle.
+  for (std::int64_t c = 0; c < num_features; ++c) {
+    if (options.nonfinite == Nonfinite::skip_update && !is_finite(from, c)) continue;
+    const auto i = static_cast<std::size_t>(c);
+    ChannelValues& mean = *parameters.running_mean;
+    ChannelValues& var = *parameters.running_var;
+    mean.set(c, exact::running_update(mean[c], from.mean[i], factor));
+    var.set(c, exact::running_update(var[c], from.var_unbiased[i], factor));
+  }
+  parameters.num_batches_tracked = batches;
+}
+
+void SyncBatchNorm::Impl::normalize_evaluation(const ForwardTensors& t, Saved& result) const {
   layer::check_forward(t, num_features);
   const kernels::Geometry geometry = layer::geometry_of(t.x);
   const exact::SumFormat& format = exact::sum_format(t.x.dtype);

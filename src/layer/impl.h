@@ -19,12 +19,16 @@ namespace syncbn {
 /// The layer's state and its two calls. Each call goes through the same steps: check, accumulate, join the
 /// group's sum, finish, apply, commit; what changes state comes last and does not throw.
 struct SyncBatchNorm::Impl {
-  enum class Direction : std::uint8_t { forward, backward };
+  enum class Direction : std::uint8_t { forward, backward, double_backward };
 
   Impl(std::int64_t num_features, const SyncBatchNormOptions& options);
 
-  void forward(const ForwardTensors& tensors, Saved& saved);          // forward.cpp
-  void backward(const Saved& saved, const BackwardTensors& tensors);  // backward.cpp
+  void forward(const ForwardTensors& tensors, Saved& saved);  // forward.cpp
+  void normalize(const ForwardTensors& tensors, Saved& saved);
+  void track(const Saved& saved);
+  void backward(const Saved& saved, const BackwardTensors& tensors, BackwardSums* sums);  // backward.cpp
+  void double_backward(const Saved& saved, const BackwardSums& sums,
+                       const DoubleBackwardTensors& tensors);  // double_backward.cpp
 
   /// Looks the group up where construction came before init. @throws GroupError
   Group& joined_group();
@@ -52,10 +56,10 @@ struct SyncBatchNorm::Impl {
 
  private:
   void join(std::shared_ptr<Group> found);
-  void forward_training(const ForwardTensors& tensors, Saved& result);
-  void forward_evaluation(const ForwardTensors& tensors, Saved& result) const;
+  void normalize_training(const ForwardTensors& tensors, Saved& result);
+  void normalize_evaluation(const ForwardTensors& tensors, Saved& result) const;
 
-  std::array<std::optional<group::Call>, 10> calls_;  // for each direction, four dtypes and none of them
+  std::array<std::optional<group::Call>, 15> calls_;  // for each direction, four dtypes and none of them
 };
 
 namespace layer {

@@ -66,12 +66,12 @@ Group& SyncBatchNorm::Impl::joined_group() {
 }
 
 const group::Call& SyncBatchNorm::Impl::call(Direction direction, DType input) {
+  static constexpr const char* kNames[] = {"forward", "backward", "double backward"};
   const auto dtype = std::min<std::size_t>(static_cast<std::size_t>(input), 4);
   std::optional<group::Call>& known = calls_[static_cast<std::size_t>(direction) * 5 + dtype];
   if (!known) {
     known.emplace();
-    known->subject =
-        fmt::format("{} of layer '{}'", direction == Direction::forward ? "forward" : "backward", name);
+    known->subject = fmt::format("{} of layer '{}'", kNames[static_cast<std::size_t>(direction)], name);
     known->settings = fmt::format(
         "C={}, input={}, parameters={}, eps={}, momentum={}, affine={}, track_running_stats={}, "
         "affine_gradients={}, "
@@ -98,9 +98,26 @@ void SyncBatchNorm::train(bool mode) { impl_->training = mode; }
 
 void SyncBatchNorm::forward(const ForwardTensors& tensors) { impl_->forward(tensors, impl_->saved); }
 void SyncBatchNorm::forward(const ForwardTensors& tensors, Saved& saved) { impl_->forward(tensors, saved); }
-void SyncBatchNorm::backward(const BackwardTensors& tensors) { impl_->backward(impl_->saved, tensors); }
+void SyncBatchNorm::normalize(const ForwardTensors& tensors, Saved& saved) {
+  impl_->normalize(tensors, saved);
+}
+void SyncBatchNorm::track(const Saved& saved) { impl_->track(saved); }
+void SyncBatchNorm::backward(const BackwardTensors& tensors) {
+  impl_->backward(impl_->saved, tensors, nullptr);
+}
 void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors) {
-  impl_->backward(saved, tensors);
+  impl_->backward(saved, tensors, nullptr);
+}
+void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors, BackwardSums& sums) {
+  impl_->backward(saved, tensors, &sums);
+}
+void SyncBatchNorm::double_backward(const Saved& saved, const BackwardSums& sums,
+                                    const DoubleBackwardTensors& tensors) {
+  impl_->double_backward(saved, sums, tensors);
+}
+void SyncBatchNorm::fail(const std::string& reason) {
+  // The dtype is part of what peers compare only where nobody failed.
+  if (impl_->training) impl_->joined_group().fail(impl_->call(Impl::Direction::forward, DType{4}), reason);
 }
 const Saved& SyncBatchNorm::saved() const { return impl_->saved; }
 
