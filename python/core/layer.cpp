@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "addresses.h"
 #include "groups.h"
 #include "syncbn/sync_batch_norm.h"
 
@@ -18,30 +19,6 @@ using namespace nb::literals;
 
 namespace syncbn::python {
 namespace {
-
-// Addresses come as integers: 0 is none. The caller keeps what they point to alive and unmoved during a call.
-void* at(std::uintptr_t address) {
-  return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
-}
-
-Shape shape_of(const nb::tuple& sizes) {
-  std::vector<std::int64_t> dims(sizes.size());
-  for (std::size_t i = 0; i < dims.size(); ++i) dims[i] = nb::cast<std::int64_t>(sizes[i]);
-  return Shape(std::span<const std::int64_t>(dims));
-}
-
-// What a call has of each tensor.
-struct Form {
-  Shape shape;
-  DType dtype;
-  Layout layout;
-
-  TensorView operator()(std::uintptr_t address) const { return {at(address), dtype, shape, layout}; }
-  std::optional<TensorView> optional(std::uintptr_t address) const {
-    if (address == 0) return std::nullopt;
-    return (*this)(address);
-  }
-};
 
 template <class Enum>
 Enum chosen(const char* argument, const std::string& name, std::span<const char* const> names) {

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "syncbn/tensor.h"
+
+/// Memory that Python owns comes as addresses, integers: 0 is none. The caller keeps it alive and unmoved
+/// during a call.
+namespace syncbn::python {
+
+inline void* at(std::uintptr_t address) {
+  return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
+}
+
+inline Shape shape_of(const nanobind::tuple& sizes) {
+  std::vector<std::int64_t> dims(sizes.size());
+  for (std::size_t i = 0; i < dims.size(); ++i) dims[i] = nanobind::cast<std::int64_t>(sizes[i]);
+  return Shape(std::span<const std::int64_t>(dims));
+}
+
+/// What all tensors of a call have in common.
+struct Form {
+  Shape shape;
+  DType dtype;
+  Layout layout;
+
+  TensorView operator()(std::uintptr_t address) const { return {at(address), dtype, shape, layout}; }
+  std::optional<TensorView> optional(std::uintptr_t address) const {
+    if (address == 0) return std::nullopt;
+    return (*this)(address);
+  }
+};
+
+}  // namespace syncbn::python

@@ -1,0 +1,182 @@
+#include "framework.h"
+
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "addresses.h"
+#include "syncbn/sync_batch_norm.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace syncbn::python {
+namespace {
+
+using Address = std::uintptr_t;
+
+// A call's Saved and BackwardSums as rows of doubles in memory that a framework owns and may keep, drop,
+// offload or recompute: a head of two, then the columns of (C,).
+constexpr std::int64_t kHead = 2;
+using Columns = std::array<std::vector<double> Saved::*, 5>;
+constexpr Columns kSaved = {&Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale, &Saved::var_unbiased};
+constexpr std::array<std::vector<double> BackwardSums::*, 4> kSums = {
+    &BackwardSums::a, &BackwardSums::b, &BackwardSums::own_a, &BackwardSums::own_b};
+
+template <class Struct, std::size_t size>
+void read(const double* from, std::int64_t channels,
+          const std::array<std::vector<double> Struct::*, size>& columns, Struct& to) {
+  for (const auto column : columns) {
+    (to.*column).assign(from, from + channels);
+    from += channels;
+  }
+}
+template <class Struct, std::size_t size>
+void write(const Struct& from, const std::array<std::vector<double> Struct::*, size>& columns, double* to) {
+  for (const auto column : columns) to = std::copy((from.*column).begin(), (from.*column).end(), to);
+}
+
+Saved saved_at(Address address, std::int64_t channels) {
+  const auto* from = static_cast<const double*>(at(address));
+  Saved saved;
+  saved.statistics = static_cast<Saved::Statistics>(static_cast<int>(from[0]));
+  saved.count = static_cast<std::int64_t>(from[1]);  // at most 2^53
+  read(from + kHead, channels, kSaved, saved);
+  return saved;
+}
+void write_saved(const Saved& saved, Address address) {
+  auto* to = static_cast<double*>(at(address));
+  to[0] = static_cast<double>(saved.statistics);
+  to[1] = static_cast<double>(saved.count);
+  write(saved, kSaved, to + kHead);
+}
+
+// Parameters and buffers of one call: weight, bias, running_mean, running_var, num_batches_tracked.
+using Values = std::array<Address, 5>;
+constexpr std::array<const char*, 5> kValues = {"weight", "bias", "running_mean", "running_var",
+                                                "num_batches_tracked"};
+
+Values values_of(const nb::tuple& addresses) {
+  Values values{};
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = nb::cast<Address>(addresses[i]);
+  return values;
+}
+
+// A layer whose values are all given at each call. Calls from several threads wait for each other; the GIL is
+// released before, or they would wait for ever.
+class FrameworkLayer {
+ public:
+  explicit FrameworkLayer(nb::object layer)
+      : owner_(std::move(layer)), layer_(nb::cast<SyncBatchNorm&>(owner_)) {}
+
+  // Training: with the running statistics moved where `track`. Evaluation: nothing moves.
+  void forward(Address saved_address, const nb::tuple& addresses, Address x, Address y, Address residual,
+               const nb::tuple& shape, DType dtype, Layout layout, bool training, bool track) {
+    const Form form{shape_of(shape), dtype, layout};
+    const Values values = values_of(addresses);
+    const nb::gil_scoped_release unlocked;
+    const std::lock_guard lock(calls_);
+    bind(values);
+    layer_.train(training);
+    Saved saved;
+    layer_.normalize({form(x), form(y), form.optional(residual)}, saved);
+    if (track) layer_.track(saved);
+    write_saved(saved, saved_address);
+  }
+
+  void track(Address saved_address, const nb::tuple& addresses) {
+    const Values values = values_of(addresses);
+    const nb::gil_scoped_release unlocked;
+    const std::lock_guard lock(calls_);
+    bind(values);
+    layer_.track(saved_at(saved_address, layer_.num_features()));
+  }
+
+  void backward(Address saved_address, Address sums_address, Address dy, Address x, Address y, Address dx,
+                Address d_residual, Address weight_grad, Address bias_grad, const nb::tuple& shape,
+                DType dtype, Layout layout) {
+    const Form form{shape_of(shape), dtype, layout};
+    const nb::gil_scoped_release unlocked;
+    const std::lock_guard lock(calls_);
+    bind_one("weight_grad", layer_.options().affine, weight_grad);
+    bind_one("bias_grad", layer_.options().affine && layer_.options().bias, bias_grad);
+    const Saved saved = saved_at(saved_address, layer_.num_features());
+    const BackwardTensors tensors{form(dy), form(x), form.optional(y), form.optional(dx),
+                                  form.optional(d_residual)};
+    if (sums_address == 0) {
+      layer_.backward(saved, tensors);
+      return;
+    }
+    BackwardSums sums;
+    layer_.backward(saved, tensors, sums);
+    write(sums, kSums, static_cast<double*>(at(sums_address)));
+  }
+
+  void double_backward(Address saved_address, Address sums_address, Address dy, Address x, Address y,
+                       Address ddx, Address dd_residual, Address dd_weight, Address dd_bias, Address d_dy,
+                       Address d_x, Address d_weight, const nb::tuple& shape, DType dtype, Layout layout) {
+    const Form form{shape_of(shape), dtype, layout};
+    const nb::gil_scoped_release unlocked;
+    const std::lock_guard lock(calls_);
+    const Saved saved = saved_at(saved_address, layer_.num_features());
+    BackwardSums sums;
+    read(static_cast<const double*>(at(sums_address)), layer_.num_features(), kSums, sums);
+    const auto input = [&](Address address) -> std::optional<ConstTensorView> {
+      if (address == 0) return std::nullopt;
+      return form(address);
+    };
+    layer_.double_backward(saved, sums,
+                           {form(dy), form(x), input(y), input(ddx), input(dd_residual), form.optional(d_dy),
+                            form.optional(d_x), at(dd_weight), at(dd_bias), at(d_weight)});
+  }
+
+  void fail(const std::string& reason) {
+    const nb::gil_scoped_release unlocked;
+    const std::lock_guard lock(calls_);
+    layer_.train(true);
+    layer_.fail(reason);
+  }
+
+  std::int64_t saved_size() const {
+    return kHead + static_cast<std::int64_t>(kSaved.size()) * layer_.num_features();
+  }
+  std::int64_t sums_size() const { return static_cast<std::int64_t>(kSums.size()) * layer_.num_features(); }
+
+ private:
+  // What the caller does not give goes into the layer's own memory, where nobody looks.
+  void bind_one(const char* name, bool exists, Address address) {
+    if (exists || address != 0) layer_.bind(name, at(address));
+  }
+  void bind(const Values& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) bind_one(kValues[i], false, values[i]);
+  }
+
+  nb::object owner_;
+  SyncBatchNorm& layer_;
+  std::mutex calls_;
+};
+
+}  // namespace
+
+void bind_framework(nb::module_& m) {
+  nb::class_<FrameworkLayer>(m, "FrameworkLayer")
+      .def(nb::init<nb::object>(), "layer"_a)
+      .def_prop_ro("saved_size", &FrameworkLayer::saved_size)
+      .def_prop_ro("sums_size", &FrameworkLayer::sums_size)
+      .def("forward", &FrameworkLayer::forward, "saved"_a, "values"_a, "x"_a, "y"_a, "residual"_a, "shape"_a,
+           "dtype"_a, "layout"_a, "training"_a, "track"_a)
+      .def("track", &FrameworkLayer::track, "saved"_a, "values"_a)
+      .def("backward", &FrameworkLayer::backward, "saved"_a, "sums"_a, "dy"_a, "x"_a, "y"_a, "dx"_a,
+           "d_residual"_a, "weight_grad"_a, "bias_grad"_a, "shape"_a, "dtype"_a, "layout"_a)
+      .def("double_backward", &FrameworkLayer::double_backward, "saved"_a, "sums"_a, "dy"_a, "x"_a, "y"_a,
+           "ddx"_a, "dd_residual"_a, "dd_weight"_a, "dd_bias"_a, "d_dy"_a, "d_x"_a, "d_weight"_a, "shape"_a,
+           "dtype"_a, "layout"_a)
+      .def("fail", &FrameworkLayer::fail, "reason"_a);
+}
+
+}  // namespace syncbn::python

@@ -1,0 +1,121 @@
+"""Calls of the core on tensors. They know nothing of autograd: inputs in, new tensors out."""
+
+import atexit
+import functools
+
+import torch
+
+from .. import _core
+
+DTYPES = {
+    torch.float16: _core.DType.float16,
+    torch.bfloat16: _core.DType.bfloat16,
+    torch.float32: _core.DType.float32,
+    torch.float64: _core.DType.float64,
+}
+_FIRST = _core.Layout.channels_first
+_LAST = _core.Layout.channels_last
+
+
+@functools.lru_cache(maxsize=1024)
+def core_layer(group, num_features, eps, momentum, affine, bias, track, dtype, activation, nonfinite, name):
+    """The core's layer with these settings. It has no values of its own, so one serves all layers that are alike."""
+    return _core.FrameworkLayer(_core.Layer(
+        num_features, eps=eps, momentum=momentum, affine=affine, bias=bias, track_running_stats=track,
+        process_group=group, dtype=DTYPES[dtype], activation=activation, nonfinite=nonfinite, name=name))
+
+
+atexit.register(core_layer.cache_clear)
+
+
+def dense(x):
+    """x, or a copy of it in channels-first order where its memory is in neither order, and the order."""
+    if x.is_neg():
+        x = x.resolve_neg()
+    if x.is_contiguous():
+        return x, _FIRST
+    if x.dim() > 2 and x.movedim(1, -1).is_contiguous():
+        return x, _LAST
+    return x.contiguous(), _FIRST
+
+
+def _like(tensor, x, layout):
+    """The tensor, or a copy of it in the memory order of x."""
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    if layout is _FIRST:
+        return tensor.contiguous()
+    if tensor.movedim(1, -1).is_contiguous():
+        return tensor
+    return torch.empty_like(x).copy_(tensor)
+
+
+def _address(tensor):
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _channels(name, values, dtype):
+    """Checks a parameter or buffer, whose memory the core works on."""
+    if values.dtype is not dtype:
+        raise TypeError(f"{name}: {values.dtype}, expected {dtype}, the dtype of the layer's other parameters and buffers")
+    if not values.is_contiguous():
+        raise ValueError(f"{name}: strides {values.stride()}, expected contiguous memory")
+    return values.data_ptr()
+
+
+def addresses(weight, bias, running_mean, running_var, num_batches_tracked, dtype):
+    """Of parameters and buffers, 0 where absent. They may move between two calls: loading replaces storage."""
+    return (0 if weight is None else _channels("weight", weight, dtype),
+            0 if bias is None else _channels("bias", bias, dtype),
+            0 if running_mean is None else _channels("running_mean", running_mean, dtype),
+            0 if running_var is None else _channels("running_var", running_var, dtype),
+            0 if num_batches_tracked is None else _channels("num_batches_tracked", num_batches_tracked, torch.int64))
+
+
+def check_residual(residual, x):
+    if residual.shape != x.shape or residual.dtype is not x.dtype:
+        raise ValueError(f"residual: {residual.dtype} of shape {tuple(residual.shape)}, "
+                         f"expected x's {x.dtype} of shape {tuple(x.shape)}")
+
+
+def forward(core, x, values, residual, training, track):
+    """y, and what the backward needs of the statistics. `values`: see addresses()."""
+    x, layout = dense(x)
+    y = torch.empty_like(x)
+    saved = torch.empty(core.saved_size, dtype=torch.float64)
+    if residual is not None:
+        residual = _like(residual, x, layout)
+    core.forward(saved.data_ptr(), values, x.data_ptr(), y.data_ptr(), _address(residual), x.shape, DTYPES[x.dtype],
+                 layout, training, track)
+    return y, saved
+
+
+def backward(core, dtype, saved, dy, x, y, wants, with_sums):
+    """dx, weight's and bias's gradient and the residual's, None where not wanted; what double_backward needs."""
+    x, layout = dense(x)
+    dy = _like(dy, x, layout)
+    if y is not None:
+        y = _like(y, x, layout)
+    dx = torch.empty_like(x) if wants[0] else None
+    d_weight = torch.empty(x.shape[1], dtype=dtype) if wants[1] else None
+    d_bias = torch.empty(x.shape[1], dtype=dtype) if wants[2] else None
+    d_residual = torch.empty_like(x) if wants[3] else None
+    sums = torch.empty(core.sums_size, dtype=torch.float64) if with_sums else None
+    core.backward(saved.data_ptr(), _address(sums), dy.data_ptr(), x.data_ptr(), _address(y), _address(dx),
+                  _address(d_residual), _address(d_weight), _address(d_bias), x.shape, DTYPES[x.dtype], layout)
+    return dx, d_weight, d_bias, d_residual, sums
+
+
+def double_backward(core, dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wants):
+    """Gradients of dy, x and weight, None where not wanted, from those of backward's first four results."""
+    x, layout = dense(x)
+    dy = _like(dy, x, layout)
+    y, ddx, dd_residual = (None if t is None else _like(t, x, layout) for t in (y, ddx, dd_residual))
+    dd_weight, dd_bias = (None if t is None else t.contiguous() for t in (dd_weight, dd_bias))
+    d_dy = torch.empty_like(x) if wants[0] else None
+    d_x = torch.empty_like(x) if wants[1] else None
+    d_weight = torch.empty(x.shape[1], dtype=dtype) if wants[2] else None
+    core.double_backward(saved.data_ptr(), sums.data_ptr(), dy.data_ptr(), x.data_ptr(), _address(y), _address(ddx),
+                         _address(dd_residual), _address(dd_weight), _address(dd_bias), _address(d_dy), _address(d_x),
+                         _address(d_weight), x.shape, DTYPES[x.dtype], layout)
+    return d_dy, d_x, d_weight

@@ -1,0 +1,110 @@
+"""The layer in eager autograd."""
+
+import torch
+from torch.autograd.function import Function
+
+from . import _calls
+from ._group import alone, core_group
+from ._recompute import recomputing
+
+_increment_versions = torch.autograd.graph.increment_version
+if torch.__version__.startswith(("2.4.", "2.5.")):  # of one tensor
+    def _increment_versions(tensors):
+        for tensor in tensors:
+            if not tensor.is_inference():
+                torch.autograd.graph.increment_version(tensor)
+
+
+class Call:
+    """What a layer is when it is called; its backward must not see what has changed since."""
+
+    __slots__ = ("core", "dtype", "activation", "weight", "bias", "training", "_values", "_tracked")
+
+    def __init__(self, layer):
+        parameters, buffers = layer._parameters, layer._buffers
+        if "weight" in parameters and "bias" in parameters:
+            weight, bias = parameters["weight"], parameters["bias"]
+        else:  # parametrized
+            weight, bias = layer.weight, layer.bias
+        mean, var, counter = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+        training, own = layer.training, layer._own
+        if training and not layer.track_running_stats:
+            mean = var = counter = None
+        dtype = torch.float32 if weight is None and mean is None else (mean if weight is None else weight).dtype
+        self.core = _calls.core_layer(
+            core_group(own.group) if training else alone(), layer.num_features, layer.eps, layer.momentum,
+            weight is not None, bias is not None, mean is not None, dtype, own.activation or "none", own.nonfinite, own.name)
+        self.dtype = dtype
+        self.activation = own.activation
+        self.weight, self.bias = weight, bias
+        self.training = training
+        self._values = _calls.addresses(weight, bias, mean, var, counter, dtype)
+        self._tracked = ()
+        if training and mean is not None and not recomputing():
+            self._tracked = (mean, var) if counter is None else (mean, var, counter)
+
+    def __call__(self, x, residual):
+        tracked = self._tracked
+        y_and_saved = _calls.forward(self.core, x, self._values, residual, self.training, bool(tracked))
+        if tracked:
+            _increment_versions(tracked)
+        return y_and_saved
+
+
+class Forward(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, residual, call):
+        y, saved = call(x, residual)
+        relu = call.activation == "relu"
+        ctx.save_for_backward(x, weight, y if relu else None, saved)
+        ctx.call = call
+        ctx.masked_residual = relu and residual is not None
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight, y, saved = ctx.saved_tensors
+        wants = ctx.needs_input_grad
+        wants = wants[0], wants[1], wants[2], wants[3] and ctx.masked_residual
+        if torch.is_grad_enabled():
+            y = None if y is None else y.detach()  # a mask; its own gradient is zero
+            dx, d_weight, d_bias, d_residual = Backward.apply(dy, x, weight, y, saved, ctx.call, wants)
+        else:
+            call = ctx.call
+            dx, d_weight, d_bias, d_residual, _ = _calls.backward(call.core, call.dtype, saved, dy, x, y, wants, False)
+        if ctx.needs_input_grad[3] and not ctx.masked_residual:
+            d_residual = dy
+        return dx, d_weight, d_bias, d_residual, None
+
+
+class Backward(Function):
+    """Forward's backward where it is differentiated itself."""
+
+    @staticmethod
+    def forward(ctx, dy, x, weight, y, saved, call, wants):
+        *gradients, sums = _calls.backward(call.core, call.dtype, saved, dy, x, y, wants, True)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(dy, x, weight, y, saved, sums)
+        ctx.call = call
+        return tuple(gradients)
+
+    @staticmethod
+    def backward(ctx, ddx, dd_weight, dd_bias, dd_residual):
+        dy, x, weight, y, saved, sums = ctx.saved_tensors
+        gradients = DoubleBackward.apply(ddx, dd_weight, dd_bias, dd_residual, dy, x, weight, y, saved, sums, ctx.call,
+                                         ctx.needs_input_grad[:3])
+        return *gradients, None, None, None, None
+
+
+class DoubleBackward(Function):
+    """Backward's backward. Its inputs are all it depends on: with fewer, a third derivative would lack terms in
+    silence, as it does with torch's once_differentiable."""
+
+    @staticmethod
+    def forward(ctx, ddx, dd_weight, dd_bias, dd_residual, dy, x, weight, y, saved, sums, call, wants):
+        return _calls.double_backward(call.core, call.dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual,
+                                      wants)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError("SyncBatchNorm has no third derivative")

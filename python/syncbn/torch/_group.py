@@ -1,0 +1,162 @@
+"""Groups of torch.distributed as groups of the core."""
+
+import atexit
+import itertools
+import os
+import time
+import weakref
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from .. import _core
+from .._errors import GroupError
+
+# A wait in slices ends with Ctrl-C; one without does not. Slices cost nothing that can be measured.
+_SLICE = timedelta(seconds=0.25)
+
+#: Name of a group that its creator is no member of.
+NOT_A_MEMBER = "<not a member>"
+
+
+class _Alone:
+    rank, size = 0, 1
+
+    def all_reduce_sum(self, array, timeout):
+        pass
+
+
+class Engine:
+    """Sums over the ranks of a process group, in a gloo group of its own over the same ranks.
+
+    In the process group itself they would meet DistributedDataParallel's traffic, whose order differs between the ranks
+    where one of them does not use a parameter; gloo ends the process then. The group is made at the first sum.
+    """
+
+    def __init__(self, process_group):
+        self.rank = process_group.rank()
+        self.size = process_group.size()
+        self._name = process_group.group_name
+        self._ranks = dist.get_process_group_ranks(process_group)
+        self._gloo = None
+
+    def all_reduce_sum(self, array, timeout):
+        deadline = time.monotonic() + timeout
+        if self._gloo is None:
+            self._gloo = self._connect(deadline)
+        options = dist.AllreduceOptions()
+        options.timeout = timedelta(seconds=max(deadline - time.monotonic(), 0.001))
+        work = self._gloo.allreduce([torch.from_numpy(array)], options)
+        while True:
+            try:
+                work.wait(_SLICE)
+                return
+            except RuntimeError as error:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"no sum after {timeout:.3g} s") from error
+                if work.is_completed():
+                    raise
+
+    def _connect(self, deadline):
+        self._meet(deadline)
+        remaining = timedelta(seconds=max(deadline - time.monotonic(), 0.001))
+        return dist.new_group(self._ranks, timeout=remaining, backend="gloo", use_local_synchronization=True)
+
+    def _meet(self, deadline):
+        """Wait until all ranks are about to make the group; new_group's own wait can't be interrupted."""
+        store = dist.distributed_c10d._get_default_store()
+        keys = [f"syncbn/{self._name}/{rank}" for rank in self._ranks]
+        store.set(keys[self.rank], "1")
+        pause = 0.001
+        while not store.check(keys):
+            if time.monotonic() >= deadline:
+                missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
+                raise TimeoutError(f"ranks {missing} did not come to connect the group")
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+
+
+_alone = None
+_groups = weakref.WeakKeyDictionary()  # ProcessGroup: the core's group
+_numbers = weakref.WeakKeyDictionary()  # ProcessGroup: numbers of its layers
+_built_before = 0
+
+
+def alone():
+    """The group of a process by itself."""
+    global _alone
+    if _alone is None:
+        _alone = _core.make_group("this process", _Alone())
+    return _alone
+
+
+def name_of(process_group):
+    """What a layer keeps of its `process_group`: the object can be neither copied nor pickled. '' is the default."""
+    if process_group is None:
+        return ""
+    if process_group is dist.GroupMember.NON_GROUP_MEMBER:
+        return NOT_A_MEMBER
+    if not isinstance(process_group, dist.ProcessGroup):
+        raise TypeError(f"process_group: {type(process_group).__name__}, expected a torch.distributed.ProcessGroup or None")
+    return process_group.group_name
+
+
+def next_number(process_group):
+    """Number of a new layer: ranks that build the same model in a group agree on it, whatever they did before."""
+    global _built_before
+    if process_group is dist.GroupMember.NON_GROUP_MEMBER:
+        return 0
+    if process_group is None and dist.is_available() and dist.is_initialized():
+        process_group = dist.group.WORLD
+    if not isinstance(process_group, dist.ProcessGroup):
+        _built_before += 1
+        return _built_before
+    if process_group not in _numbers:
+        # A model may be built before the default group is.
+        _numbers[process_group] = itertools.count(_built_before + 1 if process_group is dist.group.WORLD else 1)
+    return next(_numbers[process_group])
+
+
+def process_group_of(name):
+    """The process group of that name in this process; None: the default one, where there is none."""
+    if name == NOT_A_MEMBER:
+        return dist.GroupMember.NON_GROUP_MEMBER
+    if not name:
+        return None
+    try:
+        return dist.distributed_c10d._resolve_process_group(name)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise GroupError(f"process_group: this process has no process group '{name}'") from error
+
+
+def core_group(name):
+    """The core's group over the process group `name`, '' being the default. One rank alone where there is none."""
+    process_group = process_group_of(name) if name else _default_process_group()
+    if process_group is None:
+        return alone()
+    if name == NOT_A_MEMBER:
+        raise GroupError("process_group: this rank is not a member of the layer's process group")
+    group = _groups.get(process_group)
+    if group is None:
+        engine = Engine(process_group)
+        label = "torch.distributed's world" if not name else f"torch.distributed's {name}"
+        group = _groups[process_group] = _core.make_group(label, engine)
+    return group
+
+
+def _default_process_group():
+    if dist.is_available() and dist.is_initialized():
+        return dist.group.WORLD
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    if ranks not in ("1", ""):
+        raise GroupError(f"the environment names {ranks} ranks (WORLD_SIZE): torch.distributed.init_process_group() "
+                         "must be called before a layer trains")
+    return None
+
+
+@atexit.register
+def _forget():
+    global _alone
+    _groups.clear()
+    _alone = None

@@ -1,0 +1,42 @@
+"""Networks and batches that several tests share."""
+
+import torch
+from torch import nn
+
+
+def convolutional(norm):
+    """A small network with three norms; `norm(channels)` makes one."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), norm(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, bias=False), norm(8), nn.ReLU(),
+        nn.Flatten(), nn.Linear(72, 6), norm(6), nn.Linear(6, 5))
+
+
+def plain_convolutional():
+    """The same with the norms of torch."""
+    norms = iter((nn.BatchNorm2d, nn.BatchNorm2d, nn.BatchNorm1d))
+    return convolutional(lambda channels: next(norms)(channels))
+
+
+def batches(count, samples, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randn(samples, 3, 8, 8, generator=generator) * 2 + 1,
+             torch.randn(samples, 5, generator=generator)) for _ in range(count)]
+
+
+def train(model, parts, samples_of_all, ranks=1, rate=0.05):
+    """SGD steps on this rank's parts of the batches. The loss of each is its part of the whole batch's mean, times the
+    number of ranks, since DistributedDataParallel takes the mean of the ranks' gradients."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    for x, target in parts:
+        optimizer.zero_grad()
+        loss = ((model(x) - target) ** 2).sum() * ranks / (samples_of_all * target.shape[1])
+        loss.backward()
+        optimizer.step()
+
+
+def distance(state, reference):
+    """Largest difference between two state_dicts, relative to the size of each entry."""
+    return max(((state[key].double() - value.double()).abs().max() / (1e-2 + value.double().abs().max())).item()
+               for key, value in reference.items())

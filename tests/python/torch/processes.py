@@ -1,0 +1,82 @@
+"""Ranks as real processes with torch.distributed, that run one test's function after the other: importing torch takes
+seconds, so they are started once."""
+
+import os
+import pickle
+import time
+import traceback
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+#: Seconds until a job counts as hanging; an overloaded machine takes a tenth of it.
+PATIENCE = 120
+
+
+class Ranks:
+    """`size` processes. Called with a function and arguments: each runs function(rank, *arguments) in a new default
+    group, and the results come back by rank. A rank's exception is an AssertionError with all ranks' tracebacks."""
+
+    def __init__(self, size):
+        self.size = size
+        self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self._jobs = 0
+        context = mp.get_context("spawn")
+        self._pipes, self._processes = [], []
+        for rank in range(size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, size, self._store.port, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def __call__(self, function, *arguments):
+        outcomes = self.outcomes(function, *arguments)
+        failed = [f"rank {rank}:\n{error}" for rank, (error, _) in enumerate(outcomes) if error]
+        assert not failed, "\n".join(failed)
+        return [result for _, result in outcomes]
+
+    def outcomes(self, function, *arguments):
+        """(traceback or None, result) by rank."""
+        self._jobs += 1
+        for pipe in self._pipes:
+            pipe.send_bytes(pickle.dumps((self._jobs, function, arguments)))
+        deadline = time.monotonic() + PATIENCE
+        outcomes = []
+        for rank, pipe in enumerate(self._pipes):
+            assert pipe.poll(max(0.0, deadline - time.monotonic())), f"rank {rank}: no result after {PATIENCE} s"
+            outcomes.append(pickle.loads(pipe.recv_bytes()))
+        return outcomes
+
+    def close(self):
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(10)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _serve(rank, size, port, pipe):
+    os.environ.setdefault("SYNCBN_TIMEOUT_S", "60")
+    torch.set_num_threads(1)
+    store = dist.TCPStore("127.0.0.1", port, is_master=False)
+    while True:
+        try:
+            number, function, arguments = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        torch.manual_seed(rank)
+        dist.init_process_group("gloo", store=dist.PrefixStore(str(number), store), rank=rank, world_size=size,
+                                timeout=timedelta(seconds=60))
+        error = result = None
+        try:
+            result = function(rank, *arguments)
+        except Exception:
+            error = traceback.format_exc()
+        dist.destroy_process_group()
+        pipe.send_bytes(pickle.dumps((error, result)))

@@ -1,0 +1,241 @@
+"""What goes wrong on one rank, and what the others see of it."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import syncbn
+from syncbn.torch import SyncBatchNorm
+from networks import convolutional
+
+
+def caught(body):
+    try:
+        body()
+    except Exception as error:
+        return type(error).__name__, str(error), [c.__name__ for c in type(error).__mro__]
+    return None
+
+
+def different_calls(rank):
+    first, second = SyncBatchNorm(4), SyncBatchNorm(4)
+    x = torch.randn(3, 4, 2, 2)
+    return caught(lambda: (first if rank == 0 else second)(x))
+
+
+def test_layers_in_another_order_are_a_mismatch(two_ranks):
+    for name, message, _ in two_ranks(different_calls):
+        assert name == "MismatchError"
+        assert "forward of layer '#" in message and "name" in message
+
+
+def different_settings(rank):
+    layer = SyncBatchNorm(4, eps=1e-5 if rank == 0 else 1e-3, name="bn1")
+    return caught(lambda: layer(torch.randn(3, 4)))
+
+
+def test_settings_that_differ_are_named(two_ranks):
+    for name, message, _ in two_ranks(different_settings):
+        assert name == "MismatchError" and "bn1" in message and "eps=0.001" in message and "eps=1e-05" in message
+
+
+BAD_CALLS = {
+    "dimensions": (lambda layer: layer(torch.randn(4)), "ValueError", "expected at least 2D input"),
+    "channels": (lambda layer: layer(torch.randn(2, 5)), "ValueError", "expected C = num_features = 4"),
+    "dtype": (lambda layer: layer(torch.ones(2, 4, dtype=torch.int64)), "TypeError", "torch.int64"),
+    "residual": (lambda layer: layer(torch.randn(2, 4), torch.randn(3, 4)), "ValueError", "residual"),
+}
+
+
+def bad_call(rank, kind):
+    layer = SyncBatchNorm(4)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    body = BAD_CALLS[kind][0] if rank == 0 else lambda layer: layer(torch.randn(2, 4))
+    error = caught(lambda: body(layer))
+    return error, all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", BAD_CALLS)
+def test_a_bad_argument_on_one_rank_reaches_the_other_at_once(two_ranks, kind):
+    start = time.monotonic()
+    ((name, message, _), unchanged), ((peer_name, peer_message, _), peer_unchanged) = two_ranks(bad_call, kind)
+    assert time.monotonic() - start < 50  # not the deadline's 60
+    assert name == BAD_CALLS[kind][1] and BAD_CALLS[kind][2] in message
+    assert peer_name == "PeerError" and BAD_CALLS[kind][2] in peer_message and "rank 0" in peer_message
+    assert unchanged and peer_unchanged
+
+
+def one_element(rank):
+    layer = SyncBatchNorm(4)
+    sizes = (1, 0) if rank == 0 else (0, 2)
+    first = caught(lambda: layer(torch.randn(sizes[0], 4)))
+    layer(torch.randn(sizes[1], 4))  # the group is whole
+    return first, layer.num_batches_tracked.item()
+
+
+def test_one_value_per_channel_is_an_error_everywhere_and_breaks_nothing(two_ranks):
+    for (name, message, bases), counter in two_ranks(one_element):
+        assert "ValueError" in bases and "1 element per channel" in message
+        assert counter == 1
+
+
+def not_called(rank):
+    """Rank 1 never calls; then it does, and finds the group broken on the other side."""
+    if rank == 1:
+        time.sleep(2)
+        return None
+    layer = SyncBatchNorm(4)
+    os.environ["SYNCBN_TIMEOUT_S"] = "1"
+    try:
+        start = time.monotonic()
+        error = caught(lambda: layer(torch.randn(2, 4)))
+        return error, time.monotonic() - start, caught(lambda: layer(torch.randn(2, 4)))
+    finally:
+        os.environ["SYNCBN_TIMEOUT_S"] = "60"
+
+
+def test_a_rank_that_never_comes_is_named_by_the_deadline(two_ranks):
+    (name, message, bases), seconds, (again, _, _) = two_ranks(not_called)[0]
+    assert name == "TimeoutError" and OSError in TimeoutError.__mro__ and "TimeoutError" in bases
+    assert "ranks [1]" in message and "forward of layer" in message
+    assert seconds < 50
+    assert again == "GroupError"
+
+
+def stops_calling(rank):
+    os.environ["SYNCBN_TIMEOUT_S"] = "1"
+    try:
+        layer = SyncBatchNorm(4)
+        layer(torch.randn(2, 4))
+        dist.barrier()
+        if rank == 0:
+            return caught(lambda: layer(torch.randn(2, 4)))
+        time.sleep(2)
+    finally:
+        os.environ["SYNCBN_TIMEOUT_S"] = "60"
+
+
+def test_a_rank_that_stops_calling_is_a_timeout(two_ranks):
+    name, message, _ = two_ranks(stops_calling)[0]
+    assert name == "TimeoutError" and "no sum after" in message
+
+
+def interrupted(rank, connected):
+    layer = SyncBatchNorm(4)
+    if connected:
+        layer(torch.randn(2, 4))
+    dist.barrier()
+    if rank == 1:
+        dist.barrier()
+        return None
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    start = time.monotonic()
+    try:
+        layer(torch.randn(2, 4))
+    except KeyboardInterrupt:
+        seconds = time.monotonic() - start
+    dist.barrier()
+    return seconds
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_ctrl_c_ends_a_wait(two_ranks, connected):
+    assert two_ranks(interrupted, connected)[0] < 30  # of the 60 of the deadline; a second on an idle machine
+
+
+def fails_and_recovers(rank):
+    layer = SyncBatchNorm(4)
+    first = caught(lambda: layer(torch.randn(2, 4 + rank)))
+    second = caught(lambda: layer(torch.randn(2, 4)))
+    other = SyncBatchNorm(4, process_group=dist.new_group([0, 1]))
+    other(torch.randn(2, 4))  # a group of its own
+    return first[0], second[0], other.num_batches_tracked.item()
+
+
+def test_a_broken_group_stays_broken_and_others_are_whole(two_ranks):
+    assert [r[1:] for r in two_ranks(fails_and_recovers)] == [("GroupError", 1)] * 2
+
+
+def not_a_member(rank):
+    group = dist.new_group([1])
+    layer = SyncBatchNorm(4, process_group=group)
+    error = caught(lambda: layer(torch.randn(2, 4)))
+    layer.eval()
+    layer(torch.randn(2, 4))
+    return error
+
+
+def test_a_layer_of_a_group_without_this_rank_only_evaluates(two_ranks):
+    outside, inside = two_ranks(not_a_member)
+    assert outside[0] == "GroupError" and "not a member" in outside[1] and inside is None
+
+
+class Optional(nn.Module):
+    """A part of it is used on rank 0 only."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(8, 16), SyncBatchNorm(16), nn.ReLU(), nn.Linear(16, 16), SyncBatchNorm(16))
+        self.heads = nn.ModuleList([nn.Linear(16, 4), nn.Linear(16, 4)])
+        self.optional = nn.Linear(8, 8)
+
+    def forward(self, x, used):
+        h = self.body(self.optional(x) if used else x)
+        return self.heads[0](h) + self.heads[1](h)
+
+
+def unused_parameters(rank):
+    model = DistributedDataParallel(Optional(), find_unused_parameters=True, bucket_cap_mb=0.0001)
+    for _ in range(5):
+        model(torch.randn(4, 8), rank == 0).pow(2).mean().backward()
+    return model.module.body[1].weight.grad
+
+
+def test_parameters_unused_on_one_rank_reorder_nothing(two_ranks):
+    first, second = two_ranks(unused_parameters)
+    assert torch.equal(first, second)
+
+
+def test_the_environment_names_ranks_but_there_is_no_group(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    layer = SyncBatchNorm(4)
+    with pytest.raises(syncbn.GroupError, match="init_process_group"):
+        layer(torch.randn(2, 4))
+    layer.eval()
+    layer(torch.randn(2, 4))
+
+
+def test_messages_are_torchs():
+    layer = SyncBatchNorm(4)
+    with pytest.raises(ValueError, match=r"expected at least 2D input \(got 1D input\)"):
+        layer(torch.randn(4))
+    with pytest.raises(ValueError, match="number of input channels should be non-zero"):
+        layer(torch.randn(2, 0))
+    with pytest.raises(ValueError, match=r"input: shape \(2, 3, 5\), expected C = num_features = 4"):
+        layer(torch.randn(2, 3, 5))
+    with pytest.raises(ValueError, match="1 element per channel"):
+        layer(torch.randn(1, 4))
+    for options in ({"activation": "gelu"}, {"nonfinite": "skip"}):
+        with pytest.raises(ValueError, match="expected one of"):
+            SyncBatchNorm(4, **options)
+    with pytest.raises(TypeError, match="process_group: int"):
+        SyncBatchNorm(4, process_group=3)
+
+
+def test_parameters_of_another_dtype_or_order_are_refused():
+    layer = SyncBatchNorm(4)
+    layer.weight.data = layer.weight.data.double()
+    with pytest.raises(TypeError, match="torch.float32, expected torch.float64"):
+        layer(torch.randn(2, 4))
+    layer = SyncBatchNorm(4)
+    layer.running_mean = torch.zeros(8)[::2]
+    with pytest.raises(ValueError, match="running_mean: strides"):
+        layer(torch.randn(2, 4))
