@@ -17,7 +17,12 @@ packages=(
 )
 case "${1:-}" in
   "") ;;
-  --ci) packages+=(clang clang-format libomp-dev) ;;
+  --ci)
+    packages+=(clang clang-format libomp-dev)
+    # The cross build for 64-bit ARM, and its libraries.
+    packages+=(g++-aarch64-linux-gnu qemu-user)
+    packages+=(lib{fmt-dev,hwy-dev,gtest-dev,gmp-dev,mpfr-dev,gomp1}:arm64)
+    ;;
   --bench) packages+=(libdnnl-dev libsimgrid-dev python3-matplotlib) ;;
   *)
     echo "usage: scripts/setup.sh [--ci | --bench]" >&2
@@ -31,10 +36,14 @@ if ! command -v dpkg-query >/dev/null; then
   exit 1
 fi
 
-installed=$(dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' "${packages[@]}" 2>/dev/null || true)
+native=$(dpkg --print-architecture)
+installed=$(dpkg-query --show --showformat='${db:Status-Status} ${Package}:${Architecture}\n' "${packages[@]}" \
+  2>/dev/null || true)
 missing=()
 for package in "${packages[@]}"; do
-  grep -qxF "installed $package" <<<"$installed" || missing+=("$package")
+  name=${package%:*} architecture=$native
+  if [[ $package == *:* ]]; then architecture=${package#*:}; fi
+  grep -qxE "installed ${name//+/[+]}:($architecture|all)" <<<"$installed" || missing+=("$package")
 done
 if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi
 
@@ -47,6 +56,7 @@ if [[ $EUID -ne 0 ]]; then
   as_root=(sudo)
 fi
 echo "Installing ${missing[*]}"
+if [[ ${missing[*]} == *:arm64* ]]; then "${as_root[@]}" dpkg --add-architecture arm64; fi
 "${as_root[@]}" apt-get -q update
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
   apt-get -q -y --no-install-recommends install "${missing[@]}"
