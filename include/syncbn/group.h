@@ -93,6 +93,14 @@ int get_group_rank_from_world_rank(int world_rank, std::string_view group);
 void all_reduce_sum(std::span<float> values, std::string_view group = kWorldGroup);
 void all_reduce_sum(std::span<double> values, std::string_view group = kWorldGroup);
 
+/// What a call throws whose wait the program's own interrupt check has ended; the group is broken then. Not a
+/// std::exception: nothing on its way takes it for a failure that can be mended.
+struct Interrupted {};
+/// Lets a host program end waits, an interpreter whose user has pressed Ctrl-C: a thread that waits for peers
+/// asks `interrupted` about every 100 ms, with no lock held, and a true ends the wait. Null: waits end by
+/// themselves alone, as at first.
+void set_interrupt_check(bool (*interrupted)());
+
 class World;
 class Group;
 

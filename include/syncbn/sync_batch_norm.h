@@ -201,6 +201,7 @@ class SyncBatchNorm {
   /// weight, bias, running_mean, running_var, num_batches_tracked: those that exist, in this order, as live
   /// views.
   std::vector<StateEntry> state();
+  std::vector<StateEntry> gradients();  ///< weight_grad, bias_grad: those that exist, as live views.
   /// Live view of one entry of state(), or of weight_grad or bias_grad. @throws InvalidArgument absent, or T
   /// is not the layer's dtype (int64 for num_batches_tracked).
   template <class T>

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "errors.h"
 #include "syncbn/error.h"
 
 namespace nb = nanobind;
@@ -17,10 +18,6 @@ namespace {
 
 using Words = std::vector<std::int64_t>;
 using Array = nb::ndarray<nb::numpy, std::int64_t, nb::ndim<1>, nb::c_contig>;
-
-// Crosses the C++ layers, where an error is text, beside it. An object of the thread, so never destroyed at
-// a moment when there is no interpreter: it is null but between a failure and its report.
-thread_local PyObject* cause = nullptr;
 
 // Keeps the array's memory as long as Python has the array, an abandoned request's included.
 nb::object array_of(const std::shared_ptr<Words>& words, std::size_t count) {
@@ -66,7 +63,7 @@ class PythonCommunicator final : public Communicator {
 
   void wait(Deadline deadline) override {
     const nb::gil_scoped_acquire locked;
-    Py_CLEAR(cause);
+    forget_exception();
     const std::chrono::duration<double> timeout = deadline - std::chrono::steady_clock::now();
     try {
       if (array_words_ != started_words_) {  // a training loop's messages have few lengths
@@ -76,7 +73,7 @@ class PythonCommunicator final : public Communicator {
       all_reduce_sum_(array_, std::max(0.0, timeout.count()));
     } catch (const nb::python_error& error) {
       if (!error.matches(PyExc_Exception)) throw;
-      cause = error.value().inc_ref().ptr();
+      keep_exception(error.value());
       if (error.matches(PyExc_TimeoutError)) throw TimeoutError(text_of(error));
       throw PeerError(text_of(error));
     }
@@ -99,7 +96,5 @@ class PythonCommunicator final : public Communicator {
 std::unique_ptr<Communicator> python_communicator(nb::object engine) {
   return std::make_unique<PythonCommunicator>(engine);
 }
-
-nb::object take_cause() { return nb::steal(std::exchange(cause, nullptr)); }
 
 }  // namespace syncbn::python

@@ -14,7 +14,4 @@ namespace syncbn::python {
 /// such as KeyboardInterrupt, passes as it is.
 std::unique_ptr<Communicator> python_communicator(nanobind::object engine);
 
-/// The exception that the last wait on this thread ended with, if any; asked for once.
-nanobind::object take_cause();
-
 }  // namespace syncbn::python

@@ -1,5 +1,6 @@
 #include "groups.h"
 
+#include <fmt/format.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
@@ -7,11 +8,14 @@
 
 #include <chrono>
 #include <cmath>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "addresses.h"
 #include "communicator.h"
+#include "syncbn/error.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -27,6 +31,14 @@ Backend backend_of(const std::string& name) {
   if (name == "mpi") return Backend::mpi;
   if (name == "simulation") return Backend::simulation;
   throw nb::value_error(("backend: '" + name + "', expected auto, gloo, mpi or simulation").c_str());
+}
+
+std::optional<std::chrono::milliseconds> milliseconds_of(std::optional<double> seconds) {
+  if (!seconds) return std::nullopt;
+  if (!(*seconds > 0 && *seconds < 1e9)) {
+    throw InvalidArgument(fmt::format("timeout: {} s, expected a number of seconds above 0", *seconds));
+  }
+  return std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(*seconds * 1000)));
 }
 
 // The ranks are threads made in C++. What a body raises stays with its caller in Python, who chooses; here
@@ -47,17 +59,33 @@ void run_ranks_of(int size, const nb::callable& body) {
 }  // namespace
 
 void bind_groups(nb::module_& m) {
-  nb::class_<GroupHandle>(m, "Group");
+  nb::class_<GroupHandle>(m, "Group", nb::is_weak_referenceable());
   m.def(
       "make_group",
       [](const std::string& name, nb::object engine, std::optional<double> timeout) {
-        std::optional<std::chrono::milliseconds> milliseconds;
-        if (timeout) milliseconds.emplace(static_cast<std::int64_t>(std::ceil(*timeout * 1000)));
-        return GroupHandle{make_group(name, python_communicator(std::move(engine)), milliseconds)};
+        return GroupHandle{
+            make_group(name, python_communicator(std::move(engine)), milliseconds_of(timeout))};
       },
       "name"_a, "engine"_a, "timeout"_a.none() = nb::none());
   m.def(
       "init", [](const std::string& backend) { init(backend_of(backend)); }, "backend"_a, Unlocked());
+  m.def(
+      "init_as",
+      [](int rank, int size, const std::string& host, int port, const std::string& backend,
+         std::optional<double> timeout, const std::string& token) {
+        init(InitOptions{rank, size, host, port, backend_of(backend), milliseconds_of(timeout), token});
+      },
+      "rank"_a, "size"_a, "host"_a, "port"_a, "backend"_a, "timeout"_a.none(), "token"_a, Unlocked());
+  m.def(
+      "all_reduce_sum",
+      [](std::uintptr_t address, std::size_t size, bool float64, const std::string& group) {
+        if (float64) {
+          all_reduce_sum(std::span(static_cast<double*>(at(address)), size), group);
+        } else {
+          all_reduce_sum(std::span(static_cast<float*>(at(address)), size), group);
+        }
+      },
+      "address"_a, "size"_a, "float64"_a, "group"_a, Unlocked());
   m.def("is_initialized", &is_initialized);
   m.def("release", &release, Unlocked());
   m.def("create_group", &create_group, "name"_a, "ranks"_a);

@@ -1,16 +1,15 @@
 #include "layer.h"
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
 
-#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
-#include <vector>
 
-#include "addresses.h"
+#include "arrays.h"
 #include "groups.h"
 #include "syncbn/sync_batch_norm.h"
 
@@ -55,35 +54,20 @@ SyncBatchNormOptions options_of(double eps, std::optional<double> momentum, bool
   return options;
 }
 
-void forward_at(SyncBatchNorm& layer, Saved& saved, std::uintptr_t x, std::uintptr_t y,
-                std::uintptr_t residual, const nb::tuple& shape, DType dtype, Layout layout) {
-  const Form form{shape_of(shape), dtype, layout};
-  nb::gil_scoped_release unlocked;
-  layer.forward({form(x), form(y), form.optional(residual)}, saved);
-}
+using Bytes = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
 
-void backward_at(SyncBatchNorm& layer, const Saved& saved, std::uintptr_t dy, std::uintptr_t x,
-                 std::uintptr_t y, std::uintptr_t dx, std::uintptr_t d_residual, const nb::tuple& shape,
-                 DType dtype, Layout layout) {
-  const Form form{shape_of(shape), dtype, layout};
-  nb::gil_scoped_release unlocked;
-  layer.backward(saved, {form(dy), form(x), form.optional(y), form.optional(dx), form.optional(d_residual)});
-}
-
-// Name, address, dtype (None: int64) and size of each parameter and buffer.
-nb::list state_of(SyncBatchNorm& layer) {
-  nb::list entries;
-  for (const StateEntry& entry : layer.state()) {
-    entries.append(
-        nb::make_tuple(entry.name, reinterpret_cast<std::uintptr_t>(entry.data), entry.dtype, entry.size));
+// The memory of each parameter, buffer and gradient by its name, as arrays of bytes that keep the layer
+// alive.
+nb::dict memory_of(nb::handle_t<SyncBatchNorm> self) {
+  auto& layer = nb::cast<SyncBatchNorm&>(self);
+  nb::dict memory;
+  for (const auto& entries : {layer.state(), layer.gradients()}) {
+    for (const StateEntry& entry : entries) {
+      const std::size_t bytes = entry.size * (entry.dtype ? size_of(*entry.dtype) : sizeof(std::int64_t));
+      memory[entry.name.c_str()] = nb::cast(Bytes(entry.data, {bytes}, self));
+    }
   }
-  return entries;
-}
-
-nb::object vector_of(const std::vector<double>& values) {
-  nb::list list;
-  for (const double value : values) list.append(value);
-  return list;
+  return memory;
 }
 
 }  // namespace
@@ -98,14 +82,8 @@ void bind_layer(nb::module_& m) {
       .value("channels_first", Layout::channels_first)
       .value("channels_last", Layout::channels_last);
 
-  nb::class_<Saved>(m, "Saved")
-      .def(nb::init<>())
-      .def_ro("count", &Saved::count)
-      .def_prop_ro("mean", [](const Saved& s) { return vector_of(s.mean); })
-      .def_prop_ro("var", [](const Saved& s) { return vector_of(s.var); })
-      .def_prop_ro("invstd", [](const Saved& s) { return vector_of(s.invstd); });
-
-  nb::class_<SyncBatchNorm>(m, "Layer")
+  nb::class_<SyncBatchNorm> layer_class(m, "Layer");
+  layer_class
       .def(
           "__init__",
           [](SyncBatchNorm* self, std::int64_t num_features, double eps, std::optional<double> momentum,
@@ -123,18 +101,11 @@ void bind_layer(nb::module_& m) {
           "activation"_a = "none", "name"_a = "")
       .def_prop_ro("name", &SyncBatchNorm::name)
       .def_prop_rw("training", &SyncBatchNorm::training, &SyncBatchNorm::train)
-      .def("state", &state_of)
-      .def(
-          "bind",
-          [](SyncBatchNorm& layer, const char* name, std::uintptr_t address) {
-            layer.bind(name, at(address));
-          },
-          "name"_a, "address"_a)
+      .def("memory", &memory_of)
+      .def("fail", &SyncBatchNorm::fail, "reason"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("reset_parameters", &SyncBatchNorm::reset_parameters)
-      .def("reset_running_stats", &SyncBatchNorm::reset_running_stats)
-      .def("forward_at", &forward_at, "saved"_a, "x"_a, "y"_a, "residual"_a, "shape"_a, "dtype"_a, "layout"_a)
-      .def("backward_at", &backward_at, "saved"_a, "dy"_a, "x"_a, "y"_a, "dx"_a, "d_residual"_a, "shape"_a,
-           "dtype"_a, "layout"_a);
+      .def("reset_running_stats", &SyncBatchNorm::reset_running_stats);
+  bind_arrays(m, layer_class);
 }
 
 }  // namespace syncbn::python

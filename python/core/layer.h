@@ -4,7 +4,7 @@
 
 namespace syncbn::python {
 
-/// Layer and Saved.
+/// Layer, and what its calls are made of.
 void bind_layer(nanobind::module_& module);
 
 }  // namespace syncbn::python

@@ -1,14 +1,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <exception>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "group/engines/threads.h"
+#include "group/interrupt.h"
 #include "group/launch_env.h"
 #include "group/world.h"
 #include "syncbn/error.h"
@@ -55,6 +58,10 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
   const int inner_threads = std::max(1, get_num_threads() / size);
   std::vector<std::exception_ptr> failed(static_cast<std::size_t>(size));
 
+  std::mutex mutex;  // guards ended
+  std::condition_variable changed;
+  std::size_t ended = 0;
+
   const auto run = [&](int rank) {
     std::exception_ptr& error = failed[static_cast<std::size_t>(rank)];
     try {
@@ -67,6 +74,9 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
       threads->leave(rank, "failed: " + what(error));
     }
     World::set_of_thread(nullptr);  // closes its groups
+    const std::lock_guard lock(mutex);
+    ++ended;
+    changed.notify_one();
   };
   std::vector<std::thread> ranks;
   std::exception_ptr no_thread;
@@ -78,8 +88,23 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
       for (; rank < size; ++rank) threads->leave(rank, fmt::format("could not be started: {}", error.what()));
     }
   }
+  bool interrupted = false;
+  std::unique_lock lock(mutex);
+  while (
+      !changed.wait_until(lock, group::next_look(Deadline::max()), [&] { return ended == ranks.size(); })) {
+    lock.unlock();
+    try {
+      if (!interrupted) group::check_interrupt();
+    } catch (const Interrupted&) {  // who waits for a peer fails now, who computes at its next call
+      interrupted = true;
+      for (int rank = 0; rank < size; ++rank) threads->leave(rank, "was interrupted");
+    }
+    lock.lock();
+  }
+  lock.unlock();
   for (std::thread& rank : ranks) rank.join();
 
+  if (interrupted) throw Interrupted();
   if (no_thread) std::rethrow_exception(no_thread);
   for (const Blame wanted : {Blame::own, Blame::maybe_own, Blame::of_a_peer}) {
     for (const std::exception_ptr& error : failed) {

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "group/interrupt.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
@@ -57,6 +58,7 @@ AddressList resolve_by(const std::string& host, int port, Deadline deadline) {
       throw TimeoutError(
           fmt::format("rendezvous: '{}' did not get an address by the deadline: {}", host, why));
     }
+    check_interrupt();
     std::this_thread::sleep_until(std::min(deadline, Clock::now() + kNamePause));
   }
 }
@@ -68,10 +70,11 @@ Fd make_socket(const addrinfo& address) {
 bool wait_ready(int socket, short events, Deadline deadline) {
   pollfd entry{socket, events, 0};
   for (;;) {
-    const int ready = poll(&entry, 1, poll_timeout(deadline));
+    const int ready = poll(&entry, 1, poll_timeout(next_look(deadline)));
     if (ready > 0) return true;
     if (ready == 0 && Clock::now() >= deadline) return false;
     if (ready < 0 && errno != EINTR) throw PeerError(fmt::format("poll: {}", reason(errno)));
+    check_interrupt();
   }
 }
 
@@ -156,6 +159,7 @@ Fd connect_to(const std::string& host, int port, Deadline deadline) {
       }
       why = reason(error);
     }
+    check_interrupt();
     const auto left = deadline - Clock::now();
     if (left <= Clock::duration::zero())
       throw TimeoutError(

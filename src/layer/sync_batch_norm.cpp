@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "group/registry.h"
 #include "group/world.h"
@@ -122,14 +123,19 @@ void SyncBatchNorm::fail(const std::string& reason) {
 const Saved& SyncBatchNorm::saved() const { return impl_->saved; }
 
 std::vector<StateEntry> SyncBatchNorm::state() { return impl_->parameters.state(); }
+std::vector<StateEntry> SyncBatchNorm::gradients() {
+  std::vector<StateEntry> entries;
+  if (auto& gradient = impl_->parameters.weight_grad) entries.push_back(gradient->entry("weight_grad"));
+  if (auto& gradient = impl_->parameters.bias_grad) entries.push_back(gradient->entry("bias_grad"));
+  return entries;
+}
 void SyncBatchNorm::bind(std::string_view entry, void* memory) { impl_->parameters.bind(entry, memory); }
 void SyncBatchNorm::reset_parameters() { impl_->parameters.reset(); }
 void SyncBatchNorm::reset_running_stats() { impl_->parameters.reset_running_stats(); }
 
 StateEntry SyncBatchNorm::find(const std::string& name, std::optional<DType> dtype) {
   std::vector<StateEntry> entries = state();
-  if (auto& gradient = impl_->parameters.weight_grad) entries.push_back(gradient->entry("weight_grad"));
-  if (auto& gradient = impl_->parameters.bias_grad) entries.push_back(gradient->entry("bias_grad"));
+  for (StateEntry& gradient : gradients()) entries.push_back(std::move(gradient));
   std::string names;
   for (const StateEntry& entry : entries) {
     if (entry.name == name) {

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <utility>
 
+#include "group/interrupt.h"
 #include "group/socket.h"
 #include "group/verdict.h"
 #include "syncbn/error.h"
@@ -21,7 +22,6 @@ using std::chrono::milliseconds;
 
 constexpr auto kForever =
     std::chrono::hours(24 * 30);            // to Gloo, whose own timeouts would forestall the deadline
-constexpr auto kLook = milliseconds(100);   // how often a waiting rank looks after its connections
 constexpr auto kGrace = milliseconds(500);  // for a sum to come after a connection closed
 constexpr auto kLong = milliseconds(200);   // from when on a wait is one that the peers may want to know of
 constexpr std::int64_t kGaveUp = -1;        // a farewell within a sum; else the sums that were had
@@ -100,7 +100,10 @@ void GlooCommunicator::wait(Deadline deadline) {
   const Deadline tell = Clock::now() + std::min<Clock::duration>(kLong, (deadline - Clock::now()) / 2);
   bool told = false;
   Deadline closed = Deadline::max();  // when a peer was first seen gone
-  while (!shared_->changed.wait_until(lock, std::min(deadline, Clock::now() + kLook), settled)) {
+  while (!shared_->changed.wait_until(lock, next_look(deadline), settled)) {
+    lock.unlock();
+    check_interrupt();
+    lock.lock();
     // Gloo wakes nobody when a connection closes within a message, so this rank looks for itself. A peer
     // that dies with its sum complete may have sent all that this rank needs, hence the grace.
     if (closed == Deadline::max() && !departures().empty()) closed = Clock::now();

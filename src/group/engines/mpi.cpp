@@ -16,6 +16,7 @@
 
 #include "group/engine.h"
 #include "group/host_identity.h"
+#include "group/interrupt.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
@@ -64,6 +65,7 @@ bool poll_until(Deadline deadline, Done done) {
   for (int tries = 0; !done(); ++tries) {
     if (tries < 1000) continue;
     if (Clock::now() >= deadline) return false;
+    if (tries % 1000 == 0) check_interrupt();  // after 50 ms and more
     std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
   return true;

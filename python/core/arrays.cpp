@@ -1,0 +1,242 @@
+#include "arrays.h"
+
+#include <fmt/format.h>
+#include <nanobind/stl/string.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "syncbn/error.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace syncbn::python {
+namespace {
+
+// NumPy's array interface, version 3: what the capsule __array_struct__ holds. It takes 0.1 µs where a DLPack
+// capsule takes 1 and more, has bfloat16, and needs no NumPy to build with.
+struct ArrayInterface {
+  static constexpr int kAligned = 0x100, kNotSwapped = 0x200;
+
+  int two;
+  int dimensions;
+  char kind;
+  int item_size;
+  int flags;
+  Py_intptr_t* shape;
+  Py_intptr_t* strides;
+  void* data;
+  PyObject* description;
+};
+
+// The memory orders in which an array is dense; both where a size of 1 or 0 leaves no difference.
+using Orders = unsigned;
+constexpr Orders kFirst = 1, kLast = 2, kNone = 0;
+
+// NumPy's functions that are called here.
+struct NumPy {
+  nb::object empty_like, ascontiguousarray, copyto;
+
+  static const NumPy& get() {
+    static const NumPy* const functions = [] {  // never destroyed: there is no interpreter by then
+      const nb::module_ numpy = nb::module_::import_("numpy");
+      return new NumPy{numpy.attr("empty_like"), numpy.attr("ascontiguousarray"), numpy.attr("copyto")};
+    }();
+    return *functions;
+  }
+};
+
+// An array that a call works on, and its axes in the order (N, C, spatial...).
+class Array {
+ public:
+  // @throws TypeError; InvalidArgument fewer than two axes
+  Array(const char* name, nb::object array, bool channels_last)
+      : name_(name), channels_last_(channels_last), object_(std::move(array)) {
+    read();
+  }
+
+  const nb::object& object() const { return object_; }
+  DType dtype() const { return dtype_; }
+  Orders orders() const { return orders_; }
+  const std::vector<std::int64_t>& sizes() const { return sizes_; }
+  TensorView view(const Shape& shape, Orders order) const {
+    return {interface_->data, dtype_, shape,
+            (order & kFirst) != 0 ? Layout::channels_first : Layout::channels_last};
+  }
+
+  // Its values in memory that is dense.
+  void make_dense() {
+    if (orders_ != kNone) return;
+    object_ = NumPy::get().ascontiguousarray(object_);
+    read();
+  }
+  // Its values in memory ordered as `other`'s. Where shape or dtype differ the layer says so.
+  void make_like(const Array& other) {
+    if ((orders_ & other.orders_) != kNone || sizes_ != other.sizes_ || dtype_ != other.dtype_) return;
+    nb::object copy = NumPy::get().empty_like(other.object_);
+    NumPy::get().copyto(copy, object_);
+    object_ = std::move(copy);
+    read();
+  }
+
+ private:
+  void read() {
+    capsule_ = nb::getattr(object_, "__array_struct__");
+    interface_ = static_cast<const ArrayInterface*>(PyCapsule_GetPointer(capsule_.ptr(), nullptr));
+    if (interface_ == nullptr) throw nb::python_error();
+    dtype_ = read_dtype();
+    const auto dimensions = static_cast<std::size_t>(interface_->dimensions);
+    if (dimensions < 2) {
+      throw InvalidArgument(fmt::format("{}: shape {}, expected at least two axes ({})", name_, text("shape"),
+                                        channels_last_ ? "N, ..., C" : "N, C, ..."));
+    }
+    const auto fill = [&](std::vector<std::int64_t>& to, const Py_intptr_t* from) {
+      to.assign(from, from + dimensions);
+      if (!channels_last_) return;
+      to.insert(to.begin() + 1, to.back());
+      to.pop_back();
+    };
+    std::vector<std::int64_t> strides;
+    fill(sizes_, interface_->shape);
+    fill(strides, interface_->strides);
+    orders_ = (interface_->flags & ArrayInterface::kAligned) == 0 ? kNone : dense_orders(strides);
+  }
+
+  DType read_dtype() const {
+    if ((interface_->flags & ArrayInterface::kNotSwapped) != 0) {
+      if (interface_->kind == 'f' && interface_->item_size == 4) return DType::float32;
+      if (interface_->kind == 'f' && interface_->item_size == 8) return DType::float64;
+      if (interface_->kind == 'f' && interface_->item_size == 2) return DType::float16;
+      // A type that NumPy itself does not know.
+      if (interface_->item_size == 2 && text("dtype") == "bfloat16") return DType::bfloat16;
+    }
+    throw nb::type_error(
+        fmt::format("{}: dtype {}, expected float16, bfloat16, float32 or float64", name_, text("dtype"))
+            .c_str());
+  }
+
+  Orders dense_orders(const std::vector<std::int64_t>& strides) const {
+    bool first = true, last = true;
+    std::int64_t next_first = interface_->item_size, next_last = interface_->item_size;
+    const auto step = [this, &strides](std::size_t axis, bool& dense, std::int64_t& next) {
+      dense = dense && (sizes_[axis] == 1 || strides[axis] == next);
+      next *= sizes_[axis];
+    };
+    const std::size_t axes = sizes_.size();
+    step(1, last, next_last);
+    for (std::size_t axis = axes - 1; axis > 1; --axis) {
+      step(axis, first, next_first);
+      step(axis, last, next_last);
+    }
+    step(1, first, next_first);
+    step(0, first, next_first);
+    step(0, last, next_last);
+    if (next_first == 0) return kFirst | kLast;  // no elements
+    return (first ? kFirst : kNone) | (last ? kLast : kNone);
+  }
+
+  std::string text(const char* attribute) const { return nb::str(object_.attr(attribute)).c_str(); }
+
+  const char* name_;
+  bool channels_last_;
+  nb::object object_;
+  nb::object capsule_;  // keeps what interface_ points to
+  const ArrayInterface* interface_ = nullptr;
+  DType dtype_ = DType::float32;
+  std::vector<std::int64_t> sizes_;
+  Orders orders_ = kNone;
+};
+
+// What a forward on arrays leaves for its backward: x and, for ReLU, y as they are, not copied.
+struct Pass {
+  Saved saved;
+  nb::object x, y;
+  bool has_residual = false;
+};
+
+// Runs what comes before the layer's own call; the peers hear of its failure.
+template <class Prepare>
+void prepare_or_fail(SyncBatchNorm& layer, const Prepare& prepare) {
+  try {
+    prepare();
+  } catch (const std::exception& error) {
+    const std::string reason = error.what();
+    const nb::gil_scoped_release unlocked;
+    layer.fail(reason);
+    throw;
+  }
+}
+
+nb::object forward(SyncBatchNorm& layer, Pass& pass, const nb::object& x_object,
+                   const nb::object& residual_object, bool channels_last) {
+  std::optional<Array> x, y, residual;
+  std::optional<ForwardTensors> tensors;
+  prepare_or_fail(layer, [&] {
+    x.emplace("x", x_object, channels_last);
+    x->make_dense();
+    y.emplace("y", NumPy::get().empty_like(x->object()), channels_last);
+    Orders order = x->orders() & y->orders();
+    if (!residual_object.is_none()) {
+      residual.emplace("residual", residual_object, channels_last);
+      residual->make_like(*x);
+      if ((order & residual->orders()) != kNone) order &= residual->orders();
+    }
+    const Shape shape{std::span<const std::int64_t>(x->sizes())};
+    tensors.emplace(ForwardTensors{x->view(shape, order), y->view(shape, order), std::nullopt});
+    if (residual) {
+      tensors->residual = residual->view(Shape(std::span<const std::int64_t>(residual->sizes())), order);
+    }
+  });
+  {
+    const nb::gil_scoped_release unlocked;
+    layer.forward(*tensors, pass.saved);
+  }
+  pass.x = x->object();
+  pass.has_residual = residual.has_value();
+  if (layer.options().activation != Activation::none) pass.y = y->object();
+  return y->object();
+}
+
+nb::object backward(SyncBatchNorm& layer, const Pass& pass, const nb::object& dy_object, bool channels_last) {
+  std::optional<Array> dy, x, y, dx, d_residual;
+  std::optional<BackwardTensors> tensors;
+  prepare_or_fail(layer, [&] {
+    if (!pass.x.is_valid()) throw InvalidArgument("backward: no forward was made before it");
+    x.emplace("x", pass.x, channels_last);
+    dy.emplace("dy", dy_object, channels_last);
+    dy->make_like(*x);
+    dx.emplace("dx", NumPy::get().empty_like(pass.x), channels_last);
+    Orders order = x->orders() & dx->orders();
+    if ((order & dy->orders()) != kNone) order &= dy->orders();
+    const Shape shape{std::span<const std::int64_t>(x->sizes())};
+    tensors.emplace(BackwardTensors{dy->view(Shape(std::span<const std::int64_t>(dy->sizes())), order),
+                                    x->view(shape, order), std::nullopt, dx->view(shape, order),
+                                    std::nullopt});
+    if (pass.y.is_valid()) tensors->y = y.emplace("y", pass.y, channels_last).view(shape, order);
+    if (pass.has_residual) {
+      tensors->d_residual =
+          d_residual.emplace("d_residual", NumPy::get().empty_like(pass.x), channels_last).view(shape, order);
+    }
+  });
+  {
+    const nb::gil_scoped_release unlocked;
+    layer.backward(pass.saved, *tensors);
+  }
+  if (!d_residual) return dx->object();
+  return nb::make_tuple(dx->object(), d_residual->object());
+}
+
+}  // namespace
+
+void bind_arrays(nb::module_& m, nb::class_<SyncBatchNorm>& layer) {
+  nb::class_<Pass>(m, "Pass").def(nb::init<>());
+  layer.def("forward", &forward, "into"_a, "x"_a, "residual"_a.none(), "channels_last"_a);
+  layer.def("backward", &backward, "of"_a, "dy"_a, "channels_last"_a);
+}
+
+}  // namespace syncbn::python

@@ -1,0 +1,48 @@
+"""What a layer's `process_group` may be: None, a group's name, a list of ranks, or an engine of the caller's own."""
+
+import weakref
+
+from . import _checks, _core
+from ._errors import GroupError, InvalidArgument
+from ._groups import WORLD, get_group_size, is_initialized, new_group
+from ._mpi4py import Mpi4pyEngine, is_mpi4py
+
+# The group of each engine that a layer uses, by the engine's id, which stays its own as long as the group lives and
+# with it the engine: two layers on one engine are two layers of one group.
+_groups = weakref.WeakValueDictionary()
+
+
+def resolve(process_group):
+    """Return what the core's Layer takes: None, a name, or a group that was made for an engine."""
+    if process_group is None or isinstance(process_group, (str, _core.Group)):
+        return process_group
+    if isinstance(process_group, list):
+        return _of_ranks(process_group)
+    if is_mpi4py(process_group):
+        return _of_engine(process_group, lambda: Mpi4pyEngine(process_group))
+    if all(hasattr(process_group, name) for name in ("rank", "size", "all_reduce_sum")):
+        return _of_engine(process_group, lambda: process_group)
+    raise TypeError(f"process_group: {process_group!r}, expected None, a group's name, a list of ranks, an mpi4py "
+                    "communicator, or an object with rank, size and all_reduce_sum(array, timeout)")
+
+
+def _of_ranks(ranks):
+    ranks = _checks.ranks("process_group", ranks)
+    size = get_group_size()
+    for rank in ranks:
+        if not 0 <= rank < size:
+            raise InvalidArgument(f"process_group: {ranks}, rank {rank} is outside [0, {size}), the world")
+    if not is_initialized() and size == 1 and ranks == [0]:
+        return WORLD
+    name = new_group(ranks)
+    if name == "":
+        raise GroupError(f"process_group: {ranks}, this rank is no member")
+    return name
+
+
+def _of_engine(key, engine):
+    group = _groups.get(id(key))
+    if group is None:
+        group = _core.make_group(type(key).__name__, engine())
+        _groups[id(key)] = group
+    return group
