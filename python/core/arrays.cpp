@@ -140,7 +140,9 @@ class Array {
     return (first ? kFirst : kNone) | (last ? kLast : kNone);
   }
 
-  std::string text(const char* attribute) const { return nb::str(object_.attr(attribute)).c_str(); }
+  std::string text(const char* attribute) const {
+    return nb::cast<std::string>(nb::str(nb::getattr(object_, attribute)));
+  }
 
   const char* name_;
   bool channels_last_;
