@@ -2,12 +2,12 @@
 
 build := build/release
 workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=syncbn_log --join=True --cluster_time_out=100
-sources := find include src tests examples benchmarks/layer cmake -name '*.h' -o -name '*.cpp'
+sources := find include src python/core tests examples benchmarks/layer cmake -name '*.h' -o -name '*.cpp'
 # Debian's Python, which has matplotlib. PREFIX='chrt -f 1' measures right on a machine that does other work too.
 run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv build demo test test-cpp fuzz bench bench-build bench-quick instructions format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp test-numpy wheel fuzz bench bench-build bench-quick instructions format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ setup: ## install missing Debian packages (root or sudo)
 venv: setup ## make .venv with PyTorch and MindSpore (8 GB), which the tests of their launchers use
 	@scripts/venv.sh
 
+venv-numpy: setup
+	@scripts/venv.sh numpy
+
 build: setup ## build everything in release mode, in build/release
 	cmake --preset release $(CMAKE_FLAGS)
 	cmake --build --preset release
@@ -27,11 +30,21 @@ demo: build ## the documented example on two worker processes, then training on 
 	$(build)/bin/syncbn-run --worker_num=1 --local_worker_num=1 --log_dir=syncbn_log --join=True $(build)/bin/train_digits
 	$(build)/bin/syncbn-run $(workers) $(build)/bin/train_digits
 
-test: venv build ## build everything and run every test
+test: venv ## build everything and run every test
+	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
+	cmake --build --preset release
 	ctest --preset release -j "$$(nproc)"
 
-test-cpp: build ## the same without the tests that need .venv
-	ctest --preset release -j "$$(nproc)" --label-exclude '^python$$'
+test-cpp: build ## the same without the Python package and the tests that need .venv
+	ctest --preset release -j "$$(nproc)" --label-exclude '^(python|numpy)$$'
+
+test-numpy: venv-numpy ## build and test the Python package without PyTorch and MindSpore
+	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
+	cmake --build --preset release --target syncbn_package syncbn-run
+	ctest --preset release -j "$$(nproc)" --label-regex '^numpy$$'
+
+wheel: venv-numpy ## build the Python package's wheel, in build/dist
+	.venv/bin/pip --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir build/dist .
 
 instructions: build ## record the instruction counts that the tests allow, after a change that is worth them
 	cmake --build --preset release --target instructions

@@ -40,12 +40,12 @@ constexpr Orders kFirst = 1, kLast = 2, kNone = 0;
 
 // NumPy's functions that are called here.
 struct NumPy {
-  nb::object empty_like, ascontiguousarray, copyto;
+  nb::object empty_like, copyto;
 
   static const NumPy& get() {
     static const NumPy* const functions = [] {  // never destroyed: there is no interpreter by then
       const nb::module_ numpy = nb::module_::import_("numpy");
-      return new NumPy{numpy.attr("empty_like"), numpy.attr("ascontiguousarray"), numpy.attr("copyto")};
+      return new NumPy{numpy.attr("empty_like"), numpy.attr("copyto")};
     }();
     return *functions;
   }
@@ -72,7 +72,7 @@ class Array {
   // Its values in memory that is dense.
   void make_dense() {
     if (orders_ != kNone) return;
-    object_ = NumPy::get().ascontiguousarray(object_);
+    object_ = nb::getattr(object_, "copy")();  // C order, aligned
     read();
   }
   // Its values in memory ordered as `other`'s. Where shape or dtype differ the layer says so.

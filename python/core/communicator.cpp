@@ -1,5 +1,6 @@
 #include "communicator.h"
 
+#include <fmt/format.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
@@ -31,11 +32,20 @@ std::string text_of(const nb::python_error& error) {
          nb::cast<std::string>(nb::str(error.value()));
 }
 
+int int_of(const nb::object& engine, const char* attribute) {
+  int value = 0;
+  const nb::object given = engine.attr(attribute);
+  if (nb::try_cast(given, value)) return value;
+  throw nb::type_error(fmt::format("process_group: {} = {}, expected an int", attribute,
+                                   nb::cast<std::string>(nb::repr(given)))
+                           .c_str());
+}
+
 class PythonCommunicator final : public Communicator {
  public:
   explicit PythonCommunicator(const nb::object& engine)
-      : rank_(nb::cast<int>(engine.attr("rank"))),
-        size_(nb::cast<int>(engine.attr("size"))),
+      : rank_(int_of(engine, "rank")),
+        size_(int_of(engine, "size")),
         all_reduce_sum_(engine.attr("all_reduce_sum")) {}
   ~PythonCommunicator() override {
     if (!nb::is_alive()) {  // the process ends: nothing can be given back any more

@@ -3,15 +3,30 @@
 Every function speaks of the calling thread's world (`run_ranks`), else of the process's (`init`).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 
 from . import _checks, _core
 from ._errors import GroupError, InvalidArgument, PeerError, TimeoutError
 
 WORLD = "world"
+T = TypeVar("T")
 
 
-def init(backend="auto", *, rank=None, size=None, host="127.0.0.1", port=0, timeout=None, token=""):
+def init(
+    backend: str = "auto",
+    *,
+    rank: int | None = None,
+    size: int | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    timeout: float | None = None,
+    token: str = "",
+) -> None:
     """Join the world of ranks that the launcher's environment describes, or that the keywords do.
 
     Parameters
@@ -59,12 +74,12 @@ def init(backend="auto", *, rank=None, size=None, host="127.0.0.1", port=0, time
     )
 
 
-def is_initialized():
+def is_initialized() -> bool:
     """Whether this rank is in a world: after `init`, or in a body of `run_ranks`."""
     return _core.is_initialized()
 
 
-def release():
+def release() -> None:
     """Leave the world and drop every group; `init` may follow.
 
     Layers that still hold a group get a GroupError at their next training call.
@@ -77,7 +92,7 @@ def release():
     _core.release()
 
 
-def create_group(group, rank_ids):
+def create_group(group: str, rank_ids: list[int]) -> None:
     """Name a list of world ranks.
 
     Called by its members only, each with the same list; waits for nobody. The group is connected by its first
@@ -103,7 +118,7 @@ def create_group(group, rank_ids):
     _core.create_group(_checks.string("group", group), _checks.ranks("rank_ids", rank_ids))
 
 
-def new_group(rank_ids):
+def new_group(rank_ids: list[int]) -> str:
     """Make the group of these world ranks in ascending order, under a name made from them.
 
     Where this rank is no member nothing happens, so that a program may make every group on every rank.
@@ -121,7 +136,7 @@ def new_group(rank_ids):
     return _core.new_group(_checks.ranks("rank_ids", rank_ids))
 
 
-def destroy_group(group):
+def destroy_group(group: str) -> None:
     """Forget the group; its name is free again.
 
     Raises
@@ -136,7 +151,7 @@ def destroy_group(group):
     _core.destroy_group(_checks.string("group", group))
 
 
-def get_rank(group=WORLD):
+def get_rank(group: str = WORLD) -> int:
     """Return this rank's position in the group.
 
     Before `init`, for the world only, this and the three next functions answer from the launcher's environment.
@@ -151,22 +166,22 @@ def get_rank(group=WORLD):
     return _core.get_rank(_checks.string("group", group))
 
 
-def get_group_size(group=WORLD):
+def get_group_size(group: str = WORLD) -> int:
     """Return the number of ranks in the group. Raises as `get_rank`."""
     return _core.get_group_size(_checks.string("group", group))
 
 
-def get_local_rank(group=WORLD):
+def get_local_rank(group: str = WORLD) -> int:
     """Return how many ranks before this one in the group are on its host. Raises as `get_rank`."""
     return _core.get_local_rank(_checks.string("group", group))
 
 
-def get_local_rank_size(group=WORLD):
+def get_local_rank_size(group: str = WORLD) -> int:
     """Return the number of the group's ranks on this host. Raises as `get_rank`."""
     return _core.get_local_rank_size(_checks.string("group", group))
 
 
-def get_world_rank_from_group_rank(group, group_rank_id):
+def get_world_rank_from_group_rank(group: str, group_rank_id: int) -> int:
     """Return the world rank of the group's member at position `group_rank_id`.
 
     Raises
@@ -182,7 +197,7 @@ def get_world_rank_from_group_rank(group, group_rank_id):
     return _core.get_world_rank_from_group_rank(group, _checks.integer("group_rank_id", group_rank_id))
 
 
-def get_group_rank_from_world_rank(world_rank_id, group):
+def get_group_rank_from_world_rank(world_rank_id: int, group: str) -> int:
     """Return the position of the world rank in the group.
 
     Raises
@@ -198,7 +213,7 @@ def get_group_rank_from_world_rank(world_rank_id, group):
     return _core.get_group_rank_from_world_rank(_checks.integer("world_rank_id", world_rank_id), group)
 
 
-def all_reduce_sum(values, group=WORLD):
+def all_reduce_sum(values: np.ndarray, group: str = WORLD) -> None:
     """Replace each value by its sum over the ranks of the group, exact and rounded once.
 
     The bits do not depend on the order of the ranks. With it a data-parallel program adds its gradients.
@@ -225,7 +240,7 @@ def all_reduce_sum(values, group=WORLD):
     _core.all_reduce_sum(values.ctypes.data, values.size, values.dtype == np.float64, group)
 
 
-def run_ranks(size, body):
+def run_ranks(size: int, body: Callable[[int], T]) -> list[T]:
     """Run `body(rank)` on `size` ranks as threads of this process, and return what each returned.
 
     Each thread has a world of its own, of which every function here and every layer made by `body` speaks. A rank
@@ -250,7 +265,7 @@ def run_ranks(size, body):
     size = _checks.integer("size", size)
     if not callable(body):
         raise TypeError(f"body: {body!r}, expected a callable that takes the rank")
-    results = [None] * max(size, 0)
+    results: list = [None] * max(size, 0)
     failed = []
 
     def rank_body(rank):

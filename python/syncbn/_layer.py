@@ -1,5 +1,9 @@
 """The layer on NumPy arrays."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from . import _checks, _core
@@ -86,9 +90,18 @@ class SyncBatchNorm:
     array([0.18333334, 0.31666666], dtype=float32)
     """
 
-    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
-                 process_group=None, dtype=None, *, channels_last=False, activation=None,
-                 affine_gradients="local", nonfinite="propagate", name=""):
+    weight: np.ndarray | None
+    bias: np.ndarray | None
+    running_mean: np.ndarray | None
+    running_var: np.ndarray | None
+    num_batches_tracked: np.ndarray | None
+    weight_grad: np.ndarray | None
+    bias_grad: np.ndarray | None
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, process_group: str | list[int] | Any | None = None,
+                 dtype: Any = None, *, channels_last: bool = False, activation: str | None = None,
+                 affine_gradients: str = "local", nonfinite: str = "propagate", name: str = "") -> None:
         self.num_features = _checks.integer("num_features", num_features)
         if not isinstance(eps, (float, np.floating)):
             raise TypeError(f"eps: {eps!r}, expected a float")
@@ -120,16 +133,16 @@ class SyncBatchNorm:
             setattr(self, entry, view)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The given name, else "#k": the k-th unnamed layer of its group; "" in a group of one."""
         return self._core.name
 
     @property
-    def training(self):
+    def training(self) -> bool:
         """Whether the layer is in training mode."""
         return self._core.training
 
-    def set_train(self, mode=True):
+    def set_train(self, mode: bool = True) -> SyncBatchNorm:
         """Switch to training, or to evaluation.
 
         Parameters
@@ -146,11 +159,11 @@ class SyncBatchNorm:
 
     train = set_train
 
-    def eval(self):
+    def eval(self) -> SyncBatchNorm:
         """Switch to evaluation. Returns this layer."""
         return self.set_train(False)
 
-    def __call__(self, x, residual=None):
+    def __call__(self, x: Any, residual: Any = None) -> np.ndarray:
         """Normalize `x`: in training with the statistics of the group's batch, in evaluation with the running ones.
 
         Parameters
@@ -184,7 +197,7 @@ class SyncBatchNorm:
 
     forward = __call__
 
-    def backward(self, dy):
+    def backward(self, dy: Any) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return the gradient of x of the last call, and put those of weight and bias into `weight_grad`, `bias_grad`.
 
         After a call in training it joins the group's sum.
@@ -210,11 +223,11 @@ class SyncBatchNorm:
             dy = self._array("dy", dy)
         return self._core.backward(self._pass, dy, self.channels_last)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Return copies of the parameters and buffers that the layer has, by name."""
         return {name: getattr(self, name).copy() for name in _PARAMETERS if getattr(self, name) is not None}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take values from a dict such as `state_dict` returns.
 
         Parameters
@@ -242,15 +255,15 @@ class SyncBatchNorm:
         for name, view in own.items():
             view[...] = values[name]
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0, and reset the running statistics."""
         self._core.reset_parameters()
 
-    def reset_running_stats(self):
+    def reset_running_stats(self) -> None:
         """Set running_mean to 0, running_var to 1 and num_batches_tracked to 0."""
         self._core.reset_running_stats()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         further = "".join(f", {name}={getattr(self, name)!r}" for name, default in
                           (("channels_last", False), ("activation", None), ("affine_gradients", "local"),
                            ("nonfinite", "propagate")) if getattr(self, name) != default)

@@ -1,0 +1,34 @@
+#!/bin/bash
+# The wheel in a fresh environment: imports with NumPy alone, neither it nor its launcher needs what only the engines
+# need, and it passes the tests of the package without frameworks. Usage: wheel.sh <virtual environment that builds>
+set -euo pipefail
+source=$(cd "$(dirname "$0")/../.." && pwd)
+python=$(cd "$1" && pwd)/bin/python
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+unset PYTHONPATH
+
+pip() { "$1" -m pip --quiet --disable-pip-version-check --no-input "${@:2}"; }
+pip "$python" wheel --no-deps --no-build-isolation --wheel-dir . --config-settings build-dir="$work/build" "$source"
+"$python" -m venv fresh
+fresh=$work/fresh/bin/python
+pip "$fresh" install syncbn-*.whl
+[[ $(pip "$fresh" list --format freeze | cut -d= -f1 | sort | tr '\n' ' ') == "numpy pip setuptools syncbn " ]] ||
+  [[ $(pip "$fresh" list --format freeze | cut -d= -f1 | sort | tr '\n' ' ') == "numpy pip syncbn " ]]
+"$fresh" - <<'END'
+import numpy, syncbn
+maps = open("/proc/self/maps").read()
+for library in "libgloo", "libmpi", "libfmt":
+    assert library not in maps, library
+assert syncbn.SyncBatchNorm(2)(numpy.arange(8.0).reshape(2, 2, 2)).shape == (2, 2, 2)
+END
+# The control: the engine does need it.
+readelf -d fresh/lib/python*/site-packages/syncbn/engine_gloo.so | grep -q 'NEEDED.*libgloo'
+! readelf -d fresh/bin/syncbn-run | grep -q 'NEEDED.*\(libfmt\|libgloo\|libmpi\)'
+fresh/bin/syncbn-run --help >/dev/null
+"$fresh" -m zipfile --list syncbn-*.whl | grep -q 'syncbn/py.typed'
+"$fresh" -m zipfile --list syncbn-*.whl | grep -q 'syncbn/_core.pyi'
+
+pip "$fresh" install --requirement <(grep -E '^(pytest|hypothesis|ml_dtypes|mpi4py|numpy)==' "$source/requirements-numpy.txt")
+"$fresh" -B -m pytest -q -p no:cacheprovider "$source/tests/python/arrays"
