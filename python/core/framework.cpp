@@ -106,7 +106,7 @@ class FrameworkLayer {
     bind_one("weight_grad", layer_.options().affine, weight_grad);
     bind_one("bias_grad", layer_.options().affine && layer_.options().bias, bias_grad);
     const Saved saved = saved_at(saved_address, layer_.num_features());
-    const BackwardTensors tensors{form(dy), form(x), form.optional(y), form.optional(dx),
+    const BackwardTensors tensors{form(dy), form(x), output(form, y), form.optional(dx),
                                   form.optional(d_residual)};
     if (sums_address == 0) {
       layer_.backward(saved, tensors);
@@ -130,9 +130,10 @@ class FrameworkLayer {
       if (address == 0) return std::nullopt;
       return form(address);
     };
-    layer_.double_backward(saved, sums,
-                           {form(dy), form(x), input(y), input(ddx), input(dd_residual), form.optional(d_dy),
-                            form.optional(d_x), at(dd_weight), at(dd_bias), at(d_weight)});
+    layer_.double_backward(
+        saved, sums,
+        {form(dy), form(x), output(form, y), input(ddx), input(dd_residual), form.optional(d_dy),
+         form.optional(d_x), at(dd_weight), at(dd_bias), at(d_weight)});
   }
 
   void fail(const std::string& reason) {
@@ -148,6 +149,11 @@ class FrameworkLayer {
   std::int64_t sums_size() const { return static_cast<std::int64_t>(kSums.size()) * layer_.num_features(); }
 
  private:
+  // Of the forward, which only ReLU's gradient asks for. An empty tensor's address may be 0.
+  std::optional<ConstTensorView> output(const Form& form, Address y) const {
+    if (layer_.options().activation != Activation::relu) return std::nullopt;
+    return form(y);
+  }
   // What the caller does not give goes into the layer's own memory, where nobody looks.
   void bind_one(const char* name, bool exists, Address address) {
     if (exists || address != 0) layer_.bind(name, at(address));

@@ -54,22 +54,26 @@ def _address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _channels(name, values, dtype):
-    """Checks a parameter or buffer, whose memory the core works on."""
-    if values.dtype is not dtype:
-        raise TypeError(f"{name}: {values.dtype}, expected {dtype}, the dtype of the layer's other parameters and buffers")
-    if not values.is_contiguous():
-        raise ValueError(f"{name}: strides {values.stride()}, expected contiguous memory")
-    return values.data_ptr()
-
-
 def addresses(weight, bias, running_mean, running_var, num_batches_tracked, dtype):
     """Of parameters and buffers, 0 where absent. They may move between two calls: loading replaces storage."""
-    return (0 if weight is None else _channels("weight", weight, dtype),
-            0 if bias is None else _channels("bias", bias, dtype),
-            0 if running_mean is None else _channels("running_mean", running_mean, dtype),
-            0 if running_var is None else _channels("running_var", running_var, dtype),
-            0 if num_batches_tracked is None else _channels("num_batches_tracked", num_batches_tracked, torch.int64))
+    result = []
+    for values in (weight, bias, running_mean, running_var):
+        if values is None:
+            result.append(0)
+        elif values.dtype is dtype and values.is_contiguous():
+            result.append(values.data_ptr())
+        else:
+            _refuse((weight, bias, running_mean, running_var), dtype)
+    result.append(0 if num_batches_tracked is None else num_batches_tracked.data_ptr())
+    return tuple(result)
+
+
+def _refuse(all_values, dtype):
+    for name, values in zip(("weight", "bias", "running_mean", "running_var"), all_values):
+        if values is not None and values.dtype is not dtype:
+            raise TypeError(f"{name}: {values.dtype}, expected {dtype}, the dtype of the layer's other parameters and buffers")
+        if values is not None and not values.is_contiguous():
+            raise ValueError(f"{name}: strides {values.stride()}, expected contiguous memory")
 
 
 def check_residual(residual, x):
@@ -96,13 +100,14 @@ def backward(core, dtype, saved, dy, x, y, wants, with_sums):
     dy = _like(dy, x, layout)
     if y is not None:
         y = _like(y, x, layout)
+    shape = x.shape
     dx = torch.empty_like(x) if wants[0] else None
-    d_weight = torch.empty(x.shape[1], dtype=dtype) if wants[1] else None
-    d_bias = torch.empty(x.shape[1], dtype=dtype) if wants[2] else None
+    d_weight = torch.empty(shape[1], dtype=dtype) if wants[1] else None
+    d_bias = torch.empty(shape[1], dtype=dtype) if wants[2] else None
     d_residual = torch.empty_like(x) if wants[3] else None
     sums = torch.empty(core.sums_size, dtype=torch.float64) if with_sums else None
     core.backward(saved.data_ptr(), _address(sums), dy.data_ptr(), x.data_ptr(), _address(y), _address(dx),
-                  _address(d_residual), _address(d_weight), _address(d_bias), x.shape, DTYPES[x.dtype], layout)
+                  _address(d_residual), _address(d_weight), _address(d_bias), shape, DTYPES[x.dtype], layout)
     return dx, d_weight, d_bias, d_residual, sums
 
 

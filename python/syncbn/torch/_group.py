@@ -1,6 +1,7 @@
 """Groups of torch.distributed as groups of the core."""
 
 import atexit
+import functools
 import itertools
 import os
 import time
@@ -132,27 +133,34 @@ def process_group_of(name):
 
 def core_group(name):
     """The core's group over the process group `name`, '' being the default. One rank alone where there is none."""
-    process_group = process_group_of(name) if name else _default_process_group()
-    if process_group is None:
-        return alone()
-    if name == NOT_A_MEMBER:
+    if not name:
+        process_group = _default_process_group()
+        if process_group is None:
+            return alone()
+    elif name == NOT_A_MEMBER:
         raise GroupError("process_group: this rank is not a member of the layer's process group")
+    else:
+        process_group = process_group_of(name)
     group = _groups.get(process_group)
     if group is None:
-        engine = Engine(process_group)
-        label = "torch.distributed's world" if not name else f"torch.distributed's {name}"
-        group = _groups[process_group] = _core.make_group(label, engine)
+        label = f"torch.distributed's {name}" if name else "torch.distributed's world"
+        group = _groups[process_group] = _core.make_group(label, Engine(process_group))
     return group
 
 
 def _default_process_group():
     if dist.is_available() and dist.is_initialized():
         return dist.group.WORLD
-    ranks = os.environ.get("WORLD_SIZE", "1")
-    if ranks not in ("1", ""):
-        raise GroupError(f"the environment names {ranks} ranks (WORLD_SIZE): torch.distributed.init_process_group() "
-                         "must be called before a layer trains")
+    if _ranks_of_the_environment() > 1:
+        raise GroupError(f"the environment names {_ranks_of_the_environment()} ranks (WORLD_SIZE): "
+                         "torch.distributed.init_process_group() must be called before a layer trains")
     return None
+
+
+@functools.lru_cache(maxsize=None)  # looking takes a microsecond, on every call
+def _ranks_of_the_environment():
+    ranks = os.environ.get("WORLD_SIZE", "")
+    return int(ranks) if ranks.isdecimal() else 1
 
 
 @atexit.register

@@ -108,12 +108,13 @@ class SyncBatchNorm(_BatchNorm):
         return ", ".join([super().extra_repr(), *shown])
 
     def _check_input_dim(self, input):
-        if input.dim() < 2:
+        shape = input.shape
+        if len(shape) < 2:
             raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
-        if input.size(1) == 0:
-            raise ValueError("SyncBatchNorm number of input channels should be non-zero")
-        if input.size(1) != self.num_features:
-            raise ValueError(f"input: shape {tuple(input.shape)}, expected C = num_features = {self.num_features}")
+        if shape[1] != self.num_features:
+            if shape[1] == 0:
+                raise ValueError("SyncBatchNorm number of input channels should be non-zero")
+            raise ValueError(f"input: shape {tuple(shape)}, expected C = num_features = {self.num_features}")
         if input.dtype not in _calls.DTYPES:
             raise TypeError(f"input: {input.dtype}, expected float16, bfloat16, float32 or float64")
         if not (input.is_cpu or input.is_meta):

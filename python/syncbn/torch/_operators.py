@@ -13,31 +13,39 @@ from . import _calls
 from ._group import alone, core_group
 from ._recompute import recomputing
 
-_SEPARATOR = "|"
 _DTYPE_NAMES = {dtype: str(dtype).partition(".")[2] for dtype in _calls.DTYPES}
 
 
 def settings_of(layer):
-    """Everything about a layer that is no tensor, in one string: an operator knows its arguments only."""
+    """Everything about a layer that is no tensor, in one string: an operator knows its arguments only. Without
+    num_features, an int, which tracing for changing shapes may take for one of them."""
     weight, mean, own = layer.weight, layer.running_mean, layer._own
     track = mean is not None and (layer.track_running_stats or not layer.training)
     dtype = torch.float32 if weight is None and not track else (mean if weight is None else weight).dtype
-    return (f"{layer.num_features}|{layer.eps}|{layer.momentum}|{weight is not None}|{layer.bias is not None}|{track}|"
+    return (f"{layer.eps}|{layer.momentum}|{weight is not None}|{layer.bias is not None}|{track}|"
             f"{_DTYPE_NAMES[dtype]}|{own.activation or 'none'}|{own.nonfinite}|{own.group}|{own.name}")
 
 
 @functools.lru_cache(maxsize=1024)
 def _parsed(settings):
-    features, eps, momentum, affine, bias, track, dtype, activation, nonfinite, group, name = settings.split(_SEPARATOR, 10)
-    key = (int(features), float(eps), None if momentum == "None" else float(momentum), affine == "True", bias == "True",
+    eps, momentum, affine, bias, track, dtype, activation, nonfinite, group, name = settings.split("|", 9)
+    key = (float(eps), None if momentum == "None" else float(momentum), affine == "True", bias == "True",
            track == "True", getattr(torch, dtype), activation, nonfinite, name)
     return group, key
 
 
-def _core(settings, training):
+def _core(settings, training, num_features):
     """The core's layer, and the dtype of its parameters."""
     group, key = _parsed(settings)
-    return _calls.core_layer(core_group(group) if training else alone(), *key), key[6]
+    return _calls.core_layer(core_group(group) if training else alone(), num_features, *key), _dtype_of(settings)
+
+
+def _dtype_of(settings):
+    return _parsed(settings)[1][5]
+
+
+def _is_relu(settings):
+    return _parsed(settings)[1][6] == "relu"
 
 
 def _dense_like(x):
@@ -59,7 +67,7 @@ def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residua
             training: bool) -> Tuple[Tensor, Tensor]:
     if residual is not None:
         _calls.check_residual(residual, x)
-    core, dtype = _core(settings, training)
+    core, dtype = _core(settings, training, x.shape[1])
     values = _calls.addresses(weight, bias, running_mean, running_var, None, dtype)
     return _calls.forward(core, x, values, residual, training, False)
 
@@ -75,7 +83,7 @@ def track(running_mean: Tensor, running_var: Tensor, num_batches_tracked: Option
           settings: str) -> None:
     if recomputing():
         return
-    core, dtype = _core(settings, True)
+    core, dtype = _core(settings, True, running_mean.numel())
     core.track(saved.data_ptr(), _calls.addresses(None, None, running_mean, running_var, num_batches_tracked, dtype))
 
 
@@ -87,7 +95,7 @@ def _(running_mean, running_var, num_batches_tracked, saved, settings):
 @torch.library.custom_op("syncbn::backward", mutates_args=(), device_types="cpu")
 def backward(dy: Tensor, x: Tensor, weight: Optional[Tensor], y: Optional[Tensor], saved: Tensor, settings: str,
              training: bool, has_bias: bool, masked_residual: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    core, dtype = _core(settings, training)
+    core, dtype = _core(settings, training, x.shape[1])
     wants = True, weight is not None, has_bias, masked_residual
     *gradients, sums = _calls.backward(core, dtype, saved, dy, x, y, wants, True)
     return (*(_or_nothing(gradient, x) for gradient in gradients), sums)
@@ -95,7 +103,7 @@ def backward(dy: Tensor, x: Tensor, weight: Optional[Tensor], y: Optional[Tensor
 
 @backward.register_fake
 def _(dy, x, weight, y, saved, settings, training, has_bias, masked_residual):
-    channels = (lambda: x.new_empty(x.shape[1], dtype=_parsed(settings)[1][6]))
+    channels = (lambda: x.new_empty(x.shape[1], dtype=_dtype_of(settings)))
     return (_dense_like(x), channels() if weight is not None else _nothing(x), channels() if has_bias else _nothing(x),
             _dense_like(x) if masked_residual else _nothing(x), x.new_empty(4 * x.shape[1], dtype=torch.float64))
 
@@ -104,7 +112,7 @@ def _(dy, x, weight, y, saved, settings, training, has_bias, masked_residual):
 def double_backward(ddx: Optional[Tensor], dd_weight: Optional[Tensor], dd_bias: Optional[Tensor],
                     dd_residual: Optional[Tensor], dy: Tensor, x: Tensor, weight: Optional[Tensor], y: Optional[Tensor],
                     saved: Tensor, sums: Tensor, settings: str, training: bool) -> Tuple[Tensor, Tensor, Tensor]:
-    core, dtype = _core(settings, training)
+    core, dtype = _core(settings, training, x.shape[1])
     gradients = _calls.double_backward(core, dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual,
                                        (True, True, weight is not None))
     return tuple(_or_nothing(gradient, x) for gradient in gradients)
@@ -118,7 +126,7 @@ def _(ddx, dd_weight, dd_bias, dd_residual, dy, x, weight, y, saved, sums, setti
 def _keep_for_backward(ctx, inputs, output):
     x, weight, bias, residual, _, _, ctx.settings, ctx.training = inputs
     y, saved = output
-    relu = _parsed(ctx.settings)[1][7] == "relu"
+    relu = _is_relu(ctx.settings)
     ctx.save_for_backward(x, weight, y if relu else None, saved)
     ctx.mark_non_differentiable(saved)
     ctx.has_bias = bias is not None
