@@ -21,9 +21,6 @@ std::string body(const Started& started) {
 }
 std::string body(const Said& said) { return said.text; }
 std::string body(const LetGo&) { return ""; }
-std::string body(const Restarting& restarting) {
-  return std::string(reinterpret_cast<const char*>(&restarting.restart), sizeof(int)) + restarting.text;
-}
 
 Word decode(std::size_t type, std::string_view body) {
   switch (type) {
@@ -41,14 +38,8 @@ Word decode(std::size_t type, std::string_view body) {
     }
     case 2:
       return Said{std::string(body)};
-    case 3:
+    default:
       return LetGo{};
-    default: {
-      Restarting restarting;
-      std::memcpy(&restarting.restart, body.data(), sizeof(int));
-      restarting.text = body.substr(sizeof(int));
-      return restarting;
-    }
   }
 }
 

@@ -69,7 +69,7 @@ def _serve(rank, size, port, pipe):
         try:
             number, function, arguments = pickle.loads(pipe.recv_bytes())
         except EOFError:
-            return
+            os._exit(0)  # torch takes a while to put itself away
         torch.manual_seed(rank)
         dist.init_process_group("gloo", store=dist.PrefixStore(str(number), store), rank=rank, world_size=size,
                                 timeout=timedelta(seconds=60))

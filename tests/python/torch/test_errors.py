@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import syncbn
 from syncbn.torch import SyncBatchNorm
+from syncbn.torch._group import _ranks_of_the_environment
 from networks import convolutional
 
 
@@ -206,11 +207,14 @@ def test_parameters_unused_on_one_rank_reorder_nothing(two_ranks):
 
 def test_the_environment_names_ranks_but_there_is_no_group(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    _ranks_of_the_environment.cache_clear()
     layer = SyncBatchNorm(4)
     with pytest.raises(syncbn.GroupError, match="init_process_group"):
         layer(torch.randn(2, 4))
     layer.eval()
     layer(torch.randn(2, 4))
+    monkeypatch.delenv("WORLD_SIZE")
+    _ranks_of_the_environment.cache_clear()
 
 
 def test_messages_are_torchs():

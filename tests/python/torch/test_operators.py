@@ -1,0 +1,215 @@
+"""Compile, export, modes and tensor subclasses: everything that traces goes through operators."""
+
+import io
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.parallel import DistributedDataParallel
+
+from syncbn.torch import SyncBatchNorm, _operators
+from networks import batches, convolutional, distance, plain_convolutional, train
+
+SHAPES = {
+    "2-D": lambda: torch.randn(4, 3),
+    "channels first": lambda: torch.randn(4, 3, 5, 6),
+    "channels last": lambda: torch.randn(4, 3, 5, 6).to(memory_format=torch.channels_last),
+    "channels last, 3-D": lambda: torch.randn(2, 3, 4, 5, 6).to(memory_format=torch.channels_last_3d),
+    "every second": lambda: torch.randn(4, 3, 5, 12)[..., ::2],
+    "permuted": lambda: torch.randn(5, 6, 3, 4).permute(3, 2, 0, 1),
+    "expanded": lambda: torch.randn(1, 3, 5, 6).expand(4, 3, 5, 6),
+    "one sample": lambda: torch.randn(1, 3, 5, 6).to(memory_format=torch.channels_last),
+    "transposed": lambda: torch.randn(3, 4).t(),
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+
+
+def small():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), SyncBatchNorm(4, name="a"), nn.ReLU(), nn.Conv2d(4, 4, 3),
+                         SyncBatchNorm(4, activation="relu", momentum=None, name="b"))
+
+
+def assert_steps_agree(compiled, model, reference, shape=(4, 3, 8, 8), close=0.0):
+    for training in (True, False):
+        model.train(training), reference.train(training)
+        x = torch.randn(shape)
+        leaves = [x.clone().requires_grad_() for _ in range(2)]
+        model.zero_grad(), reference.zero_grad()
+        ours, theirs = compiled(leaves[0]), reference(leaves[1])
+        dy = torch.randn_like(ours)
+        ours.backward(dy), theirs.backward(dy)
+        pairs = [(ours, theirs), (leaves[0].grad, leaves[1].grad),
+                 *zip(model.state_dict().values(), reference.state_dict().values()),
+                 *((p.grad, q.grad) for p, q in zip(model.parameters(), reference.parameters()))]
+        for one, other in pairs:
+            assert (one.double() - other.double()).abs().max() <= close
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_has_the_bits_of_eager(backend):
+    model, reference = small(), small()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    for _ in range(2):
+        assert_steps_agree(compiled, model, reference)
+    for layer in (model[1], reference[1]):
+        layer.eps, layer.momentum = 0.5, 0.3
+    assert_steps_agree(compiled, model, reference)
+
+
+def test_inductor():
+    layers = [nn.Sequential(SyncBatchNorm(4), nn.ReLU()) for _ in range(2)]
+    compiled = torch.compile(layers[0], fullgraph=True)
+    assert_steps_agree(compiled, *layers, shape=(4, 4, 3), close=1e-6)
+
+
+def test_shapes_that_change():
+    layer, reference = SyncBatchNorm(3), SyncBatchNorm(3)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
+    for n in (2, 3, 7):
+        x = torch.randn(n, 3, 5, n + 1)
+        assert torch.equal(compiled(x), reference(x))
+    assert torch.equal(layer.running_var, reference.running_var)
+
+
+@pytest.mark.parametrize("x", SHAPES.values(), ids=SHAPES)
+def test_strides_are_those_of_eager_and_of_the_fake_kernel(x):
+    x = x()
+    layer = SyncBatchNorm(3)
+    ours, traced = layer(x), torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+    assert torch.equal(ours, traced) and ours.stride() == traced.stride()
+    result = torch.library.opcheck(torch.ops.syncbn.forward.default,
+                                   (x, layer.weight, layer.bias, None, None, None, _operators.settings_of(layer), True),
+                                   test_utils=("test_schema", "test_faketensor"))
+    assert set(result.values()) == {"SUCCESS"}
+
+
+def test_operators_are_well_formed():
+    layer = SyncBatchNorm(3)
+    settings = _operators.settings_of(layer)
+    x = torch.randn(4, 3, 2, requires_grad=True)
+    y, saved = torch.ops.syncbn.forward(x, layer.weight, layer.bias, None, None, None, settings, True)
+    y, saved = y.detach(), saved.detach()
+    dy = torch.randn_like(x).requires_grad_()
+    *_, sums = torch.ops.syncbn.backward(dy, x, layer.weight, None, saved, settings, True, True, False)
+    for operator, arguments in (
+            ("forward", (x, layer.weight, layer.bias, x.detach() * 2, None, None, settings, True)),
+            ("track", (layer.running_mean, layer.running_var, layer.num_batches_tracked, saved, settings)),
+            ("backward", (dy, x, layer.weight, y, saved, settings, True, True, False)),
+            ("double_backward", (x.detach() * 3, None, None, None, dy.detach(), x.detach(), layer.weight.detach(), None,
+                                 saved, sums.detach(), settings, True))):
+        result = torch.library.opcheck(getattr(torch.ops.syncbn, operator).default, arguments)
+        assert set(result.values()) == {"SUCCESS"}, operator
+
+
+def test_export_runs_elsewhere():
+    model, reference = small(), small()
+    program = torch.export.export(model, (torch.randn(2, 3, 8, 8),))
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(loaded(x), reference(x))
+    for name, value in reference.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert model[1].num_batches_tracked == 0
+
+
+def test_make_fx_fake_and_meta():
+    layer = SyncBatchNorm(3)
+    x = torch.randn(2, 3, 4)
+    traced = make_fx(lambda x: layer(x))(x)
+    assert "syncbn.forward" in traced.code and "syncbn.track" in traced.code
+    assert torch.equal(traced(x), SyncBatchNorm(3)(x))
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    with FakeTensorMode():
+        assert SyncBatchNorm(3)(torch.randn(2, 3, 4)).shape == (2, 3, 4)
+
+
+class Named(torch.Tensor):
+    pass
+
+
+def test_tensor_subclasses():
+    layer, reference = SyncBatchNorm(3), SyncBatchNorm(3)
+    x = torch.randn(4, 3)
+    y = layer(x.as_subclass(Named))
+    assert type(y) is Named and torch.equal(y.as_subclass(torch.Tensor), reference(x))
+    assert layer.num_batches_tracked == 1
+
+
+def test_compiled_double_backward_and_torch_func_are_errors():
+    layer = SyncBatchNorm(3)
+    x = torch.randn(4, 3, requires_grad=True)
+    g, = torch.autograd.grad(torch.compile(layer, backend="aot_eager", fullgraph=True)(x).pow(3).sum(), x,
+                             create_graph=True)
+    with pytest.raises(RuntimeError, match="does not currently support double backward"):
+        torch.autograd.grad(g.sum(), x)
+
+
+def test_wrong_calls_are_errors_when_traced_too():
+    compiled = torch.compile(SyncBatchNorm(3), backend="eager")
+    for bad in (torch.randn(3), torch.randn(2, 4)):
+        with pytest.raises(Exception, match="expected"):
+            compiled(bad)
+
+
+# On two ranks.
+
+STEPS, SAMPLES, SIZES = 3, 6, (2, 4)
+
+
+def compiled_training(rank, way):
+    torch._dynamo.reset()
+    model = convolutional(SyncBatchNorm)
+    if way == "DDP of compiled":
+        wrapped = DistributedDataParallel(torch.compile(model, fullgraph=True, backend="aot_eager"))
+    else:
+        wrapped = torch.compile(DistributedDataParallel(model), backend="aot_eager")
+    begin = sum(SIZES[:rank])
+    parts = [(x[begin:begin + SIZES[rank]], t[begin:begin + SIZES[rank]]) for x, t in batches(STEPS, SAMPLES)]
+    train(wrapped, parts, SAMPLES, ranks=2)
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("way", ["DDP of compiled", "compiled DDP"])
+def test_compiled_training_on_two_ranks(two_ranks, way):
+    reference = plain_convolutional()
+    train(reference, batches(STEPS, SAMPLES), SAMPLES)
+    for state in two_ranks(compiled_training, way):
+        assert distance(state, reference.state_dict()) < 1e-4
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = SyncBatchNorm(4), SyncBatchNorm(4)
+
+    def forward(self, x, swapped):
+        if swapped:
+            b = self.second(x)
+            return self.first(x) + b
+        a = self.first(x)
+        return a + self.second(x)
+
+
+def reordered(rank):
+    """What a compiler does that swaps independent branches on one rank."""
+    torch._dynamo.reset()
+    compiled = torch.compile(Branches(), fullgraph=True, backend="aot_eager")
+    try:
+        compiled(torch.randn(3, 4), rank == 1)
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+def test_branches_in_another_order_are_a_mismatch(two_ranks):
+    for name, message in two_ranks(reordered):
+        assert name == "MismatchError" and "forward of layer '#1'" in message and "forward of layer '#2'" in message
