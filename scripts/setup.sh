@@ -13,7 +13,7 @@ packages=(
   libcli11-dev                   # syncbn-run
   libgtest-dev libgmp-dev libmpfr-dev python3 valgrind  # tests
   iproute2 munge slurm-wlm       # tests of several nodes and of Slurm
-  python3-venv                   # PyTorch and MindSpore, in .venv
+  python3-venv python3-dev       # the Python package; PyTorch and MindSpore, in .venv
 )
 case "${1:-}" in
   "") ;;

@@ -113,6 +113,14 @@ def test_ctrl_c_in_a_call():
         peer.communicate()
 
 
+@pytest.mark.parametrize("command", [["mpirun"], ["mpiexec.mpich"]], ids=["open_mpi", "mpich"])
+def test_ctrl_c_under_mpi(command):
+    """MPI can't finalize then, so it aborts, the other rank too."""
+    code, text = launch.run([*command, "-n", 2, *launch.program("wait", "call", "itself")], SYNCBN_TIMEOUT_S="100")
+    assert code != 0 and "interrupted\n" in text, text
+    assert "Error" not in text.partition("interrupted")[0]
+
+
 def test_engine_that_is_missing(tmp_path):
     package = tmp_path / "syncbn"
     shutil.copytree(pathlib.Path(syncbn.__file__).parent, package, ignore=shutil.ignore_patterns("engine_*"))
