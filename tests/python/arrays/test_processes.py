@@ -18,7 +18,7 @@ import steps
 def digests(code, text, size):
     """Of a run that must have gone well, by rank."""
     assert code == 0, text
-    found = dict(re.findall(rf"rank (\d) of {size}: (\w+)", text))
+    found = dict(re.findall(rf"rank (\d) of {size}: ([0-9a-f]{{64}})", text))
     assert sorted(found) == [str(rank) for rank in range(size)], text
     return set(found.values())
 
