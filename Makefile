@@ -7,7 +7,7 @@ sources := find include src python/core tests examples benchmarks/layer cmake -n
 run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv venv-numpy build demo test test-cpp test-numpy wheel fuzz bench bench-build bench-quick instructions format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy wheel fuzz bench bench-build bench-quick instructions format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ FUZZ_SECONDS := 1200
 fuzz: ## run every fuzz target for FUZZ_SECONDS (1200); needs clang++
 	@scripts/setup.sh --ci
 	tests/fuzz/run $(FUZZ_SECONDS)
+
+reliability: build ## the whole fault matrix; RELIABILITY=write puts its outcomes into docs/reliability.md
+	SYNCBN_RELIABILITY=$(or $(RELIABILITY),whole) $(build)/bin/reliability_test
 
 format: ## clang-format every source
 	$(sources) | xargs clang-format -i
