@@ -36,7 +36,7 @@ TEST(Soak, NothingGrows) {
     ASSERT_EQ(std::sscanf(output.c_str(), "begin: %ld KiB, %ld", &memory[0], &descriptors[0]), 2) << output;
     ASSERT_EQ(std::sscanf(output.c_str() + end, "end: %ld KiB, %ld", &memory[1], &descriptors[1]), 2)
         << output;
-    EXPECT_EQ(descriptors[1], descriptors[0]);
+    EXPECT_LE(descriptors[1], descriptors[0]);
     // An allocator's pages come and go. 1,000 steps that each lost 300 bytes would
     // show.
 #ifndef __SANITIZE_ADDRESS__  // which keeps what was freed

@@ -25,17 +25,17 @@ GlooAttendance::GlooAttendance(std::string host, int port, std::string token, st
       size_(size) {}
 
 // A counter, not a key: a key that is not set would be waited for.
-void GlooAttendance::waits_in(std::int64_t sum) noexcept {
+void GlooAttendance::waits_in(std::int64_t sum) {
   if (silent_) return;
   try {
     store().add(counter(rank_), sum - told_);
     told_ = sum;
-  } catch (const std::exception&) {
+  } catch (const Error&) {
     silent_ = true;
   }
 }
 
-std::vector<int> GlooAttendance::absent_from(std::int64_t sum) noexcept {
+std::vector<int> GlooAttendance::absent_from(std::int64_t sum) {
   try {
     if (silent_) return {};
     std::vector<int> absent;
@@ -44,7 +44,7 @@ std::vector<int> GlooAttendance::absent_from(std::int64_t sum) noexcept {
       if (rank != rank_ && asked.add(counter(rank), 0) < sum) absent.push_back(rank);
     }
     return absent;
-  } catch (const std::exception&) {
+  } catch (const Error&) {
     silent_ = true;
     return {};
   }

@@ -15,10 +15,11 @@ class GlooAttendance {
   /// `key` names this connection of this group on the store, and no other.
   GlooAttendance(std::string host, int port, std::string token, std::string key, int rank, int size);
 
-  /// This rank waits in sum number `sum`. A store that does not answer is not asked again.
-  void waits_in(std::int64_t sum) noexcept;
+  /// This rank waits in sum number `sum`. A store that does not answer is not asked again. @throws
+  /// Interrupted, as the next
+  void waits_in(std::int64_t sum);
   /// The members that have not said so; none where the store does not answer.
-  std::vector<int> absent_from(std::int64_t sum) noexcept;
+  std::vector<int> absent_from(std::int64_t sum);
 
  private:
   TcpStore store() const;
