@@ -8,13 +8,10 @@ from mindspore.common.dtype import dtype_to_nptype
 from mindspore.graph.api import _pynative_executor
 
 from .. import _core
+from .._framework import core_dtype
 
-DTYPES = {
-    mindspore.float16: _core.DType.float16,
-    mindspore.bfloat16: _core.DType.bfloat16,
-    mindspore.float32: _core.DType.float32,
-    mindspore.float64: _core.DType.float64,
-}
+DTYPES = {dtype: core_dtype(dtype) for dtype in (mindspore.float16, mindspore.bfloat16, mindspore.float32,
+                                                 mindspore.float64)}
 
 
 def _empty(shape, dtype):

@@ -12,6 +12,7 @@ from mindspore.mint import distributed
 
 from .. import _core
 from .._errors import GroupError
+from .._framework import alone
 
 # What mindspore.communication takes for the world on every device, beside the empty name.
 _WORLD_NAMES = ("", "hccl_world_group", "nccl_world_group", "mccl_world_group")
@@ -43,14 +44,6 @@ class _Engine:
             raise TimeoutError("MindSpore's AllReduce gave up, without saying for whom it waited") from error
 
 
-class _Alone:
-    rank = 0
-    size = 1
-
-    def all_reduce_sum(self, array, timeout):
-        """Is never called."""
-
-
 def resolved(process_group):
     """The name of a layer's `process_group`: None and every name of the world become the world's."""
     if process_group is None or process_group in _WORLD_NAMES:
@@ -69,12 +62,6 @@ def size_of(name):
 
 def next_number(name):
     return next(_numbers["" if name in _WORLD_NAMES else name])
-
-
-@functools.lru_cache(maxsize=None)
-def alone():
-    """The core's group of this rank only."""
-    return _core.make_group("alone", _Alone())
 
 
 def core_group(name):
@@ -98,5 +85,4 @@ def _joined(name):
     return engine.size, _core.make_group(name, engine, _WAIT_S)
 
 
-atexit.register(alone.cache_clear)
 atexit.register(_joined.cache_clear)

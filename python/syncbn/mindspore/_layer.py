@@ -11,7 +11,7 @@ from mindspore.graph.jit_context import jit_context
 
 from .. import _checks
 from .._errors import GroupError
-from .._framework import core_layer
+from .._framework import alone, core_layer
 from . import _group
 from ._function import DTYPES, Normalize
 
@@ -149,9 +149,9 @@ class SyncBatchNorm(nn.Cell):
                 parameter.set_data(Tensor(np.full(parameter.shape, value), parameter.dtype))
 
     def _core(self, dtype):
-        group = _group.core_group(self.process_group) if self.training else _group.alone()
+        group = _group.core_group(self.process_group) if self.training else alone()
         return core_layer(group, self.num_features, self.eps, self.momentum, self.affine, self.affine,
-                          self.track_running_stats, DTYPES[dtype], name=self._name_in_group)
+                          self.track_running_stats, dtype, "none", "propagate", self._name_in_group)
 
     def _tell_peers(self, error):
         """A call that fails before it reaches the core: the peers get an error instead of waiting."""
