@@ -1,6 +1,7 @@
 """From torch's batch norms to synchronized ones, and back."""
 
 import warnings
+from typing import Any, Optional
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ _ORIGINS = {cls.__name__: cls for cls in (nn.BatchNorm1d, nn.BatchNorm2d, nn.Bat
 _FUSED_PACKAGES = ("torch.ao.nn.", "torch.nn.intrinsic.", "torch.nn.qat.", "torch.nn.quantizable.")
 
 
-def convert_sync_batchnorm(module, process_group=None):
+def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.Module:
     """Replace `module`'s layers of exactly the types BatchNorm1d, 2d, 3d and torch.nn.SyncBatchNorm.
 
     A new layer has the same parameters and buffers, hooks, attributes and mode; a layer that is used twice stays one.
@@ -58,7 +59,7 @@ def convert_sync_batchnorm(module, process_group=None):
     return result
 
 
-def revert_sync_batchnorm(module, spatial_dims=None):
+def revert_sync_batchnorm(module: nn.Module, spatial_dims: Optional[int] = None) -> nn.Module:
     """Replace `module`'s `SyncBatchNorm` layers by what they were converted from, or by BatchNorm1d, 2d or 3d.
 
     After convert_sync_batchnorm this restores what was there, with the values of now.

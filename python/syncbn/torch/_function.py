@@ -4,8 +4,7 @@ import torch
 from torch.autograd.function import Function
 
 from . import _calls
-from .._framework import alone, core_layer
-from ._group import core_group
+from ._group import alone, core_group
 from ._recompute import recomputing
 
 _increment_versions = torch.autograd.graph.increment_version
@@ -32,9 +31,10 @@ class Call:
         if training and not layer.track_running_stats:
             mean = var = counter = None
         dtype = torch.float32 if weight is None and mean is None else (mean if weight is None else weight).dtype
-        self.core = core_layer(
+        self.core = _calls.core_layer(
             core_group(own.group) if training else alone(), layer.num_features, layer.eps, layer.momentum,
-            weight is not None, bias is not None, mean is not None, dtype, own.activation or "none", own.nonfinite, own.name)
+            weight is not None, bias is not None, mean is not None, dtype, own.activation or "none", own.nonfinite,
+            own.name)
         self.dtype = dtype
         self.activation = own.activation
         self.weight, self.bias = weight, bias
@@ -103,8 +103,8 @@ class DoubleBackward(Function):
 
     @staticmethod
     def forward(ctx, ddx, dd_weight, dd_bias, dd_residual, dy, x, weight, y, saved, sums, call, wants):
-        return _calls.double_backward(call.core, call.dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual,
-                                      wants)
+        return _calls.double_backward(call.core, call.dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias,
+                                      dd_residual, wants)
 
     @staticmethod
     def backward(ctx, *_):

@@ -13,13 +13,19 @@ import torch.distributed as dist
 
 from .. import _core
 from .._errors import GroupError
-from .._framework import alone
 
 # A wait in slices ends with Ctrl-C; one without does not. Slices cost nothing that can be measured.
 _SLICE = timedelta(seconds=0.25)
 
 #: Name of a group that its creator is no member of.
 NOT_A_MEMBER = "<not a member>"
+
+
+class _Alone:
+    rank, size = 0, 1
+
+    def all_reduce_sum(self, array, timeout):
+        pass
 
 
 class Engine:
@@ -72,9 +78,18 @@ class Engine:
             pause = min(2 * pause, 0.05)
 
 
+_alone = None
 _groups = weakref.WeakKeyDictionary()  # ProcessGroup: the core's group
 _numbers = weakref.WeakKeyDictionary()  # ProcessGroup: numbers of its layers
 _built_before = 0
+
+
+def alone():
+    """The group of a process by itself."""
+    global _alone
+    if _alone is None:
+        _alone = _core.make_group("this process", _Alone())
+    return _alone
 
 
 def name_of(process_group):
@@ -84,20 +99,21 @@ def name_of(process_group):
     if process_group is dist.GroupMember.NON_GROUP_MEMBER:
         return NOT_A_MEMBER
     if not isinstance(process_group, dist.ProcessGroup):
-        raise TypeError(f"process_group: {type(process_group).__name__}, expected a torch.distributed.ProcessGroup or None")
+        raise TypeError(f"process_group: {type(process_group).__name__}, expected a torch.distributed.ProcessGroup or "
+                        "None")
     return process_group.group_name
 
 
 def next_number(process_group):
     """Number of a new layer: ranks that build the same model in a group agree on it, whatever they did before."""
     global _built_before
-    if process_group is dist.GroupMember.NON_GROUP_MEMBER:
-        return 0
     if process_group is None and dist.is_available() and dist.is_initialized():
         process_group = dist.group.WORLD
-    if not isinstance(process_group, dist.ProcessGroup):
+    if process_group is None:
         _built_before += 1
         return _built_before
+    if not isinstance(process_group, dist.ProcessGroup):  # not a member: a layer for evaluation
+        return 0
     if process_group not in _numbers:
         # A model may be built before the default group is.
         _numbers[process_group] = itertools.count(_built_before + 1 if process_group is dist.group.WORLD else 1)
@@ -150,4 +166,6 @@ def _ranks_of_the_environment():
 
 @atexit.register
 def _forget():
+    global _alone
     _groups.clear()
+    _alone = None

@@ -1,6 +1,6 @@
 """The module."""
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -8,7 +8,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import _calls, _operators
 from .._errors import GroupError
-from .._framework import core_layer
 from ._function import Call, Forward
 from ._group import core_group, name_of, next_number, process_group_of
 
@@ -68,8 +67,10 @@ class SyncBatchNorm(_BatchNorm):
         Tells the layer from others in messages, equal on all ranks; default: its number in the order of construction.
     """
 
-    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True, process_group=None,
-                 device=None, dtype=None, *, bias=True, activation=None, nonfinite="propagate", name=None):
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: Optional[float] = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, process_group: Any = None, device: Any = None,
+                 dtype: Optional[torch.dtype] = None, *, bias: bool = True, activation: Optional[str] = None,
+                 nonfinite: str = "propagate", name: Optional[str] = None) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         if not bias:
             self.register_parameter("bias", None)
@@ -84,15 +85,15 @@ class SyncBatchNorm(_BatchNorm):
         self._own = self._own._replace(group=name_of(process_group))
 
     @property
-    def activation(self):
+    def activation(self) -> Optional[str]:
         return self._own.activation
 
     @property
-    def nonfinite(self):
+    def nonfinite(self) -> str:
         return self._own.nonfinite
 
     @property
-    def layer_name(self):
+    def layer_name(self) -> str:
         """What messages call it: the given name, or # and its number."""
         return self._own.name
 
@@ -119,10 +120,10 @@ class SyncBatchNorm(_BatchNorm):
         if input.dtype not in _calls.DTYPES:
             raise TypeError(f"input: {input.dtype}, expected float16, bfloat16, float32 or float64")
         if not (input.is_cpu or input.is_meta):
-            raise ValueError(f"SyncBatchNorm expected input tensor to be on CPU (got {input.device}); for other devices "
-                             "there is torch.nn.SyncBatchNorm")
+            raise ValueError(f"SyncBatchNorm expected input tensor to be on CPU (got {input.device}); for other "
+                             "devices there is torch.nn.SyncBatchNorm")
 
-    def forward(self, input, residual=None):
+    def forward(self, input: Tensor, residual: Optional[Tensor] = None) -> Tensor:
         """Normalize `input`, (N, C, ...), N may be 0.
 
         Parameters
@@ -161,8 +162,8 @@ class SyncBatchNorm(_BatchNorm):
             group = core_group(self._own.group)
         except GroupError:
             return
-        core_layer(group, 1, 0.0, None, False, False, False, torch.float32, "none", "propagate",
-                   self._own.name).fail(f"{type(error).__name__}: {error}")
+        _calls.core_layer(group, 1, 0.0, None, False, False, False, torch.float32, "none", "propagate",
+                          self._own.name).fail(f"{type(error).__name__}: {error}")
 
     def _forward_by_operators(self, input, residual):
         self._check_input_dim(input)
