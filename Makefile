@@ -7,7 +7,7 @@ sources := find include src python/core tests examples benchmarks/layer cmake -n
 run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy wheel fuzz bench bench-build bench-quick instructions format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp test-numpy test-torch24 wheel fuzz bench bench-torch bench-build bench-quick instructions format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ test-numpy: venv-numpy ## build and test the Python package without PyTorch and 
 	cmake --build --preset release --target syncbn_package syncbn-run
 	ctest --preset release -j "$$(nproc)" --label-regex '^numpy$$'
 
+test-torch24: venv ## the tests of syncbn.torch with PyTorch 2.4, in .venv-torch24 (4.5 GB), on the package that test builds
+	@scripts/venv.sh torch24
+	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
+	cmake --build --preset release --target syncbn_package
+	PYTHONPATH=$(build)/python PYTHONDONTWRITEBYTECODE=1 .venv-torch24/bin/python -m pytest -q -p no:cacheprovider tests/python/torch
+
 wheel: venv-numpy ## build the Python package's wheel, in build/dist
 	.venv/bin/pip --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir build/dist .
 
@@ -54,7 +60,12 @@ bench-build: venv
 	cmake --preset benchmarks $(CMAKE_FLAGS)
 	cmake --build --preset benchmarks
 
-bench: bench-build ## measure against oneDNN, PyTorch and memory (12 min, an idle machine): table, JSON, pictures
+bench-torch: venv ## measure syncbn.torch against torch.nn.BatchNorm2d (2 min, an idle machine)
+	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
+	cmake --build --preset release --target syncbn_package
+	PYTHONPATH=$(build)/python $(PREFIX) .venv/bin/python benchmarks/torch/layer.py
+
+bench: bench-torch bench-build ## measure against oneDNN, PyTorch and memory (12 min, an idle machine): table, JSON, pictures
 	$(run_bench)
 
 bench-quick: bench-build ## the same for few shapes, nothing written (2 min)
@@ -64,9 +75,6 @@ FUZZ_SECONDS := 1200
 fuzz: ## run every fuzz target for FUZZ_SECONDS (1200); needs clang++
 	@scripts/setup.sh --ci
 	tests/fuzz/run $(FUZZ_SECONDS)
-
-reliability: build ## the whole fault matrix; RELIABILITY=write puts its outcomes into docs/reliability.md
-	SYNCBN_RELIABILITY=$(or $(RELIABILITY),whole) $(build)/bin/reliability_test
 
 format: ## clang-format every source
 	$(sources) | xargs clang-format -i

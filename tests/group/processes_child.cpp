@@ -76,7 +76,7 @@ Child::Child(const std::vector<std::string>& command, const Variables& variables
 
 Child::~Child() {
   close_input();
-  if (!has_ended()) {
+  if (!ended()) {
     kill(pid_, SIGKILL);
     waitpid(pid_, nullptr, 0);
   }
@@ -91,7 +91,7 @@ void Child::close_input() {
   if (input_ >= 0) close(std::exchange(input_, -1));
 }
 
-bool Child::has_ended() {
+bool Child::ended() {
   int status = 0;
   if (end_.empty() && waitpid(pid_, &status, WNOHANG) == pid_)
     end_ = WIFSIGNALED(status) ? fmt::format("signal {}", WTERMSIG(status))
@@ -101,7 +101,7 @@ bool Child::has_ended() {
 
 std::string Child::wait() {
   const auto deadline = Clock::now() + kPatience;
-  while (!has_ended()) {
+  while (!ended()) {
     if (Clock::now() >= deadline) return "still runs";
     pause();
   }
@@ -111,7 +111,7 @@ std::string Child::wait() {
 bool Child::shows(const std::string& text) {
   const auto deadline = Clock::now() + kPatience;
   for (;;) {
-    const bool last_look = has_ended() || Clock::now() >= deadline;
+    const bool last_look = ended() || Clock::now() >= deadline;
     if (output().find(text) != std::string::npos) return true;
     if (last_look) return false;
     pause();

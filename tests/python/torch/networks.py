@@ -25,15 +25,18 @@ def batches(count, samples, seed=0):
              torch.randn(samples, 5, generator=generator)) for _ in range(count)]
 
 
-def train(model, parts, samples_of_all, ranks=1, rate=0.05):
+def train(model, parts, samples_of_all, ranks=1, rate=0.05, state=None):
     """SGD steps on this rank's parts of the batches. The loss of each is its part of the whole batch's mean, times the
     number of ranks, since DistributedDataParallel takes the mean of the ranks' gradients."""
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    if state is not None:
+        optimizer.load_state_dict(state)
     for x, target in parts:
         optimizer.zero_grad()
         loss = ((model(x) - target) ** 2).sum() * ranks / (samples_of_all * target.shape[1])
         loss.backward()
         optimizer.step()
+    return optimizer
 
 
 def distance(state, reference):

@@ -1,4 +1,4 @@
-"""The same bits on 1 to 3 ranks, uneven and empty shares, both memory orders, eager and traced."""
+"""The same bits on 1 to 5 ranks, uneven and empty shares, both memory orders, eager and traced."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch.distributed as dist
 
 import syncbn
 from syncbn.torch import SyncBatchNorm
+from processes import Ranks
 
 SAMPLES = 7
 ORDERS = [torch.contiguous_format, torch.channels_last]
@@ -71,6 +72,14 @@ def test_two_ranks(two_ranks, alone, by):
 def test_three_ranks(three_ranks, alone):
     for sizes in ((1, 5, 1), (0, 0, 7)):
         assert_same_bits(joined(three_ranks(results, sizes, "forward")), alone)
+
+
+def test_five_ranks(alone):
+    ranks = Ranks(5)
+    try:
+        assert_same_bits(joined(ranks(results, (2, 0, 1, 3, 1), "forward")), alone)
+    finally:
+        ranks.close()
 
 
 def plain_sums(rank, sizes):

@@ -1,5 +1,7 @@
 """Training on several processes against training in one, on the whole batch, with torch's own batch norms."""
 
+import io
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -52,6 +54,33 @@ def reference():
 def test_two_ranks_train_as_one(two_ranks, reference, options):
     for state in two_ranks(trained, "built", (3, 5), options):
         assert distance(state, reference) < CLOSE
+
+
+def test_a_converted_model_trains_as_one(two_ranks, reference):
+    for state in two_ranks(trained, "converted", (3, 5), {}):
+        assert distance(state, reference) < CLOSE
+
+
+def resumed(rank, sizes):
+    """Saves after two steps, and goes on with a new model and a new group."""
+    model = DistributedDataParallel(model_of("built"))
+    parts = shares(rank, sizes)
+    optimizer = train(model, parts[:2], SAMPLES, ranks=len(sizes))
+    file = io.BytesIO()
+    torch.save((model.module.state_dict(), optimizer.state_dict()), file)
+    file.seek(0)
+    model_state, optimizer_state = torch.load(file)
+    again = model_of("built")
+    again.load_state_dict(model_state)
+    again = DistributedDataParallel(again, process_group=dist.new_group(list(range(len(sizes)))))
+    train(again, parts[2:], SAMPLES, ranks=len(sizes), state=optimizer_state)
+    return again.module.state_dict()
+
+
+def test_saved_and_loaded_in_the_middle(two_ranks):
+    through = two_ranks(trained, "built", (3, 5), {})
+    for state, expected in zip(two_ranks(resumed, (3, 5)), through):
+        assert distance(state, expected) == 0
 
 
 def test_one_sample_and_empty_shares(three_ranks, reference):
