@@ -76,7 +76,7 @@ Child::Child(const std::vector<std::string>& command, const Variables& variables
 
 Child::~Child() {
   close_input();
-  if (!ended()) {
+  if (!has_ended()) {
     kill(pid_, SIGKILL);
     waitpid(pid_, nullptr, 0);
   }
@@ -91,7 +91,7 @@ void Child::close_input() {
   if (input_ >= 0) close(std::exchange(input_, -1));
 }
 
-bool Child::ended() {
+bool Child::has_ended() {
   int status = 0;
   if (end_.empty() && waitpid(pid_, &status, WNOHANG) == pid_)
     end_ = WIFSIGNALED(status) ? fmt::format("signal {}", WTERMSIG(status))
@@ -101,7 +101,7 @@ bool Child::ended() {
 
 std::string Child::wait() {
   const auto deadline = Clock::now() + kPatience;
-  while (!ended()) {
+  while (!has_ended()) {
     if (Clock::now() >= deadline) return "still runs";
     pause();
   }
@@ -111,7 +111,7 @@ std::string Child::wait() {
 bool Child::shows(const std::string& text) {
   const auto deadline = Clock::now() + kPatience;
   for (;;) {
-    const bool last_look = ended() || Clock::now() >= deadline;
+    const bool last_look = has_ended() || Clock::now() >= deadline;
     if (output().find(text) != std::string::npos) return true;
     if (last_look) return false;
     pause();

@@ -28,13 +28,12 @@ class Child {
   void close_input();  ///< The workers take it for the order to go on.
   /// Waits for its end: "exit 3", "signal 9", or "still runs" after kPatience.
   std::string wait();
+  bool has_ended();
   /// Waits until its output has `text`. False: it ended without, or not within kPatience.
   bool shows(const std::string& text);
   std::string output() const;  ///< Standard output and error so far.
 
  private:
-  bool ended();
-
   pid_t pid_ = -1;
   int output_ = -1;
   int input_ = -1;

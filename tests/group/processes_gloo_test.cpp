@@ -262,10 +262,16 @@ TEST_F(GlooJob, GarbageConnectionsWhileItStartsDoNoHarm) {
 
 // A stray connection to a socket on which Gloo waits for a peer spoils an attempt to connect.
 // control: where connect() has a single attempt, the test fails with "not connected".
-TEST_F(GlooJob, StrangerInAPeersPlaceCostsAnAttemptOnly) {
-  start_all("stranger_connects", 3);
+class GlooJobWithStranger : public GlooJob, public testing::WithParamInterface<std::string> {};
+INSTANTIATE_TEST_SUITE_P(WhoSends, GlooJobWithStranger, testing::Values("nothing", "http", "noise", "zeros"),
+                         [](const auto& bytes) { return bytes.param; });
+
+TEST_P(GlooJobWithStranger, CostsAnAttemptOnly) {
+  Variables bytes;
+  if (GetParam() != "nothing") bytes["SYNCBN_TEST_BYTES"] = GetParam();
+  start_all("stranger_connects", 3, bytes);
   expect_ends("sums are right");
-  EXPECT_TRUE(workers_[1]->shows("with 1 strangers")) << all_output();
+  EXPECT_TRUE(workers_[1]->shows("with 1 strangers, 0 sockets listen")) << all_output();
 }
 
 }  // namespace

@@ -9,12 +9,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <exception>
 #include <map>
 #include <numeric>
+#include <random>
 #include <stdexcept>
+#include <string>
 #include <string_view>
 #include <thread>
 
@@ -154,6 +157,28 @@ void join_again() {
   }
 }
 
+// What a stranger sends, as SYNCBN_TEST_BYTES says: nothing, what a browser asks, noise, or zeros.
+std::string stray_bytes() {
+  const char* kind = getenv("SYNCBN_TEST_BYTES");
+  if (kind == nullptr) return "";
+  if (kind == std::string_view("http")) return "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
+  std::string bytes(4096, '\0');
+  std::mt19937 random(11);
+  if (kind == std::string_view("noise")) std::generate(bytes.begin(), bytes.end(), random);
+  return bytes;
+}
+
+// How many sockets of this process are listened on.
+int listening() {
+  int count = 0;
+  for (int fd = 3; fd < 100; ++fd) {
+    int listens = 0;
+    socklen_t size = sizeof listens;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0) ++count;
+  }
+  return count;
+}
+
 // Connects once to the first socket of this process on which Gloo waits for a peer. False: there was none.
 bool take_the_place_of_a_peer() {
   for (int fd = 3; fd < 100; ++fd) {
@@ -164,8 +189,11 @@ bool take_the_place_of_a_peer() {
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens == 0 ||
         getsockname(fd, reinterpret_cast<sockaddr*>(&address), &address_size) != 0)
       continue;
-    const int stranger = socket(AF_INET, SOCK_STREAM, 0);  // stays open and silent
-    if (connect(stranger, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return true;
+    const int stranger = socket(AF_INET, SOCK_STREAM, 0);  // stays open
+    if (connect(stranger, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) {
+      const std::string bytes = stray_bytes();
+      return send(stranger, bytes.data(), bytes.size(), MSG_NOSIGNAL) >= 0;
+    }
     close(stranger);
   }
   return false;
@@ -185,7 +213,7 @@ void stranger_connects() {
   }
   over = true;
   stranger.join();
-  say("sums are right with {} strangers", strangers.load());
+  say("sums are right with {} strangers, {} sockets listen", strangers.load(), listening());
 }
 
 const char* name_of(const Error& error) {

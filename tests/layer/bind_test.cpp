@@ -84,8 +84,10 @@ TYPED_TEST(Bind, MemoryIsReplacedAndGivenBack) {
   SyncBatchNorm layer(3, options);
   Memory<T> first, second;
   first.bind_to(layer);
+  const auto before = first.bytes();
   const Step warm(layer);
   const auto kept = first.bytes();
+  EXPECT_NE(before, kept);
   second.bind_to(layer);
   const Step again(layer);
   EXPECT_EQ(kept, first.bytes());

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <random>
 
 #include "group/engine.h"
@@ -29,6 +30,7 @@ using std::chrono::milliseconds;
 
 constexpr auto kFirstAttempt = std::chrono::seconds(1);  // doubled with each further attempt
 constexpr auto kFarewell = std::chrono::seconds(5);      // for the peers to leave the store served here
+constexpr auto kLook = milliseconds(250);  // how often who waits on the store looks who has gone
 
 // Gloo's view of a store, for one attempt to connect.
 class AttemptStore final : public gloo::rendezvous::Store {
@@ -53,15 +55,28 @@ class AttemptStore final : public gloo::rendezvous::Store {
   const Deadline deadline_;
 };
 
+std::string gone_list(std::int64_t world) { return fmt::format("world/{}/gone", world); }
+
 // The part of a store that belongs to one world: ranks may leave their world and join again on the same
-// store.
+// store. What is waited for here all members need to go on, so a member that has gone ends the wait.
 class WorldStore final : public group::Store {
  public:
-  WorldStore(group::Store& store, std::int64_t world)
-      : store_(store), prefix_(fmt::format("world/{}/", world)) {}
+  WorldStore(group::Store& store, std::int64_t world, std::vector<int> members)
+      : store_(store),
+        prefix_(fmt::format("world/{}/", world)),
+        gone_(gone_list(world)),
+        members_(std::move(members)) {}
   void set(std::string_view key, std::string_view value) override { store_.set(prefixed(key), value); }
   std::string get(std::string_view key, Deadline deadline) override {
-    return store_.get(prefixed(key), deadline);
+    for (;;) {
+      const Deadline look = std::min(deadline, Clock::now() + kLook);
+      try {
+        return store_.get(prefixed(key), look);
+      } catch (const TimeoutError&) {
+        look_for_gone(deadline);
+        if (look == deadline) throw;
+      }
+    }
   }
   std::int64_t add(std::string_view key, std::int64_t delta) override {
     return store_.add(prefixed(key), delta);
@@ -70,8 +85,20 @@ class WorldStore final : public group::Store {
  private:
   std::string prefixed(std::string_view key) const { return prefix_ + std::string(key); }
 
+  // The list is made of the wills of all ranks that ever were in this world.
+  void look_for_gone(Deadline deadline) {
+    for (const std::int64_t count = store_.add(gone_, 0); seen_ < count; ++seen_) {
+      const std::string rank = store_.get(fmt::format("{}/{}", gone_, seen_), deadline);
+      if (!rank.empty() && std::find(members_.begin(), members_.end(), std::stoi(rank)) != members_.end())
+        throw PeerError(fmt::format("world rank {} has ended or left the world", rank));
+    }
+  }
+
   group::Store& store_;
   const std::string prefix_;
+  const std::string gone_;
+  const std::vector<int> members_;
+  std::int64_t seen_ = 0;
 };
 
 unsigned random_word() { return std::random_device()(); }
@@ -131,6 +158,11 @@ class GlooEngine final : public Engine {
     take_rank(deadline);
     try {
       gather_hosts(deadline);
+    } catch (
+        const TimeoutError&) {  // others that still wait shall name who is missing, not who missed it first
+      withdraw_will();
+      give_rank_back();
+      throw;
     } catch (...) {
       give_rank_back();
       throw;
@@ -148,7 +180,7 @@ class GlooEngine final : public Engine {
   std::unique_ptr<Communicator> connect(const GroupSpec& group, Deadline deadline) override {
     TcpStore connection(spec_.host, port_, spec_.token,
                         deadline);  // its own: groups connect at the same time
-    WorldStore store(connection, world_);
+    WorldStore store(connection, world_, group.ranks);
     const std::string key = agree_on_list(store, group, rank_, deadline);
     // A stray connection to a socket on which Gloo waits for a peer spoils an attempt; all ranks then try
     // again.
@@ -204,7 +236,7 @@ class GlooEngine final : public Engine {
     const std::string key = fmt::format("world/owner/{}", rank_);
     if (world_ == 1) membership_.set(key, own_identity());
     const std::string owner = membership_.get(key, deadline);
-    if (owner == own_identity()) return;
+    if (owner == own_identity()) return membership_.leave_will(gone_list(world_), std::to_string(rank_));
     give_rank_back();
     throw GroupError(
         fmt::format("rank {} of the job at {}:{} is already taken by {}", rank_, spec_.host, port_, owner));
@@ -215,12 +247,22 @@ class GlooEngine final : public Engine {
     try {
       const auto moment = Clock::now() + std::chrono::seconds(1);
       TcpStore(spec_.host, port_, spec_.token, moment).add(joined_counter(rank_), -1);
-    } catch (const Error&) {  // the store is gone, and the count with it
+    } catch (...) {  // the store is gone, and the count with it; or the program wants to end
+    }
+  }
+
+  void withdraw_will() noexcept {
+    try {
+      membership_.set_deadline(Clock::now() + std::chrono::seconds(1));
+      membership_.leave_will(gone_list(world_), "");
+    } catch (...) {  // as above
     }
   }
 
   void gather_hosts(Deadline deadline) {
-    WorldStore store(membership_, world_);
+    std::vector<int> all(static_cast<std::size_t>(spec_.size));
+    std::iota(all.begin(), all.end(), 0);
+    WorldStore store(membership_, world_, std::move(all));
     const auto key = [](int rank) { return fmt::format("host/{}", rank); };
     store.set(key(rank_), fmt::format("{} {}", spec_.size, host_identity()));
     if (rank_ == 0) store.set("secret", fmt::format("{:x}{:08x}", random_word(), random_word()));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <utility>
 
 #include "syncbn/error.h"
@@ -11,8 +12,6 @@ namespace {
 
 // For all that is asked at one time: a waiting rank must not miss its sum for it, nor its deadline by much.
 constexpr auto kPatience = std::chrono::milliseconds(300);
-
-Deadline soon() { return std::chrono::steady_clock::now() + kPatience; }
 
 }  // namespace
 
@@ -26,34 +25,33 @@ GlooAttendance::GlooAttendance(std::string host, int port, std::string token, st
       size_(size) {}
 
 // A counter, not a key: a key that is not set would be waited for.
-void GlooAttendance::waits_in(std::int64_t sum) noexcept {
+void GlooAttendance::waits_in(std::int64_t sum) {
   if (silent_) return;
   try {
-    store(soon()).add(counter(rank_), sum - told_);
+    store().add(counter(rank_), sum - told_);
     told_ = sum;
-  } catch (const std::exception&) {
+  } catch (const Error&) {
     silent_ = true;
   }
 }
 
-std::vector<int> GlooAttendance::absent_from(std::int64_t sum) noexcept {
+std::vector<int> GlooAttendance::absent_from(std::int64_t sum) {
   try {
+    if (silent_) return {};
     std::vector<int> absent;
-    const Deadline deadline = soon();
-    for (int rank = 0; rank < size_ && !silent_; ++rank) {
-      if (rank != rank_ && store(deadline).add(counter(rank), 0) < sum) absent.push_back(rank);
+    TcpStore asked = store();
+    for (int rank = 0; rank < size_; ++rank) {
+      if (rank != rank_ && asked.add(counter(rank), 0) < sum) absent.push_back(rank);
     }
     return absent;
-  } catch (const std::exception&) {
+  } catch (const Error&) {
     silent_ = true;
     return {};
   }
 }
 
-TcpStore& GlooAttendance::store(Deadline deadline) {
-  if (store_ == nullptr) store_ = std::make_unique<TcpStore>(host_, port_, token_, deadline);
-  store_->set_deadline(deadline);
-  return *store_;
+TcpStore GlooAttendance::store() const {
+  return {host_, port_, token_, std::chrono::steady_clock::now() + kPatience};
 }
 
 std::string GlooAttendance::counter(int rank) const { return fmt::format("{}{}", key_, rank); }

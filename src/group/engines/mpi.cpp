@@ -42,6 +42,8 @@ constexpr const char* kSlurmOption = "--mpi=pmi2";
 // Requests that were started and have not completed. Where one is abandoned at a deadline, MPI_Finalize would
 // wait for it and for the peers, so MPI_Abort takes its place.
 std::atomic<int> unfinished{0};
+// A deadline has passed: a peer may never come to MPI_Finalize, which waits for all.
+std::atomic<bool> peer_is_missing{false};
 
 void check(int code, const char* call) {
   if (code == MPI_SUCCESS) return;
@@ -49,6 +51,11 @@ void check(int code, const char* call) {
   int length = 0;
   MPI_Error_string(code, text, &length);
   throw PeerError(fmt::format("{}: {}", call, text));
+}
+
+TimeoutError missing_peer(const std::string& what) {
+  peer_is_missing = true;
+  return TimeoutError(what);
 }
 
 bool finalized() {
@@ -141,7 +148,7 @@ class MpiCommunicator final : public Communicator {
   void wait(Deadline deadline) override {
     const bool settled = poll_until(deadline, [this] { return given_up_ || request_.test(); });
     if (given_up_) throw PeerError("this rank gave the sum up");
-    if (!settled) throw TimeoutError("no sum by the deadline");
+    if (!settled) throw missing_peer("no sum by the deadline");
   }
 
   void abort() noexcept override { given_up_ = true; }
@@ -175,10 +182,10 @@ void forget_delivered() {
       [](Message& message) { return !message.request.in_flight() || message.request.test(); });
 }
 
-// Whether nothing is left in flight, or will be in a moment.
+// Whether nothing is left in flight, or will be in a moment, and the peers can be expected to end, too.
 bool settles() noexcept {
   try {
-    return poll_until(Clock::now() + std::chrono::milliseconds(100), [] {
+    return !peer_is_missing && poll_until(Clock::now() + std::chrono::milliseconds(100), [] {
       forget_delivered();
       return unfinished == 0;
     });
@@ -238,7 +245,7 @@ class MpiEngine final : public Engine {
     dup.started(MPI_Comm_idup(MPI_COMM_WORLD, world.get(), dup.get()), "MPI_Comm_idup");
     if (!poll_until(deadline, [&] { return dup.test(); })) {
       static_cast<void>(world.release());  // MPI may still write to it
-      throw TimeoutError(fmt::format("MPI: not all of {} ranks joined by the deadline", size_));
+      throw missing_peer(fmt::format("MPI: not all of {} ranks joined by the deadline", size_));
     }
     world_ = *world;
     MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
@@ -285,7 +292,7 @@ class MpiEngine final : public Engine {
     if (!poll_until(deadline, [&] { return gather.test(); })) {
       static_cast<void>(own.release());
       static_cast<void>(all.release());
-      throw TimeoutError(fmt::format("MPI: not all of {} ranks joined by the deadline", size_));
+      throw missing_peer(fmt::format("MPI: not all of {} ranks joined by the deadline", size_));
     }
     for (std::size_t peer = 0; peer < static_cast<std::size_t>(size_); ++peer)
       hosts_.emplace_back(all->c_str() + peer * own->size());
@@ -334,7 +341,7 @@ class MpiEngine final : public Engine {
       return unready.empty();
     });
     if (!complete)
-      throw TimeoutError(fmt::format("of [{}], world rank {} did not come by the deadline",
+      throw missing_peer(fmt::format("of [{}], world rank {} did not come by the deadline",
                                      fmt::join(spec.ranks, ", "),
                                      fmt::join(absent.empty() ? unready : absent, ", ")));
   }
