@@ -112,18 +112,16 @@ TEST_F(GlooJob, DifferentListsAreAMismatch) {
   expect_ends("MismatchError on rank");
 }
 
-// Nothing but the connection tells of the death: the deadline is a minute away.
+// Nothing but the connection tells of the death: the deadline is longer than anybody waits here.
 // control: where wait() does not look at the connections, nobody is named and the test fails.
 TEST_F(GlooJob, KilledPeerIsAPeerErrorAtOnce) {
-  start_all("sum_for_ever", 3);
+  start_all("sum_for_ever", 3, {{"SYNCBN_TIMEOUT_S", "600"}});
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
-  const auto begin = Clock::now();
   workers_[2]->signal(SIGKILL);
   for (const std::size_t rank : {0u, 1u}) {
     EXPECT_TRUE(workers_[rank]->shows("PeerError on rank")) << all_output();
     EXPECT_TRUE(workers_[rank]->shows("connection closed by rank 2")) << all_output();
   }
-  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(20));
   let_go();
   EXPECT_EQ(workers_[0]->wait(), "exit 0");
   EXPECT_EQ(workers_[1]->wait(), "exit 0");
@@ -143,7 +141,7 @@ TEST_F(GlooJob, PeerThatLeavesIsNamed) {
 
 // The waiting ranks know through the store who else waits.
 TEST_F(GlooJob, StoppedPeerIsATimeoutThatNamesIt) {
-  start_all("sum_for_ever", 3, {{"SYNCBN_TIMEOUT_S", "2"}});
+  start_all("sum_for_ever", 3, kShortCalls);
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
   workers_[2]->signal(SIGSTOP);
   for (const std::size_t rank : {0u, 1u}) {
@@ -157,7 +155,7 @@ TEST_F(GlooJob, StoppedPeerIsATimeoutThatNamesIt) {
 }
 
 TEST_F(GlooJob, RankThatNeverCallsIsATimeout) {
-  start_all("last_does_not_call", 2, {{"SYNCBN_TIMEOUT_S", "2"}});
+  start_all("last_does_not_call", 2, kShortCalls);
   EXPECT_TRUE(workers_[0]->shows("TimeoutError on rank 0")) << all_output();
   EXPECT_NE(workers_[0]->output().find("SYNCBN_TIMEOUT_S"), std::string::npos) << all_output();
   let_go();
@@ -198,7 +196,7 @@ TEST_F(GlooJob, WorldsOfDifferentSizesAreRefused) {
 TEST_F(GlooJob, MissingRanksAreNamed) {
   for (const int rank : {0, 2}) {
     Variables impatient = variables(rank, 4);
-    impatient["SYNCBN_TIMEOUT_S"] = "1";
+    impatient["SYNCBN_TIMEOUT_S"] = "5";  // both must be there by then
     start("sums", impatient);
   }
   expect_ends("rank 1, 3 of 4 did not join by the deadline");

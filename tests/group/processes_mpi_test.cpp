@@ -34,6 +34,9 @@ std::vector<Mpi> mpis() {
   return all;
 }
 
+// In the names of the tests.
+void PrintTo(const Mpi& mpi, std::ostream* out) { *out << mpi.name; }
+
 class MpiJob : public testing::TestWithParam<Mpi> {
  protected:
   // `size` processes; the launcher passes the environment on.
@@ -115,7 +118,7 @@ TEST_P(MpiJob, DifferentListsAreAMismatchOnEveryRank) {
 
 // The abandoned sum would keep MPI_Finalize waiting: the job ends by MPI_Abort.
 TEST_P(MpiJob, RankThatNeverCallsIsATimeout) {
-  EXPECT_EQ(start("last_does_not_call", 2, {{"SYNCBN_TIMEOUT_S", "2"}}).wait(), "exit 1") << job_->output();
+  EXPECT_EQ(start("last_does_not_call", 2, kShortCalls).wait(), "exit 1") << job_->output();
   EXPECT_EQ(count("TimeoutError on rank 0"), 1) << job_->output();
 }
 

@@ -203,8 +203,6 @@ TEST_F(NodesTest, AFailureOnOneEndsAllAndIsToldOnAll) {
     EXPECT_TRUE(contains(job->err(), fmt::format("the end of {}/worker_3.log on node ", log))) << job->err();
     EXPECT_TRUE(contains(job->err(), "  | reason\n")) << job->err();
   }
-  // Some 0.1 s on an idle machine; the rest is for a busy one.
-  EXPECT_LT(steady_clock::now() - begin, std::chrono::seconds(10));
   EXPECT_TRUE(processes().empty()) << "nothing is left when the launchers have returned";
 }
 
@@ -321,22 +319,22 @@ TEST_F(NodesTest, ANodeThatFallsSilentIsLost) {
 }
 
 TEST_F(NodesTest, ThoseThatWaitInVainSayWhoHasCome) {
-  const Strings limited = {"--cluster_time_out=1"};
+  const Strings limited = {"--cluster_time_out=5"};  // all that come must be there by then
   Job& first = launch_first({0, 3, limited}, 6, kSleep);
   Job& second = launch_shell({1, 1, limited}, 6, kSleep);
   expect_end(
       {&first, &second}, kNotJoined,
-      {"2 of 6 workers are missing after 1 s (--cluster_time_out)", "3 by launcher ", "1 by launcher "});
+      {"2 of 6 workers are missing after 5 s (--cluster_time_out)", "3 by launcher ", "1 by launcher "});
   EXPECT_EQ(contains(first.err(), "launchers on other machines find nobody there"), !network_.separate());
   if (!network_.separate()) return;
-  Job& late = launch_shell({1, 1, limited}, 6, kSleep);
+  Job& late = launch_shell({1, 1, {"--cluster_time_out=1"}}, 6, kSleep);
   expect_end({&late}, kNotJoined,
              {fmt::format("no launcher of it was found at 10.1.0.1:{} within 1 s", port_),
               "Connection refused", "Cannot assign requested address"});
 }
 
 TEST_F(NodesTest, WorkersThatDoNotJoinAreNamed) {
-  const Strings limited = {"--cluster_time_out=2"};
+  const Strings limited = {"--cluster_time_out=5"};
   Job& first = launch_first({0, 1, limited}, 2, kSleep);
   Job& second = launch_shell({1, 1, limited}, 2, kSleep);
   EXPECT_EQ(first.wait(), kNotJoined) << first.err();
@@ -348,7 +346,7 @@ TEST_F(NodesTest, WorkersThatDoNotJoinAreNamed) {
   };
   EXPECT_EQ(why(first), why(second));
   EXPECT_TRUE(contains(first.err(), "1 of 1 workers on node 0 (")) << first.err();
-  EXPECT_TRUE(contains(first.err(), "had not joined within 2 s (--cluster_time_out): rank 0;"))
+  EXPECT_TRUE(contains(first.err(), "had not joined within 5 s (--cluster_time_out): rank 0;"))
       << first.err();
 }
 
