@@ -28,6 +28,9 @@ class Engine {
   /// several groups at a time. The communicators may not outlive the engine.
   /// @throws MismatchError a member has another list under this name; TimeoutError, PeerError
   virtual std::unique_ptr<Communicator> connect(const GroupSpec& spec, Deadline deadline) = 0;
+  /// A call of this rank has failed because of a peer, before the caller hears of it: should the process end
+  /// now, whoever watches the job knows that the cause is elsewhere.
+  virtual void note_peer_error() noexcept = 0;
 };
 
 /// How a process joins its world, as launch_env or InitOptions say.

@@ -17,17 +17,23 @@ std::string seconds(std::chrono::milliseconds duration) {
 }  // namespace
 
 Group::Group(std::string name, std::vector<int> ranks, int rank, std::chrono::milliseconds timeout,
-             Connect connect)
+             Connect connect, std::function<void()> on_peer_error)
     : name_(std::move(name)),
       ranks_(std::move(ranks)),
       rank_(rank),
       timeout_(timeout),
+      on_peer_error_(std::move(on_peer_error)),
       connect_(std::move(connect)) {}
 
 void Group::sum(const group::Call& call, std::span<std::int64_t> payload) {
-  run(call, [&](Communicator& communicator, Deadline deadline) {
-    agreed_.sum(communicator, call, payload, deadline);
-  });
+  try {
+    run(call, [&](Communicator& communicator, Deadline deadline) {
+      agreed_.sum(communicator, call, payload, deadline);
+    });
+  } catch (const PeerError&) {
+    if (on_peer_error_) on_peer_error_();
+    throw;
+  }
 }
 
 void Group::fail(const group::Call& call, const std::string& reason) noexcept {

@@ -26,9 +26,10 @@ class Group {
  public:
   using Connect = std::function<std::unique_ptr<Communicator>(Deadline)>;
 
-  /// `connect` is called at most once, at the first sum of a group of two or more.
+  /// `connect` is called at most once, at the first sum of a group of two or more; `on_peer_error` before
+  /// every PeerError that a sum throws.
   Group(std::string name, std::vector<int> ranks, int rank, std::chrono::milliseconds timeout,
-        Connect connect);
+        Connect connect, std::function<void()> on_peer_error = nullptr);
 
   const std::string& name() const { return name_; }
   const std::vector<int>& ranks() const { return ranks_; }  ///< World ranks; a position is a group rank.
@@ -66,6 +67,7 @@ class Group {
   const std::vector<int> ranks_;
   const int rank_;
   const std::chrono::milliseconds timeout_;
+  const std::function<void()> on_peer_error_;
   std::atomic<int> layers_{0};
 
   std::mutex calls_;  // held for the whole of a sum, by the thread that alone uses agreed_

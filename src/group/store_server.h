@@ -41,5 +41,8 @@ inline constexpr std::string_view kJoinedList = "world/joined";
 /// Counts the joins of one rank: a rank adds to it when it reaches the store, before it waits for the others.
 /// What the launcher looks at to name the ranks that never came.
 inline std::string joined_counter(int rank) { return std::string(kJoinedList) + "/" + std::to_string(rank); }
+/// Counts the calls of one rank that failed because of a peer: the launcher looks for the cause elsewhere
+/// then.
+inline std::string peer_error_counter(int rank) { return "world/peer_errors/" + std::to_string(rank); }
 
 }  // namespace syncbn::group

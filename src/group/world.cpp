@@ -55,8 +55,12 @@ void World::close() noexcept {
 std::shared_ptr<Group> World::make(const group::GroupSpec& spec) const {
   const auto position = std::find(spec.ranks.begin(), spec.ranks.end(), rank()) - spec.ranks.begin();
   auto connect = [engine = engine_, spec](Deadline deadline) { return engine->connect(spec, deadline); };
+  // A closed group must not keep the engine.
+  auto note = [engine = std::weak_ptr(engine_)] {
+    if (const auto there = engine.lock()) there->note_peer_error();
+  };
   return std::make_shared<Group>(spec.name, spec.ranks, static_cast<int>(position), timeout_,
-                                 std::move(connect));
+                                 std::move(connect), std::move(note));
 }
 
 void World::check_list(const std::string& call, const std::vector<int>& ranks) const {

@@ -142,6 +142,16 @@ std::optional<std::vector<int>> Link::not_joined(const std::vector<int>& ranks) 
   }
 }
 
+bool Link::had_peer_error(int rank) {
+  const auto store = mouth();
+  if (store == nullptr) return false;
+  try {
+    return store->add(group::peer_error_counter(rank), 0) != 0;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 void Link::follow_joins() {
   const group::BlockSignals deaf;
   std::thread([state = state_] {

@@ -36,6 +36,8 @@ class Link {
   bool tell(std::string_view news);
   /// Those that have not joined, of `ranks`; none: the store can't be asked.
   std::optional<std::vector<int>> not_joined(const std::vector<int>& ranks);
+  /// Whether a call of `rank` has failed because of a peer; false where the store can't be asked.
+  bool had_peer_error(int rank);
   /// From now on the news tell of ranks that join.
   void follow_joins();
 

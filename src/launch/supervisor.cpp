@@ -43,6 +43,7 @@ constexpr std::size_t kSignals = SIZE_MAX;
 constexpr std::size_t kLink = SIZE_MAX - 1;
 
 // Together less than the second in which a job ends after its first failure.
+constexpr milliseconds kCauseTime{250};  // for the peer that made a worker fail to end too
 constexpr milliseconds kLastWords{250};  // for the other workers to say why they fail too
 constexpr milliseconds kGrace{400};      // between SIGTERM and SIGKILL
 constexpr milliseconds kKillTime{
@@ -124,7 +125,7 @@ class Supervisor {
       if (roll_->complete() && !std::exchange(met_, true))
         start_workers();
       else
-        sleep(join_by_ && answer_by_ ? std::min(*join_by_, *answer_by_) : join_by_ ? join_by_ : answer_by_);
+        sleep(next_deadline());
       if (end_) continue;
       if (!proposed_) {
         if (auto reason = reason_to_end()) propose(std::move(*reason));
@@ -227,6 +228,7 @@ class Supervisor {
     const std::string place = roll_->complete() ? roll_->place() : fmt::format(" on {}", self_.host);
     if (stop_signal_ != 0) return stopped(stop_signal_, plan_.several_nodes() ? place : "");
     if (!failures_.empty()) {
+      if (!finds_cause()) return std::nullopt;
       proposed_failure_ = true;
       return failed(failures_[0], plans_, place);
     }
@@ -234,6 +236,24 @@ class Supervisor {
     // Where it can't be told, the link says why.
     if (met_ && running_ == 0 && !std::exchange(done_, true)) tell(is_done(self_));
     return std::nullopt;
+  }
+
+  // Puts the failure that the job's end is to tell of in front. A worker whose call failed because of a peer
+  // may end before that peer does, here or on another node. False: that is still waited for.
+  bool finds_cause() {
+    for (; asked_ < failures_.size(); ++asked_) {
+      if (link_ && link_->had_peer_error(failures_[asked_].rank)) continue;
+      const auto cause = failures_.begin() + static_cast<std::ptrdiff_t>(asked_);
+      std::rotate(failures_.begin(), cause, cause + 1);
+      return true;
+    }
+    if (!cause_by_) cause_by_ = steady_clock::now() + kCauseTime;
+    return steady_clock::now() >= *cause_by_;
+  }
+
+  std::optional<Deadline> next_deadline() const {
+    if (proposed_) return answer_by_;
+    return cause_by_ ? cause_by_ : join_by_;
   }
 
   std::optional<End> who_is_missing(const std::string& place) {
@@ -386,7 +406,9 @@ class Supervisor {
   Progress told_{-1};
   std::optional<Deadline> meet_by_;
   std::optional<Deadline> join_by_;
-  std::vector<Failure> failures_;  // in the order of their ends
+  std::vector<Failure> failures_;  // in the order of their ends, the cause first
+  std::size_t asked_ = 0;          // those of them that are not the cause
+  std::optional<Deadline> cause_by_;
   int stop_signal_ = 0;
   bool done_ = false;              // this node's workers, and the others were told
   std::optional<End> proposed_;    // by this launcher

@@ -310,6 +310,7 @@ class PlacedEngine final : public group::Engine {
   std::unique_ptr<Communicator> connect(const group::GroupSpec&, Deadline) override {
     throw PeerError("nothing here can be connected");
   }
+  void note_peer_error() noexcept override {}
 
  private:
   const int rank_;

@@ -1,10 +1,11 @@
 // A worker of training_test.cpp: one or two training steps of one layer on rank-dependent data.
-// Usage: launch_training_worker train | where | fail | die | mismatch | absent | stay
+// Usage: launch_training_worker train | where | fail | fail_late | die | mismatch | absent | stay
 #include <fmt/core.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,22 @@ void step(syncbn::SyncBatchNorm& layer, int rank) {
   fmt::print("\n");
 }
 
+std::string peer_file() { return std::getenv("DIR") + std::string("/peer"); }
+
+// The other rank writes its process number there before its first step.
+pid_t read_peer() {
+  pid_t pid = 0;
+  std::ifstream(peer_file()) >> pid;
+  return pid;
+}
+
+void outlive(pid_t pid) {
+  while (kill(pid, 0) == 0) usleep(1000);
+}
+
 void work(const std::string& mode) {
   const bool odd_one = std::getenv("RANK_ID") == std::string("1");
+  if (mode == "fail_late" && !odd_one) std::ofstream(peer_file()) << getpid();
   if (mode == "absent" && odd_one) {
     for (;;) pause();
   }
@@ -56,7 +71,13 @@ void work(const std::string& mode) {
     fmt::print("no more data\n");
     std::exit(kOwnFailure);
   }
-  if (mode == "die" || mode == "fail") step(layer, rank);
+  if (mode == "fail_late" && odd_one) {
+    fmt::print("no more data\n");
+    syncbn::release();  // breaks the connections
+    outlive(read_peer());
+    std::exit(kOwnFailure);
+  }
+  if (mode == "die" || mode.starts_with("fail")) step(layer, rank);
   syncbn::release();
 }
 

@@ -31,6 +31,7 @@ using std::chrono::milliseconds;
 constexpr auto kFirstAttempt = std::chrono::seconds(1);  // doubled with each further attempt
 constexpr auto kFarewell = std::chrono::seconds(5);      // for the peers to leave the store served here
 constexpr auto kLook = milliseconds(250);  // how often who waits on the store looks who has gone
+constexpr auto kNoteTime = std::chrono::seconds(1);      // for the store to take a note; the caller waits
 
 // Gloo's view of a store, for one attempt to connect.
 class AttemptStore final : public gloo::rendezvous::Store {
@@ -198,6 +199,14 @@ class GlooEngine final : public Engine {
       if (failure.empty()) return communicator;
       if (Clock::now() >= deadline)
         throw TimeoutError(fmt::format("not connected by the deadline: {}", failure));
+    }
+  }
+
+  void note_peer_error() noexcept override {
+    try {
+      membership_.set_deadline(Clock::now() + kNoteTime);
+      membership_.add(peer_error_counter(rank_), 1);
+    } catch (const Error&) {  // the store is gone, and who would have looked
     }
   }
 

@@ -277,6 +277,7 @@ class MpiEngine final : public Engine {
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
     return std::make_unique<MpiCommunicator>(comm);
   }
+  void note_peer_error() noexcept override {}  // no launcher of MPI asks
 
  private:
   void gather_hosts(Deadline deadline) {

@@ -44,6 +44,7 @@ class SimulatedEngine final : public Engine {
     return std::make_unique<SimulatedCommunicator>(static_cast<int>(position),
                                                    static_cast<int>(spec.ranks.size()));
   }
+  void note_peer_error() noexcept override {}  // there are no peers
 
  private:
   const int rank_;

@@ -53,6 +53,7 @@ class ThreadEngine final : public Engine {
   std::unique_ptr<Communicator> connect(const GroupSpec& spec, Deadline deadline) override {
     return world_->connect(spec, rank_, deadline);
   }
+  void note_peer_error() noexcept override {}  // run_ranks sees all errors
 
  private:
   const std::shared_ptr<ThreadWorld> world_;
