@@ -16,7 +16,7 @@ namespace syncbn::launch {
 using Strings = std::vector<std::string>;
 using Variables = std::map<std::string, std::string>;
 
-inline constexpr std::chrono::seconds kPatience{60};  // for what takes well under one on an idle machine
+inline constexpr std::chrono::seconds kPatience{120};  // for what takes seconds at most on an idle machine
 
 /// Looks every few milliseconds. False: not so within kPatience.
 bool wait_until(const std::function<bool()>& condition);

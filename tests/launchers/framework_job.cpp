@@ -30,10 +30,14 @@ void FrameworkTest::SetUp() {
 
 Job& FrameworkTest::run(const std::string& program, const Strings& arguments, const std::string& name,
                         const Variables& environment) {
-  Variables variables = environment;
+  return launch(joined({{fmt::format("{}/bin/{}", SYNCBN_VENV, program)}, arguments}), with_venv(environment),
+                name);
+}
+
+Variables FrameworkTest::with_venv(Variables environment) {
   const char* path = std::getenv("PATH");
-  variables["PATH"] = fmt::format("{}/bin:{}", SYNCBN_VENV, path == nullptr ? "" : path);
-  return launch(joined({{fmt::format("{}/bin/{}", SYNCBN_VENV, program)}, arguments}), variables, name);
+  environment["PATH"] = fmt::format("{}/bin:{}", SYNCBN_VENV, path == nullptr ? "" : path);
+  return environment;
 }
 
 std::string sums_line(int rank, int size, int local_rank, int local_size) {

@@ -4,8 +4,7 @@
 
 #include "job.h"
 
-/// Jobs of the real torchrun and msrun, out of the virtual environment, with worker programs of the Gloo
-/// engine.
+/// Jobs with the real PyTorch and MindSpore, out of the virtual environment.
 namespace syncbn::launchers {
 
 using launch::Job;
@@ -24,6 +23,8 @@ class FrameworkTest : public launch::JobTest {
   /// Starts a command of the virtual environment as if it were active.
   Job& run(const std::string& program, const Strings& arguments, const std::string& name = ".",
            const Variables& environment = {});
+  /// `environment` with the PATH of the virtual environment.
+  static Variables with_venv(Variables environment);
 };
 
 /// What a worker prints at the end of task "sums".

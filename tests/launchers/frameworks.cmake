@@ -3,7 +3,8 @@
 if(NOT SYNCBN_GLOO OR NOT SYNCBN_LAUNCHER)
   return()
 endif()
-syncbn_add_test(frameworks_test SOURCES ../launch/job.cpp framework_job.cpp msrun_test.cpp torchrun_test.cpp
+syncbn_add_test(frameworks_test SOURCES ../launch/job.cpp framework_job.cpp msrun_test.cpp
+                syncbn_run_test.cpp torchrun_test.cpp
                 LIBRARIES syncbn_gloo LABEL python)
 target_include_directories(frameworks_test PRIVATE ../launch)
 target_compile_definitions(
