@@ -2,12 +2,12 @@
 
 build := build/release
 workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=syncbn_log --join=True --cluster_time_out=100
-sources := find include src python/core tests examples benchmarks/layer cmake -name '*.h' -o -name '*.cpp'
+sources := find include src python/core tests examples benchmarks cmake -name '*.h' -o -name '*.cpp'
 # Debian's Python, which has matplotlib. PREFIX='chrt -f 1' measures right on a machine that does other work too.
 run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv venv-numpy build demo test test-cpp test-numpy test-torch24 wheel fuzz bench bench-torch bench-build bench-quick instructions format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 wheel fuzz bench bench-torch bench-build bench-quick scaling instructions format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,12 @@ bench: bench-torch bench-build ## measure against oneDNN, PyTorch and memory (12
 
 bench-quick: bench-build ## the same for few shapes, nothing written (2 min)
 	$(run_bench) --quick
+
+scaling: bench-build ## simulate many ranks, measure start-up (15 min, an idle machine), write docs/scaling.*
+	rm -f docs/scaling.csv
+	/usr/bin/python3 -B benchmarks/scaling/run.py $(CURDIR)/build/benchmarks/bin/resnet50
+	/usr/bin/python3 -B benchmarks/startup/run.py build/benchmarks/bin
+	/usr/bin/python3 -B benchmarks/scaling/report.py
 
 FUZZ_SECONDS := 1200
 fuzz: ## run every fuzz target for FUZZ_SECONDS (1200); needs clang++

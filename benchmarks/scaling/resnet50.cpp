@@ -1,12 +1,13 @@
-// The batch norms of ResNet-50 on a simulated network (SimGrid's SMPI): what one forward and backward costs in
-// communication, with syncbn and in the form of PyTorch and MindSpore. Rank 0 prints a line of JSON for each
-// number of channels and direction: the simulated time from the moment at which all ranks enter the call until
-// the last one leaves it.
+// The batch norms of ResNet-50 on a simulated network (SimGrid's SMPI): what one forward and backward costs
+// in communication, with syncbn and in the form of PyTorch and MindSpore. Rank 0 prints a line of JSON for
+// each number of channels and direction: the simulated time from the moment at which all ranks enter the call
+// until the last one leaves it.
 //
-// `exact` runs the library itself: real layers on a Communicator that sums with the simulator's MPI_Allreduce,
-// so that the messages have the form and length which src/layer and src/group/agreed_sum.cpp give them.
-// `gathered` does what the others do: forward gathers mean, invstd and count of each rank, backward sums two
-// vectors, all float32. Both check their results. Time passes on the network only: computing costs none.
+// `exact` runs the library itself: real layers on a Communicator that sums with the simulator's
+// MPI_Allreduce, so that the messages have the form and length which src/layer and src/group/agreed_sum.cpp
+// give them. `gathered` does what the others do: forward gathers mean, invstd and count of each rank,
+// backward sums two vectors, all float32. Both check their results. Time passes on the network only:
+// computing costs none.
 #include <mpi.h>
 
 #include <algorithm>
@@ -47,9 +48,9 @@ void expect(const char* what, int channel, double is, double expected, double to
   if (!(std::abs(is - expected) <= tolerance * std::abs(expected))) wrong(what, channel, is, expected);
 }
 
-// Every rank's batch, of numbers small enough that the group's statistics have closed forms: sample n of rank r
-// is c + 2r + n in channel c, hence channel c of the group holds c, c + 1, … c + 2P - 1. Only the first sample
-// has a gradient, r + 1.
+// Every rank's batch, of numbers small enough that the group's statistics have closed forms: sample n of rank
+// r is c + 2r + n in channel c, hence channel c of the group holds c, c + 1, … c + 2P - 1. Only the first
+// sample has a gradient, r + 1.
 std::vector<float> batch(Ranks ranks, int channels) {
   std::vector<float> x;
   for (int n = 0; n < kSamples; ++n) {
@@ -137,8 +138,7 @@ struct Step {
 
 void run_exact(Ranks ranks) {
   Traffic traffic;
-  const auto group =
-      syncbn::make_group("world", std::make_unique<SimulatedCommunicator>(ranks, traffic));
+  const auto group = syncbn::make_group("world", std::make_unique<SimulatedCommunicator>(ranks, traffic));
   std::vector<Step> steps;
   for (const int channels : kChannels) {
     const auto size = static_cast<std::size_t>(kSamples * channels);
@@ -231,7 +231,8 @@ void run_gathered(Ranks ranks) {
     report(ranks, channels, "backward", sums.size() * sizeof(float), backward);
     for (std::size_t c = 0; c < c_end; ++c) {
       expect("sum of dy", static_cast<int>(c), sums[c], expected_sum_dy(ranks), 1e-6);
-      expect("sum of dy·(x - mean)", static_cast<int>(c), sums[c + c_end], expected_sum_dy_centred(ranks), 1e-5);
+      expect("sum of dy·(x - mean)", static_cast<int>(c), sums[c + c_end], expected_sum_dy_centred(ranks),
+             1e-5);
     }
   }
 }

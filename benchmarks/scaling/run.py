@@ -1,6 +1,8 @@
 """Simulates the batch norms of ResNet-50 on both platforms and writes docs/scaling.csv, a line a call.
 
 usage: run.py PROGRAM [MOST_RANKS]
+
+The file is written after each simulation, and a simulation that is in it is not run again.
 """
 
 import concurrent.futures
@@ -24,7 +26,7 @@ ALGORITHMS = {
     "recursive doubling": ({"allreduce": "rdb", "allgather": "rdb"}, 512),
     "Rabenseifner": ({"allreduce": "rab_rdb", "allgather": "rdb"}, 1024),
     "ring": ({"allreduce": "lr", "allgather": "NTSLR"}, 512),
-    "Open MPI": ({"allreduce": "ompi", "allgather": "ompi", "reduce": "ompi", "bcast": "ompi"}, 1024),
+    "Open MPI": ({"allreduce": "ompi", "allgather": "ompi", "reduce": "ompi", "bcast": "ompi"}, 512),
 }
 # What the ranks gather fills the memory: each rank of this simulation holds its own copy, 17 GB on 1,024 ranks.
 FORMS = {"exact": 1024, "gathered": 512}
@@ -66,6 +68,13 @@ def simulate(program, platform, form, algorithm, ranks, hosts):
     return rows, time.monotonic() - start
 
 
+def write(rows):
+    with open(RESULTS, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["platform", "form", "algorithm", "ranks", "channels", "direction", "bytes", "microseconds"])
+        writer.writerows(sorted([str(cell) for cell in row] for row in rows))
+
+
 def main():
     program = sys.argv[1]
     most = int(sys.argv[2]) if len(sys.argv) > 2 else HOSTS
@@ -77,8 +86,12 @@ def main():
         for ranks in (2**i for i in range(1, 11))
         if ranks <= min(limit, most_of_form, most)
     ]
-    runs.sort(key=lambda run: -run[3])  # the long ones first, so that no core waits for one at the end
     rows = []
+    if RESULTS.exists():
+        with open(RESULTS, newline="") as file:
+            rows = list(csv.reader(file))[1:]
+    there = {(*row[:3], int(row[3])) for row in rows}
+    runs = sorted((run for run in runs if run not in there), key=lambda run: run[3])
     with tempfile.NamedTemporaryFile("w") as hosts, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         hosts.write("".join(f"{host}\n" for host in range(HOSTS)))
         hosts.flush()
@@ -89,15 +102,12 @@ def main():
                 platform, form, algorithm, ranks = begun[future]
                 new, seconds = future.result()
                 rows += new
+                write(rows)
                 print(f"[{done:3}/{len(runs)}, {time.monotonic() - start:4.0f} s] {platform}, {form}, {algorithm}, "
                       f"{ranks} ranks: {seconds:.1f} s", flush=True)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    with open(RESULTS, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["platform", "form", "algorithm", "ranks", "channels", "direction", "bytes", "microseconds"])
-        writer.writerows(sorted(rows))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import csv
 import json
 import os
 import pathlib
+import platform
+import re
 import socket
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import tempfile
 import time
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "startup.csv"
-COLUMNS = ("kind", "ranks", "groups", "joined", "first", "second", "grouped", "total", "worker_kb", "launcher_kb")
+COLUMNS = ("machine", "kind", "ranks", "groups", "joined", "first", "second", "grouped", "total", "worker_kb",
+           "launcher_kb")
 
 # kind, ranks, whether they sum over the world, groups
 RUNS = (
@@ -22,6 +25,11 @@ RUNS = (
     + [("processes", 16, True, 16), ("processes", 64, False, 0), ("processes", 256, False, 0)]
     + [("threads", 64, True, 16)]
 )
+
+
+def machine():
+    model = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}, Linux {platform.release()}"
 
 
 def free_port():
@@ -58,7 +66,7 @@ def run(programs, kind, ranks, sums, groups):
     stages = [later - earlier for earlier, later in zip(moments, moments[1:])]
     worker = max(rank["own_kb"] for rank in said)
     launcher = max(rank["parent_kb"] for rank in said) if kind == "processes" else 0
-    return [kind, ranks, groups, *(f"{stage:.4f}" for stage in stages), f"{total:.4f}", worker, launcher]
+    return [machine(), kind, ranks, groups, *(f"{stage:.4f}" for stage in stages), f"{total:.4f}", worker, launcher]
 
 
 def main():
@@ -69,7 +77,7 @@ def main():
     for case in RUNS:
         of_case = [run(programs, *case) for _ in range(repetitions)]
         rows += of_case
-        median = sorted(of_case, key=lambda row: float(row[7]))[repetitions // 2]
+        median = sorted(of_case, key=lambda row: float(row[COLUMNS.index("total")]))[repetitions // 2]
         print(", ".join(f"{name} {value}" for name, value in zip(COLUMNS, median)), flush=True)
     with open(RESULTS, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

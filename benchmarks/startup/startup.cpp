@@ -1,6 +1,7 @@
-// What starting costs: a rank joins its world, sums once over all ranks, once more, then once over each of some
-// groups of all ranks. Each rank prints a line of JSON with the moments at which it had done so, in seconds of
-// the clock that all processes of a machine share, and the peak memory of its process and its parent's in KB.
+// What starting costs: a rank joins its world, sums once over all ranks, once more, then once over each of
+// some groups of all ranks. Each rank prints a line of JSON with the moments at which it had done so, in
+// seconds of the clock that all processes of a machine share, and the peak memory of its process and its
+// parent's in KB.
 //
 // As processes under a launcher, or as threads of this process.
 #include <sys/resource.h>
@@ -68,9 +69,10 @@ void start(double begin, bool sums, int groups) {
   const double end = now();
   static std::mutex one_at_a_time;
   const std::lock_guard lock(one_at_a_time);
-  std::printf("{\"rank\": %d, \"begin\": %.6f, \"joined\": %.6f, \"first\": %.6f, \"second\": %.6f, "
-              "\"end\": %.6f, \"own_kb\": %ld, \"parent_kb\": %ld}\n",
-              syncbn::get_rank(), begin, joined, first, second, end, own_peak_kb(), parent_peak_kb());
+  std::printf(
+      "{\"rank\": %d, \"begin\": %.6f, \"joined\": %.6f, \"first\": %.6f, \"second\": %.6f, "
+      "\"end\": %.6f, \"own_kb\": %ld, \"parent_kb\": %ld}\n",
+      syncbn::get_rank(), begin, joined, first, second, end, own_peak_kb(), parent_peak_kb());
 }
 
 }  // namespace

@@ -30,8 +30,8 @@ using std::chrono::milliseconds;
 
 constexpr auto kFirstAttempt = std::chrono::seconds(1);  // doubled with each further attempt
 constexpr auto kFarewell = std::chrono::seconds(5);      // for the peers to leave the store served here
-constexpr auto kLook = milliseconds(250);  // how often who waits on the store looks who has gone
-constexpr auto kNoteTime = std::chrono::seconds(1);      // for the store to take a note; the caller waits
+constexpr auto kLook = milliseconds(250);            // how often who waits on the store looks who has gone
+constexpr auto kNoteTime = std::chrono::seconds(1);  // for the store to take a note; the caller waits
 
 // Gloo's view of a store, for one attempt to connect.
 class AttemptStore final : public gloo::rendezvous::Store {
