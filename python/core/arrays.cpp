@@ -237,8 +237,11 @@ nb::object backward(SyncBatchNorm& layer, const Pass& pass, const nb::object& dy
 
 void bind_arrays(nb::module_& m, nb::class_<SyncBatchNorm>& layer) {
   nb::class_<Pass>(m, "Pass").def(nb::init<>());
-  layer.def("forward", &forward, "into"_a, "x"_a, "residual"_a.none(), "channels_last"_a);
-  layer.def("backward", &backward, "of"_a, "dy"_a, "channels_last"_a);
+  layer.def("forward", &forward, "into"_a, "x"_a, "residual"_a.none(), "channels_last"_a,
+            nb::sig("def forward(self, into: Pass, x: typing.Any, residual: typing.Any, channels_last: bool) "
+                    "-> typing.Any"));
+  layer.def("backward", &backward, "of"_a, "dy"_a, "channels_last"_a,
+            nb::sig("def backward(self, of: Pass, dy: typing.Any, channels_last: bool) -> typing.Any"));
 }
 
 }  // namespace syncbn::python

@@ -19,7 +19,7 @@ NB_MODULE(_core, m) {
   // A framework may keep objects of ours, in a graph of its own, until there is no interpreter to give them
   // back to.
   nanobind::set_leak_warnings(false);
-  m.attr("__version__") = SYNCBN_VERSION;
+  m.attr("version") = SYNCBN_VERSION;
   m.attr("bits_version") = syncbn::kBitsVersion;
   syncbn::python::load_engines_on_demand();
   syncbn::python::bind_errors(m);

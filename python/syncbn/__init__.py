@@ -4,7 +4,8 @@
 frameworks.
 """
 
-from ._core import __version__, active_isa, available_isas, bits_version, get_num_threads, set_num_threads
+from ._core import active_isa, available_isas, bits_version, get_num_threads, set_num_threads
+from ._core import version as __version__
 from ._errors import Error, GroupError, InvalidArgument, MismatchError, PeerError, TimeoutError
 from ._groups import (
     all_reduce_sum,

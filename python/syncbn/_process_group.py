@@ -9,7 +9,7 @@ from ._mpi4py import Mpi4pyEngine, is_mpi4py
 
 # The group of each engine that a layer uses, by the engine's id, which stays its own as long as the group lives and
 # with it the engine: two layers on one engine are two layers of one group.
-_groups = weakref.WeakValueDictionary()
+_groups: weakref.WeakValueDictionary[int, _core.Group] = weakref.WeakValueDictionary()
 
 
 def resolve(process_group):

@@ -1,31 +1,13 @@
 """Calls of the core on tensors. They know nothing of autograd: inputs in, new tensors out."""
 
-import atexit
-import functools
-
 import torch
 
 from .. import _core
+from .._framework import core_dtype
 
-DTYPES = {
-    torch.float16: _core.DType.float16,
-    torch.bfloat16: _core.DType.bfloat16,
-    torch.float32: _core.DType.float32,
-    torch.float64: _core.DType.float64,
-}
+DTYPES = {dtype: core_dtype(dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 _FIRST = _core.Layout.channels_first
 _LAST = _core.Layout.channels_last
-
-
-@functools.lru_cache(maxsize=1024)
-def core_layer(group, num_features, eps, momentum, affine, bias, track, dtype, activation, nonfinite, name):
-    """The core's layer with these settings. It has no values of its own, so one serves all layers that are alike."""
-    return _core.FrameworkLayer(_core.Layer(
-        num_features, eps=eps, momentum=momentum, affine=affine, bias=bias, track_running_stats=track,
-        process_group=group, dtype=DTYPES[dtype], activation=activation, nonfinite=nonfinite, name=name))
-
-
-atexit.register(core_layer.cache_clear)
 
 
 def dense(x):

@@ -4,7 +4,8 @@ import torch
 from torch.autograd.function import Function
 
 from . import _calls
-from ._group import alone, core_group
+from .._framework import alone, core_layer
+from ._group import core_group
 from ._recompute import recomputing
 
 _increment_versions = torch.autograd.graph.increment_version
@@ -31,7 +32,7 @@ class Call:
         if training and not layer.track_running_stats:
             mean = var = counter = None
         dtype = torch.float32 if weight is None and mean is None else (mean if weight is None else weight).dtype
-        self.core = _calls.core_layer(
+        self.core = core_layer(
             core_group(own.group) if training else alone(), layer.num_features, layer.eps, layer.momentum,
             weight is not None, bias is not None, mean is not None, dtype, own.activation or "none", own.nonfinite,
             own.name)

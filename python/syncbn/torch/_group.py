@@ -13,19 +13,13 @@ import torch.distributed as dist
 
 from .. import _core
 from .._errors import GroupError
+from .._framework import alone
 
 # A wait in slices ends with Ctrl-C; one without does not. Slices cost nothing that can be measured.
 _SLICE = timedelta(seconds=0.25)
 
 #: Name of a group that its creator is no member of.
 NOT_A_MEMBER = "<not a member>"
-
-
-class _Alone:
-    rank, size = 0, 1
-
-    def all_reduce_sum(self, array, timeout):
-        pass
 
 
 class Engine:
@@ -78,18 +72,9 @@ class Engine:
             pause = min(2 * pause, 0.05)
 
 
-_alone = None
 _groups = weakref.WeakKeyDictionary()  # ProcessGroup: the core's group
 _numbers = weakref.WeakKeyDictionary()  # ProcessGroup: numbers of its layers
 _built_before = 0
-
-
-def alone():
-    """The group of a process by itself."""
-    global _alone
-    if _alone is None:
-        _alone = _core.make_group("this process", _Alone())
-    return _alone
 
 
 def name_of(process_group):
@@ -166,6 +151,4 @@ def _ranks_of_the_environment():
 
 @atexit.register
 def _forget():
-    global _alone
     _groups.clear()
-    _alone = None

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import _calls, _operators
 from .._errors import GroupError
+from .._framework import core_layer
 from ._function import Call, Forward
 from ._group import core_group, name_of, next_number, process_group_of
 
@@ -162,8 +163,8 @@ class SyncBatchNorm(_BatchNorm):
             group = core_group(self._own.group)
         except GroupError:
             return
-        _calls.core_layer(group, 1, 0.0, None, False, False, False, torch.float32, "none", "propagate",
-                          self._own.name).fail(f"{type(error).__name__}: {error}")
+        core_layer(group, 1, 0.0, None, False, False, False, torch.float32, "none", "propagate",
+                   self._own.name).fail(f"{type(error).__name__}: {error}")
 
     def _forward_by_operators(self, input, residual):
         self._check_input_dim(input)

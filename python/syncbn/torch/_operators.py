@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from . import _calls
-from ._group import alone, core_group
+from .._framework import alone, core_layer
+from ._group import core_group
 from ._recompute import recomputing
 
 _DTYPE_NAMES = {dtype: str(dtype).partition(".")[2] for dtype in _calls.DTYPES}
@@ -37,7 +38,7 @@ def _parsed(settings):
 def _core(settings, training, num_features):
     """The core's layer, and the dtype of its parameters."""
     group, key = _parsed(settings)
-    return _calls.core_layer(core_group(group) if training else alone(), num_features, *key), _dtype_of(settings)
+    return core_layer(core_group(group) if training else alone(), num_features, *key), _dtype_of(settings)
 
 
 def _dtype_of(settings):

@@ -18,7 +18,7 @@ import steps
 def digests(code, text, size):
     """Of a run that must have gone well, by rank."""
     assert code == 0, text
-    found = dict(re.findall(rf"rank (\d) of {size}: (\w+)", text))
+    found = dict(re.findall(rf"rank (\d) of {size}: ([0-9a-f]{{64}})", text))
     assert sorted(found) == [str(rank) for rank in range(size)], text
     return set(found.values())
 
@@ -111,6 +111,14 @@ def test_ctrl_c_in_a_call():
         interrupt(launch.start(launch.program("wait", "call"), **by_hand(0, port)))
     finally:
         peer.communicate()
+
+
+@pytest.mark.parametrize("command", [["mpirun"], ["mpiexec.mpich"]], ids=["open_mpi", "mpich"])
+def test_ctrl_c_under_mpi(command):
+    """MPI can't finalize then, so it aborts, the other rank too."""
+    code, text = launch.run([*command, "-n", 2, *launch.program("wait", "call", "itself")], SYNCBN_TIMEOUT_S="100")
+    assert code != 0 and "interrupted\n" in text, text
+    assert "Error" not in text.partition("interrupted")[0]
 
 
 def test_engine_that_is_missing(tmp_path):

@@ -1,0 +1,222 @@
+"""Runs on each of four ranks: numbers, bits, groups and errors."""
+
+import cases
+import mindspore
+import numpy as np
+import pytest
+from mindspore import Tensor
+from worker import RANK, SIZE, barrier, bits, group_of, layer, step
+
+import syncbn
+from syncbn.mindspore import SyncBatchNorm
+
+PAIRS = group_of([0, 1]) if RANK < 2 else group_of([2, 3])
+FIRST_THREE = group_of([0, 1, 2])
+OWN = group_of([RANK])
+IN_PAIR = RANK % 2
+
+
+def near(expected, found):
+    np.testing.assert_allclose(np.ravel(found).astype(float), expected, rtol=0, atol=1e-6 * np.max(np.abs(expected)))
+
+
+def run(case, rank, group):
+    made = SyncBatchNorm(case.ranks[0].x.shape[1], process_group=group, momentum=case.momentum)
+    made.set_train(case.training)
+    if case.weight:
+        made.weight.set_data(Tensor(case.weight, mindspore.float32))
+        made.bias.set_data(Tensor(case.bias, mindspore.float32))
+    for batch in case.earlier:
+        made(Tensor(batch[rank]))
+    share = case.ranks[rank]
+    y, dx, weight_grad, bias_grad = step(made, share.x, cases.dy(share.x.shape))
+    near(share.y, y.ravel()[[0, 1, -1]])
+    near(share.dx, dx.ravel()[:4])
+    near(share.weight_grad, weight_grad)
+    near(share.bias_grad, bias_grad)
+    statistics(case, made, len(case.earlier) + 1)
+
+
+def statistics(case, made, steps):
+    if case.training:
+        near(case.running_mean, made.running_mean.asnumpy())
+        near(case.running_var, made.running_var.asnumpy())
+        assert made.num_batches_tracked.asnumpy() == steps
+    else:
+        assert made.running_mean.asnumpy().tolist() == case.running_mean
+        assert made.running_var.asnumpy().tolist() == case.running_var
+        assert made.num_batches_tracked.asnumpy() == 0
+
+
+@pytest.mark.parametrize("name", "EFGHM")
+def test_conformance_on_two_ranks(name):
+    run(getattr(cases, name), IN_PAIR, PAIRS)
+
+
+def test_conformance_a():
+    run(cases.A, 0, None)
+
+
+def test_conformance_b_and_c_at_the_same_time():
+    run(cases.B if RANK < 2 else cases.C, IN_PAIR, PAIRS)
+
+
+def test_conformance_d_on_three_ranks():
+    if RANK < 3:
+        run(cases.D, RANK, FIRST_THREE)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_an_empty_rank_changes_nothing(order):
+    """Case E on two of three ranks, the third brings no samples."""
+    if RANK == 3:
+        return
+    made = layer(3, process_group=FIRST_THREE)
+    at = order.index(RANK)
+    if at < 2:
+        share = cases.E.ranks[at]
+        y, dx, weight_grad, bias_grad = step(made, share.x, cases.dy(share.x.shape))
+        near(share.y, y.ravel()[[0, 1, -1]])
+        near(share.dx, dx.ravel()[:4])
+        near(share.weight_grad, weight_grad)
+    else:
+        nothing = np.zeros((0, 3, 2, 2), np.float32)
+        y, dx, weight_grad, bias_grad = step(made, nothing, nothing)
+        assert y.shape == dx.shape == (0, 3, 2, 2)
+        assert not weight_grad.any() and not bias_grad.any()
+    statistics(cases.E, made, 1)
+
+
+def test_control_local_statistics_miss_the_numbers():
+    with pytest.raises(AssertionError):
+        run(cases.E, IN_PAIR, OWN)
+
+
+DTYPES = [mindspore.float16, mindspore.bfloat16, mindspore.float32, mindspore.float64]
+
+
+def of_the_core(x, dy, weight, bias):
+    """The NumPy layer, which is held to the core's golden vectors, alone on the whole batch."""
+    made = syncbn.SyncBatchNorm(x.shape[1], process_group=Alone(), dtype=weight.dtype)
+    made.weight[...], made.bias[...] = weight, bias
+    return [made(x), made.backward(dy), made.running_mean, made.running_var]
+
+
+class Alone:
+    rank, size, all_reduce_sum = 0, 1, None
+
+
+@pytest.mark.parametrize("shares", [(5,), (2, 3), (0, 5), (4, 0, 1), (1, 1, 3)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("parameter_dtype", [mindspore.float32, mindspore.bfloat16], ids=str)
+def test_the_cores_bits_on_any_split(shares, dtype, parameter_dtype):
+    """One batch of five samples with a heavy tail, on one, two and three ranks."""
+    group = {1: OWN, 2: PAIRS, 3: FIRST_THREE}[len(shares)]
+    if len(shares) == 3 and RANK == 3:
+        return
+    rank = {1: 0, 2: IN_PAIR, 3: RANK}[len(shares)]
+    random = np.random.default_rng(11)
+    to = mindspore.common.dtype.dtype_to_nptype
+    x = (random.standard_t(2, (5, 4, 3, 3)) + [[[[0]], [[10]], [[-300]], [[1e-4]]]]).astype(to(dtype))
+    dy = random.standard_normal(x.shape).astype(to(dtype))
+    weight, bias = random.standard_normal((2, 4)).astype(to(parameter_dtype))
+    expected = of_the_core(x, dy, weight, bias)
+
+    made = layer(4, process_group=group, dtype=parameter_dtype)
+    made.weight.set_data(Tensor.from_numpy(weight))
+    made.bias.set_data(Tensor.from_numpy(bias))
+    first = sum(shares[:rank])
+    mine = slice(first, first + shares[rank])
+    y, dx, *_ = step(made, Tensor.from_numpy(x[mine].copy()), Tensor.from_numpy(dy[mine].copy()))
+    found = [y, dx, made.running_mean.asnumpy(), made.running_var.asnumpy()]
+    assert list(map(bits, found)) == list(map(bits, [expected[0][mine], expected[1][mine], *expected[2:]]))
+    if 0 < shares[rank] < 5:  # control: another split of other data would be seen
+        assert bits(y) != bits(of_the_core(x[mine].copy(), dy[mine].copy(), weight, bias)[0])
+
+
+def test_two_calls_before_the_backward_pass():
+    made = layer(2, process_group=PAIRS)
+    a, b = (Tensor(cases.x(0, 5 + k + IN_PAIR, (2, 2, 2, 2))) for k in (0, 1))
+    both = mindspore.grad(lambda a, b: (made(a) * made(b) * 2).sum(), (0, 1))(a, b)
+    ones = np.ones(a.shape, np.float32)
+    plain = layer(2, process_group=PAIRS)
+    ya, yb = plain(a), plain(b)
+    np.testing.assert_allclose(both[0].asnumpy(), step(plain, a, yb * Tensor(ones) * 2)[1], atol=1e-6)
+    np.testing.assert_allclose(both[1].asnumpy(), step(plain, b, ya * Tensor(ones) * 2)[1], atol=1e-6)
+    assert made.num_batches_tracked.asnumpy() == 2
+
+
+def test_different_layers_are_named_on_every_rank():
+    made = layer(2, process_group=group_of([0, 1, 2, 3], "mismatch"), eps=1e-3 if RANK == 2 else 1e-5)
+    with pytest.raises(syncbn.MismatchError, match=r"rank 2 .*eps=0.001.*ranks 0-1, 3 .*eps=1e-05"):
+        made(Tensor(cases.x(0, 5, (2, 2, 2, 2))))
+    assert made.num_batches_tracked.asnumpy() == 0
+    with pytest.raises(syncbn.GroupError, match="broken"):
+        made(Tensor(cases.x(0, 5, (2, 2, 2, 2))))
+
+
+@pytest.mark.parametrize("bad, error, text", [
+    (np.ones((2, 3), np.float32), ValueError, r"shape \(2, 3\), expected C = num_features = 2"),
+    (np.ones(4, np.float32), ValueError, r"shape \(4,\), expected at least two dimensions"),
+    (np.ones((2, 2), np.int32), TypeError, "dtype mindspore.int32, expected one of mindspore.float16"),
+], ids=["channels", "dimensions", "dtype"])
+def test_a_wrong_argument_on_one_rank_is_known_to_all(bad, error, text):
+    made = layer(2, process_group=group_of([0, 1, 2, 3], f"argument {text}"))
+    mean = made.running_mean.asnumpy().copy()
+    if RANK == 1:
+        with pytest.raises(error, match=text):
+            made(Tensor(bad))
+    else:
+        with pytest.raises(syncbn.PeerError, match=f"rank 1 failed before its call: .*{text}"):
+            made(Tensor(cases.x(0, 5, (2, 2, 2, 2))))
+    assert made.num_batches_tracked.asnumpy() == 0
+    assert (made.running_mean.asnumpy() == mean).all()
+
+
+def test_one_value_a_channel_is_an_error_on_every_rank():
+    made = layer(2, process_group=PAIRS)
+    with pytest.raises(ValueError, match="1 element per channel over the whole group"):
+        made(Tensor(np.ones((1 - IN_PAIR, 2), np.float32)))
+    one_each = np.array([[1, 2]], np.float32) * (IN_PAIR + 1)
+    y, *_ = step(made, one_each, one_each)  # the group goes on
+    np.testing.assert_allclose(y, [[2 * IN_PAIR - 1] * 2], atol=1e-4)
+
+
+def test_an_empty_group_updates_nothing():
+    made = layer(2, process_group=PAIRS)
+    nothing = np.zeros((0, 2, 3), np.float32)
+    _, dx, weight_grad, bias_grad = step(made, nothing, nothing)
+    assert dx.shape == (0, 2, 3) and not weight_grad.any() and not bias_grad.any()
+    assert made.num_batches_tracked.asnumpy() == 0 and made.running_var.asnumpy().tolist() == [1, 1]
+
+
+def test_groups():
+    made = SyncBatchNorm(2)
+    assert (made.process_group, made.world_size) == ("mccl_world_group", SIZE)
+    for world in ("", "hccl_world_group", "mccl_world_group"):
+        assert SyncBatchNorm(2, process_group=world).process_group == "mccl_world_group"
+    assert SyncBatchNorm(2, process_group=PAIRS).world_size == 2
+    with pytest.raises(syncbn.GroupError, match="'nope' is unknown to rank"):
+        SyncBatchNorm(2, process_group="nope")
+    if RANK == 3:
+        with pytest.raises(syncbn.GroupError, match="'0-1-2' is unknown to rank 3.*no member"):
+            SyncBatchNorm(2, process_group="0-1-2")
+
+
+def test_evaluation_sends_nothing():
+    """Each rank alone and a different number of times."""
+    made = SyncBatchNorm(2)
+    for _ in range(RANK + 1):
+        step(made, cases.x(0, 5, (2, 2, 2, 2)), cases.dy((2, 2, 2, 2)))
+
+
+def test_a_peer_that_never_calls():
+    """MindSpore's 30 seconds."""
+    group = group_of([0, 1, 2, 3], "late")
+    made = layer(2, process_group=group)
+    barrier()
+    if RANK != 3:
+        with pytest.raises(syncbn.TimeoutError, match="'late', call 1, forward of layer '#1'.*no sum after 30 s") as caught:
+            made(Tensor(cases.x(0, 5, (2, 2, 2, 2))))
+        assert isinstance(caught.value, TimeoutError)
+        assert made.num_batches_tracked.asnumpy() == 0
