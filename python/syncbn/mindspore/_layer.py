@@ -6,7 +6,6 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 from mindspore._c_expression import MixedPrecisionType
-from mindspore.graph.api import _run_in_jit
 from mindspore.graph.jit_context import jit_context
 
 from .. import _checks
@@ -21,6 +20,8 @@ _CAST_BY_TO_FLOAT = {
     MixedPrecisionType.FP32: mindspore.float32,
 }
 _VALUES = "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
+# For MindSpore's compiler, which takes the comment at the branch for the condition.
+_COMPILED = False
 _PYNATIVE_ONLY = ("syncbn.mindspore.SyncBatchNorm runs in PyNative mode only: not in graph mode, under mindspore.jit, "
                   "jvp or vmap")
 
@@ -112,8 +113,8 @@ class SyncBatchNorm(nn.Cell):
         ValueError, syncbn.MismatchError, syncbn.PeerError, syncbn.TimeoutError, syncbn.GroupError :
             state is then unchanged
         """
-        if _run_in_jit():  # @jit.cond: True
-            raise RuntimeError(_PYNATIVE_ONLY)  # while MindSpore compiles this function
+        if _COMPILED:  # @jit.cond: True
+            raise RuntimeError(_PYNATIVE_ONLY)
         # While it traces, and where it runs a rewritten copy, it would take this call's numbers for constants.
         if jit_context() is not None or sys._getframe().f_code is not SyncBatchNorm.construct.__code__:
             raise RuntimeError(_PYNATIVE_ONLY)
