@@ -1,6 +1,7 @@
 """SyncBatchNorm as a MindSpore Cell."""
 
 import sys
+from typing import Any, Optional
 
 import mindspore
 import numpy as np
@@ -70,8 +71,14 @@ class SyncBatchNorm(nn.Cell):
     syncbn.GroupError : process_group is unknown, or this rank no member
     """
 
-    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True,
-                 process_group=None, dtype=None):
+    weight: Optional[Parameter]
+    bias: Optional[Parameter]
+    running_mean: Optional[Parameter]
+    running_var: Optional[Parameter]
+    num_batches_tracked: Optional[Parameter]
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: Optional[float] = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, process_group: Optional[str] = None, dtype: Any = None) -> None:
         super().__init__()
         self.num_features = _checks.integer("num_features", num_features)
         if not isinstance(eps, float):
@@ -102,7 +109,7 @@ class SyncBatchNorm(nn.Cell):
         self.num_batches_tracked = parameter(track_running_stats, "num_batches_tracked", (), mindspore.int64, False)
         self.reset_parameters()
 
-    def construct(self, input):
+    def construct(self, input: Tensor) -> Tensor:
         """Normalize `input` of shape (N, C, ...), N may be 0; the output has its shape and dtype.
 
         In training every rank of the group calls, in the same order; a difference is an error on every rank.
@@ -127,12 +134,12 @@ class SyncBatchNorm(nn.Cell):
             raise
         return Normalize.apply(core, values, self.training, x, values[0], values[1])
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """weight 1, bias 0, and `reset_running_stats()`."""
         self._fill(weight=1, bias=0)
         self.reset_running_stats()
 
-    def reset_running_stats(self):
+    def reset_running_stats(self) -> None:
         """running_mean 0, running_var 1, num_batches_tracked 0."""
         self._fill(running_mean=0, running_var=1, num_batches_tracked=0)
 
