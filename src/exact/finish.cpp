@@ -1,10 +1,12 @@
 #include "exact/finish.h"
 
 #include <algorithm>
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <limits>
 
+#include "exact/fixed_int.h"
 #include "exact/wide_int.h"
 
 static_assert(FLT_EVAL_METHOD == 0, "every operation must round to its own type");
@@ -13,25 +15,65 @@ namespace syncbn::exact {
 namespace {
 
 // The integers of a record without the digits that both sums have zero at their low end: digit 2j of Σa·b
-// weighs digit j of Σa squared, so dropping j of the one and 2j of the other keeps the pair in step. Ordinary
-// data needs 2 to 4 words.
-struct Sums {
+// weighs digit j of Σa squared, so dropping j of the one and 2j of the other keeps the pair in step.
+struct WideSums {
   WideInt sum;
   WideInt product;
   int unit;  // sum counts in 2^unit, product in 2^(2·unit)
 };
+// Ordinary data needs three digits of the one and six of the other.
+constexpr int kDigits = 3;
+struct Sums {
+  FixedInt<3> sum;
+  FixedInt<5> product;
+  int unit;
+};
 
-Sums sums_of(const std::int64_t* record, const SumFormat& format) {
-  const std::int64_t* sum = record;
-  const std::int64_t* product = record + format.sum_digits;
-  const auto zero = [](std::int64_t digit) { return digit == 0; };
-  const auto sum_low = std::find_if_not(sum, sum + format.sum_digits, zero) - sum;
-  const auto product_low = std::find_if_not(product, product + format.product_digits, zero) - product;
-  const int dropped =
-      static_cast<int>(std::min({sum_low, product_low / 2, std::ptrdiff_t{format.sum_digits - 1}}));
-  return {WideInt::from_digits(sum + dropped, format.sum_digits - dropped),
-          WideInt::from_digits(product + 2 * dropped, format.product_digits - 2 * dropped),
+int low_zeros(const std::int64_t* record, const SumFormat& format) {
+  const std::int64_t* products = record + format.sum_digits;
+  int j = 0;
+  while (j + 1 < format.sum_digits && (record[j] | products[2 * j] | products[2 * j + 1]) == 0) ++j;
+  return j;
+}
+
+// The digits from `first` on, zeros behind them. False where kCount are too few.
+template <int kCount>
+bool take(const std::int64_t* digits, int first, int count, std::int64_t (&taken)[kCount]) {
+  for (int i = 0; i < kCount; ++i) taken[i] = first + i < count ? digits[first + i] : 0;
+  std::int64_t above = 0;
+  for (int i = first + kCount; i < count; ++i) above |= digits[i];
+  return above == 0;
+}
+
+// False where they do not fit.
+bool narrow_sums(const std::int64_t* record, const SumFormat& format, Sums& sums) {
+  const int dropped = low_zeros(record, format);
+  std::int64_t sum[kDigits], product[2 * kDigits];
+  if (!take(record, dropped, format.sum_digits, sum)) return false;
+  if (!take(record + format.sum_digits, 2 * dropped, format.product_digits, product)) return false;
+  sums = {FixedInt<3>::from_digits(sum), FixedInt<5>::from_digits(product),
           format.unit + kDigitBits * dropped};
+  return true;
+}
+
+WideSums wide_sums(const std::int64_t* record, const SumFormat& format) {
+  const int dropped = low_zeros(record, format);
+  return {WideInt::from_digits(record + dropped, format.sum_digits - dropped),
+          WideInt::from_digits(record + format.sum_digits + 2 * dropped, format.product_digits - 2 * dropped),
+          format.unit + kDigitBits * dropped};
+}
+
+// mean = significand · 2^exponent
+struct Parts {
+  std::int64_t significand;
+  int exponent;
+};
+Parts parts_of(double value) {
+  const auto bits = std::bit_cast<std::uint64_t>(value);
+  const int exponent = static_cast<int>(bits >> 52 & 0x7ff);
+  const auto magnitude = static_cast<std::int64_t>((bits & ((std::uint64_t{1} << 52) - 1)) |
+                                                   static_cast<std::uint64_t>(exponent != 0) << 52);
+  return {value < 0 ? -magnitude : magnitude, std::max(exponent, 1) - 1075};
 }
 
 bool is_special(const std::int64_t* record, const SumFormat& format) {
@@ -47,6 +89,12 @@ double rounded_product(const std::int64_t* record, const SumFormat& format) {
 
 double rounded_sum(const std::int64_t* record, const SumFormat& format) {
   if (record[format.sum_flags()] != 0) return special_value(record[format.sum_flags()]);
+  int low = 0;
+  while (low + 1 < format.sum_digits && record[low] == 0) ++low;
+  std::int64_t digits[kDigits];
+  if (take(record, low, format.sum_digits, digits)) {
+    return FixedInt<3>::from_digits(digits).to_double(format.unit + kDigitBits * low);
+  }
   return WideInt::from_digits(record, format.sum_digits).to_double(format.unit);
 }
 
@@ -55,15 +103,26 @@ double centred_product(const std::int64_t* record, const SumFormat& format, doub
     const double correction = mean * rounded_sum(record, format);
     return rounded_product(record, format) - correction;
   }
-  const Sums sums = sums_of(record, format);
-  int exponent = 0;
-  const auto significand = static_cast<std::int64_t>(std::ldexp(std::frexp(mean, &exponent), 53));
-  exponent -= 53;  // mean = significand · 2^exponent; the product's unit is 2^(exponent + unit)
-  const WideInt mean_times_sum = WideInt(significand) * sums.sum;
-  if (mean_times_sum.is_zero()) return sums.product.to_double(2 * sums.unit);
-  const int above = exponent - sums.unit;
-  return above >= 0 ? (sums.product - mean_times_sum.shifted(above)).to_double(2 * sums.unit)
-                    : (sums.product.shifted(-above) - mean_times_sum).to_double(exponent + sums.unit);
+  const Parts parts = parts_of(mean);
+  Sums sums;
+  if (narrow_sums(record, format, sums)) {
+    const int above = parts.exponent - sums.unit;
+    const FixedInt<4> mean_times_sum = FixedInt<1>::of(parts.significand) * sums.sum;
+    if (above >= 0 && above < 128) {
+      return (sums.product.widened<7>() - mean_times_sum.shifted(above).widened<7>())
+          .to_double(2 * sums.unit);
+    }
+    if (above < 0 && above > -128) {
+      return (sums.product.shifted(-above) - mean_times_sum.widened<7>())
+          .to_double(parts.exponent + sums.unit);
+    }
+  }
+  const WideSums wide = wide_sums(record, format);
+  const int above = parts.exponent - wide.unit;  // the product's unit is 2^(exponent + unit)
+  const WideInt mean_times_sum = WideInt(parts.significand) * wide.sum;
+  if (mean_times_sum.is_zero()) return wide.product.to_double(2 * wide.unit);
+  return above >= 0 ? (wide.product - mean_times_sum.shifted(above)).to_double(2 * wide.unit)
+                    : (wide.product.shifted(-above) - mean_times_sum).to_double(parts.exponent + wide.unit);
 }
 
 double inverse_std(double var, double eps) {
@@ -80,9 +139,16 @@ Statistics statistics(const std::int64_t* record, const SumFormat& format, std::
     s1 = rounded_sum(record, format);
     result.mean = record[format.sum_flags()] != 0 ? s1 : s1 / n;
   } else {
-    const Sums sums = sums_of(record, format);
-    result.mean = sums.sum.to_double(sums.unit) / n;
-    m2 = (WideInt(count) * sums.product - sums.sum * sums.sum).to_double(2 * sums.unit);
+    Sums sums;
+    if (narrow_sums(record, format, sums)) {
+      s1 = sums.sum.to_double(sums.unit);
+      m2 = (FixedInt<1>::of(count) * sums.product - sums.sum * sums.sum).to_double(2 * sums.unit);
+    } else {
+      const WideSums wide = wide_sums(record, format);
+      s1 = wide.sum.to_double(wide.unit);
+      m2 = (WideInt(count) * wide.product - wide.sum * wide.sum).to_double(2 * wide.unit);
+    }
+    result.mean = s1 / n;
   }
   const double m2_over_n = m2 / n;
   result.var = m2_over_n / n;

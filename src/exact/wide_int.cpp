@@ -61,6 +61,15 @@ WideInt WideInt::from_digits(const std::int64_t* digits, int count) {
   return result;
 }
 
+WideInt WideInt::from_words(const std::uint64_t* words, int count, bool negative) {
+  WideInt result;
+  std::copy_n(words, count, result.words_.begin());
+  result.size_ = count;
+  result.negative_ = negative;
+  result.trim();
+  return result;
+}
+
 void WideInt::trim() {
   while (size_ > 0 && words_[static_cast<std::size_t>(size_ - 1)] == 0) --size_;
   if (size_ == 0) negative_ = false;

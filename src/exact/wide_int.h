@@ -16,6 +16,9 @@ class WideInt {
   /// Σ digits[i] · 2^(47·i), the digits of one row of exact_sum.h.
   static WideInt from_digits(const std::int64_t* digits, int count);
 
+  /// ± Σ words[i] · 2^(64·i)
+  static WideInt from_words(const std::uint64_t* words, int count, bool negative);
+
   bool is_zero() const { return size_ == 0; }
   bool is_negative() const { return negative_; }
 
