@@ -1,268 +1,230 @@
 #include "kernels/accumulate.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstring>
-#include <limits>
-#include <vector>
+#include <array>
+#include <mutex>
+#include <optional>
+#include <type_traits>
 
 #include "exact/exact_sum.h"
+#include "kernels/block_summer.h"
 #include "kernels/convert.h"
 #include "kernels/isa.h"
+#include "kernels/lane_summer.h"
 #include "kernels/parallel_for.h"
 #include "kernels/reference.h"
-#include "kernels/sum_block.h"
+#include "kernels/sum_doubles.h"
 #include "syncbn/threads.h"
 
 namespace syncbn::kernels {
 namespace {
 
-using exact::SumFormat;
-
-// Channels that are read together where they are neighbours in memory: a cache line of floats.
-constexpr std::int64_t kChannelsTogether = 16;
-// From here on a contiguous run is worth a block of its own, without a copy.
-constexpr std::int64_t kDirectRun = 512;
-// Fewer are not worth waking a thread: a few µs of work.
+// Fewer elements are not worth waking a thread: a few µs of work.
 constexpr std::int64_t kTaskElements = 16384;
-constexpr std::uint32_t kInfinityBits = 0x7f800000;
+// Channels-last: channels that are summed side by side. Their accumulators stay in a core's first cache, and
+// their piece of a row is long enough for memory.
+constexpr std::int64_t kChannelsTogether = 256;
+// Channels-last: fewer positions are not worth a task, for each channel's sums must be brought to its record.
+constexpr std::int64_t kSlicePositions = 2048;
+constexpr std::int64_t kLocalWords = 6144;  // 48 KB
 
-int exponent_of(std::uint32_t bits) { return std::max(static_cast<int>(bits >> 23) - 127, -126); }
+template <class Storage>
+Rows<Storage> terms_at(const Operand& a, const Operand& b, std::int64_t offset) {
+  const auto at = [offset](const void* data) {
+    return data == nullptr ? nullptr : static_cast<const Storage*>(data) + offset;
+  };
+  return {at(a.values), at(b.values), at(a.mask), 0, 0, 0};
+}
 
-// Adds blocks of floats to the records of channels, in the window where the last blocks lay; a block that
-// does not fit is summed window by window.
-class BlockSummer {
- public:
-  explicit BlockSummer(const SumFormat& format) : format_(format), half_(format.unit == -24) {}
+// Channels-first: what one block may hold. A row of n elements takes ⌈n / step⌉ of its steps.
+struct BlockSize {
+  std::int64_t step, steps;
+};
 
-  void add(const float* a, const float* b, std::size_t n, std::int64_t* record) {
-    if (n != n_) {
-      n_ = n;
-      aim();
+// Calls body(terms) for the positions of a part of one channel, in blocks of whole rows or, where those are
+// too long, of pieces of a row of about the same length.
+template <class Storage, class Body>
+void for_each_block(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
+                    std::int64_t channel, const BlockSize& size, const Body& body) {
+  const std::int64_t pieces = (g.spatial + size.step * size.steps - 1) / (size.step * size.steps);
+  const std::int64_t piece = (g.spatial + pieces - 1) / pieces;
+  const std::int64_t rows_together =
+      std::max<std::int64_t>(size.steps / ((piece + size.step - 1) / size.step), 1);
+  for (std::int64_t position = part.begin; position < part.end;) {
+    const std::int64_t place = position % g.spatial;
+    const std::int64_t left = part.end - position;
+    const std::int64_t n = std::min({piece - place % piece, g.spatial - place, left});
+    const std::int64_t rows = n == g.spatial ? std::min(rows_together, left / n) : 1;
+    Rows<Storage> terms = terms_at<Storage>(a, b, g.offset(channel, position));
+    terms.rows = static_cast<std::size_t>(rows);
+    terms.n = static_cast<std::size_t>(n);
+    terms.stride = static_cast<std::size_t>(place + n < g.spatial ? n : g.channels * g.spatial);
+    body(terms);
+    position += rows * n;
+  }
+}
+
+template <class Storage>
+void sum_channels_first(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
+                        std::int64_t* records) {
+  const std::int64_t words = exact::sum_format(g.dtype).words();
+  if constexpr (std::is_same_v<Storage, double>) {
+    for (std::int64_t c = 0; c < part.channels; ++c) {
+      for_each_block<double>(a, b, g, part, part.channel + c, {1, kMaxDoubles},
+                             [&](const Rows<double>& terms) { sum_doubles(terms, records + c * words); });
     }
-    const BlockSum sums = sum_block(a, b, n, window_);
-    const auto fits = [](std::uint32_t max, std::uint32_t min_minus_one, std::uint32_t low,
-                         std::uint32_t high) {
-      return max < high && min_minus_one + (min_minus_one != ~0u ? 1u : 0u) >= low;
-    };
-    if (fits(sums.a_max, sums.a_min_minus_one, window_.a_low, window_.a_high) &&
-        (a == b || fits(sums.b_max, sums.b_min_minus_one, window_.b_low, window_.b_high))) {
-      add_sum(sums, window_, record);
-      add_products(sums, window_, record);
-    } else {
-      add_by_windows(a, b, n, sums, record);
+  } else {
+    BlockSummer<Storage> summer;
+    for (std::int64_t c = 0; c < part.channels; ++c) {
+      for_each_block<Storage>(a, b, g, part, part.channel + c,
+                              {static_cast<std::int64_t>(block_step()), kMaxAdditions},
+                              [&](const Rows<Storage>& terms) { summer.add(terms, records + c * words); });
+      summer.finish(records + c * words);
     }
   }
-  // To be called for a record after its last block, or when another record's blocks come.
-  void finish(std::int64_t* record) {
-    exact::normalise(record, format_);
-    adds_ = 0;
+}
+
+// Calls body(terms) for blocks of positions; the terms are those of the part's first channel.
+template <class Storage, class Body>
+void for_each_stretch(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
+                      std::size_t positions, const Body& body) {
+  const auto step = static_cast<std::int64_t>(positions);
+  for (std::int64_t position = part.begin; position < part.end; position += step) {
+    Rows<Storage> terms = terms_at<Storage>(a, b, g.offset(part.channel, position));
+    terms.rows = static_cast<std::size_t>(std::min(step, part.end - position));
+    terms.n = 1;
+    terms.stride = static_cast<std::size_t>(g.channels);
+    body(terms);
+  }
+}
+
+template <class Storage>
+Rows<Storage> shifted(Rows<Storage> terms, std::size_t channels) {
+  terms.a += channels;
+  terms.b += channels;
+  if (terms.mask != nullptr) terms.mask += channels;
+  return terms;
+}
+
+// Where there are fewer than kLanes channels: a copy with zeros beside them.
+template <class Storage>
+class LaneTile {
+ public:
+  Rows<Storage> copy(const Rows<Storage>& from, std::size_t channels) {
+    const auto fill = [&](const Storage* data, Tile& tile) -> const Storage* {
+      for (std::size_t row = 0; row < from.rows; ++row) {
+        std::copy_n(data + row * from.stride, channels, tile[row].begin());
+      }
+      return tile[0].data();
+    };
+    const Storage* a = fill(from.a, a_);
+    return {a,
+            from.squares() ? a : fill(from.b, b_),
+            from.mask == nullptr ? nullptr : fill(from.mask, mask_),
+            from.rows,
+            kLanes,
+            kLanes};
   }
 
  private:
-  void aim() { window_ = half_ ? half_window() : make_window(a_exponent_, b_exponent_, n_); }
-
-  void add_sum(const BlockSum& sums, const Window& window, std::int64_t* record) {
-    exact::add_scaled(record, sums.sum, window.sum_ulp - format_.unit);
-  }
-  void add_products(const BlockSum& sums, const Window& window, std::int64_t* record) {
-    std::int64_t* products = record + format_.sum_digits;
-    exact::add_scaled(products, sums.high, window.high_ulp - 2 * format_.unit);
-    exact::add_scaled(products, sums.low, window.low_ulp - 2 * format_.unit);
-    adds_ += 2;
-    if (adds_ >= exact::kAddsBeforeNormalise) finish(record);
-  }
-
-  void add_by_windows(const float* a, const float* b, std::size_t n, const BlockSum& seen,
-                      std::int64_t* record) {
-    const bool same = a == b;
-    const std::uint32_t b_seen = same ? seen.a_max : seen.b_max;
-    if (std::max(seen.a_max, b_seen) >= kInfinityBits) flag_specials(a, b, n, record);
-    // NaN and infinities lie outside every window; what is below them is not known yet.
-    const int a_top = seen.a_max >= kInfinityBits ? 127 : exponent_of(seen.a_max);
-    int b_top = b_seen >= kInfinityBits ? 127 : exponent_of(b_seen);
-    std::uint32_t b_limit = kInfinityBits;
-    for (bool first = true;; first = false) {
-      std::uint32_t b_left = 0;
-      Window window{};
-      int top = a_top;
-      for (std::uint32_t a_limit = kInfinityBits;; a_limit = window.a_low) {
-        window = half_ ? half_window() : make_window(top, same ? top : b_top, n);
-        window.a_high = std::min(window.a_high, a_limit);  // nothing counts twice
-        window.b_high = std::min(window.b_high, b_limit);
-        const BlockSum sums = sum_block_masked(a, b, n, window);
-        if (first) add_sum(sums, window, record);
-        add_products(sums, window, record);
-        b_left = sums.b_max;
-        if (sums.a_max == 0) break;
-        top = exponent_of(sums.a_max);
-      }
-      if (same || b_left == 0) break;
-      b_limit = window.b_low;
-      b_top = exponent_of(b_left);
-    }
-    // The next block probably looks like this one; one octave to spare.
-    if (seen.a_max < kInfinityBits) a_exponent_ = std::min(exponent_of(seen.a_max) + 1, 127);
-    if (b_seen < kInfinityBits) b_exponent_ = std::min(exponent_of(b_seen) + 1, 127);
-    aim();
-  }
-
-  void flag_specials(const float* a, const float* b, std::size_t n, std::int64_t* record) const {
-    for (std::size_t i = 0; i < n; ++i) {
-      if (!std::isfinite(a[i])) record[format_.sum_flags()] |= exact::flag_of(static_cast<double>(a[i]));
-      if (!std::isfinite(a[i]) || !std::isfinite(b[i])) {
-        record[format_.product_flags()] |= exact::flag_of(static_cast<double>(a[i] * b[i]));
-      }
-    }
-  }
-
-  const SumFormat& format_;
-  bool half_;
-  std::size_t n_ = 0;
-  Window window_{};
-  int a_exponent_ = 2;
-  int b_exponent_ = 2;
-  int adds_ = 0;
+  using Tile = std::array<std::array<Storage, kLanes>, kMaxAdditions>;
+  Tile a_{}, b_{}, mask_{};
 };
 
-// One part of the work: some channels, some positions, and where their sums go.
-struct Part {
-  std::int64_t channel, channels;
-  std::int64_t begin, end;
-  std::int64_t* records;  // of all channels
-};
-
+// Up to kChannelsTogether channels.
 template <class Storage>
-float load(const Operand& operand, std::int64_t offset) {
-  const float value = widen(static_cast<const Storage*>(operand.values)[offset]);
-  if (operand.mask == nullptr) return value;
-  return passes(widen(static_cast<const Storage*>(operand.mask)[offset])) ? value : 0.0F;
-}
-
-// n positions of one channel as floats. channels_first only.
-template <class Storage>
-const float* read_channel(const Operand& operand, const Geometry& g, std::int64_t channel,
-                          std::int64_t position, std::int64_t n, float* tile) {
-  const std::int64_t place = position % g.spatial;
-  const std::int64_t offset = g.offset(channel, position);
-  if constexpr (std::is_same_v<Storage, float>) {
-    if (operand.mask == nullptr && place + n <= g.spatial)
-      return static_cast<const float*>(operand.values) + offset;
-  }
-  for (std::int64_t done = 0, at = offset, left = g.spatial - place; done < n; left = g.spatial) {
-    const std::int64_t run = std::min(left, n - done);
-    for (std::int64_t i = 0; i < run; ++i) tile[done + i] = load<Storage>(operand, at + i);
-    done += run;
-    at += left + (g.channels - 1) * g.spatial;
-  }
-  return tile;
-}
-
-template <class Storage>
-void sum_channels_first(const Operand& a, const Operand& b, const Geometry& g, const Part& part) {
-  alignas(64) float a_tile[kBlock];
-  alignas(64) float b_tile[kBlock];
-  const SumFormat& format = exact::sum_format(g.dtype);
-  const bool same = a.values == b.values && a.mask == b.mask;
-  BlockSummer summer(format);
-  for (std::int64_t c = part.channel; c < part.channel + part.channels; ++c) {
-    std::int64_t* record = part.records + c * format.words();
-    for (std::int64_t position = part.begin; position < part.end;) {
-      const std::int64_t run = g.spatial - position % g.spatial;
-      const std::int64_t n = std::min({static_cast<std::int64_t>(kBlock), part.end - position,
-                                       run >= kDirectRun ? run : std::numeric_limits<std::int64_t>::max()});
-      const float* pa = read_channel<Storage>(a, g, c, position, n, a_tile);
-      const float* pb = same ? pa : read_channel<Storage>(b, g, c, position, n, b_tile);
-      summer.add(pa, pb, static_cast<std::size_t>(n), record);
-      position += n;
-    }
-    summer.finish(record);
-  }
-}
-
-// Neighbouring channels are transposed into tiles, a cache line at a time.
-template <class Storage>
-void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, const Part& part) {
-  constexpr std::size_t kRows = 256;
-  alignas(64) float a_tiles[kChannelsTogether][kRows];
-  alignas(64) float b_tiles[kChannelsTogether][kRows];
-  const SumFormat& format = exact::sum_format(g.dtype);
-  const bool same = a.values == b.values && a.mask == b.mask;
-  std::vector<BlockSummer> summers(static_cast<std::size_t>(part.channels), BlockSummer(format));
-  const auto read = [&](const Operand& operand, std::int64_t position, std::int64_t n, float(*tiles)[kRows]) {
-    for (std::int64_t r = 0; r < n; ++r) {
-      const std::int64_t offset = g.offset(part.channel, position + r);
-      for (std::int64_t c = 0; c < part.channels; ++c) tiles[c][r] = load<Storage>(operand, offset + c);
-    }
-  };
-  for (std::int64_t position = part.begin; position < part.end;) {
-    const std::int64_t n = std::min<std::int64_t>(kRows, part.end - position);
-    read(a, position, n, a_tiles);
-    if (!same) read(b, position, n, b_tiles);
-    for (std::int64_t c = 0; c < part.channels; ++c) {
-      summers[static_cast<std::size_t>(c)].add(a_tiles[c], same ? a_tiles[c] : b_tiles[c],
-                                               static_cast<std::size_t>(n),
-                                               part.records + (part.channel + c) * format.words());
-    }
-    position += n;
-  }
-  for (std::int64_t c = 0; c < part.channels; ++c) {
-    summers[static_cast<std::size_t>(c)].finish(part.records + (part.channel + c) * format.words());
-  }
-}
-
-void sum_part(const Operand& a, const Operand& b, const Geometry& g, const Part& part) {
-  if (g.dtype == DType::float64 || use_reference()) {
-    reference::accumulate(a, b, g, part.channel, part.channels, part.begin, part.end, part.records);
-    return;
-  }
-  with_storage(g.dtype, [&](auto* null) {
-    using Storage = std::remove_pointer_t<decltype(null)>;
-    if constexpr (!std::is_same_v<Storage, double>) {
-      (g.layout == Layout::channels_last ? sum_channels_last<Storage> : sum_channels_first<Storage>)(a, b, g,
-                                                                                                     part);
+void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
+                      std::int64_t* records) {
+  const std::int64_t words = exact::sum_format(g.dtype).words();
+  std::array<std::optional<LaneSummer<Storage>>, kChannelsTogether / kLanes> summers;
+  std::optional<LaneTile<Storage>> tile;
+  if (static_cast<std::size_t>(part.channels) % kLanes != 0) tile.emplace();
+  // Longer stretches of long rows would need more pages of memory at a time than a core knows the places of.
+  constexpr std::size_t kStretchBytes = 64 << 10;
+  const std::size_t positions = std::clamp<std::size_t>(
+      kStretchBytes / (static_cast<std::size_t>(g.channels) * sizeof(Storage)), 8, kMaxAdditions);
+  for_each_stretch<Storage>(a, b, g, part, positions, [&](const Rows<Storage>& first) {
+    const auto channels = static_cast<std::size_t>(part.channels);
+    for (std::size_t c = 0; c < channels; c += kLanes) {
+      const std::size_t count = std::min(kLanes, channels - c);
+      Rows<Storage> terms = shifted(first, c);
+      if (count < kLanes) terms = tile->copy(terms, count);
+      std::optional<LaneSummer<Storage>>& summer = summers[c / kLanes];
+      if (!summer) summer.emplace(terms, count, records + static_cast<std::int64_t>(c) * words);
+      summer->add(terms);
     }
   });
+  for (auto& summer : summers) {
+    if (summer) summer->finish();
+  }
+}
+
+template <class Storage>
+void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
+                       std::int64_t* records) {
+  const std::int64_t words = exact::sum_format(g.dtype).words();
+  for (std::int64_t c = 0; c < part.channels; c += kChannelsTogether) {
+    const Part some{part.channel + c, std::min(kChannelsTogether, part.channels - c), part.begin, part.end};
+    if constexpr (std::is_same_v<Storage, double>) {
+      for_each_stretch<double>(a, b, g, some, kMaxDoubles, [&](const Rows<double>& first) {
+        for (std::int64_t i = 0; i < some.channels; ++i) {
+          sum_doubles(shifted(first, static_cast<std::size_t>(i)), records + (c + i) * words);
+        }
+      });
+    } else {
+      sum_side_by_side<Storage>(a, b, g, some, records + c * words);
+    }
+  }
 }
 
 }  // namespace
 
-void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, std::int64_t* records) {
-  const SumFormat& format = exact::sum_format(geometry.dtype);
-  const std::int64_t positions = geometry.positions();
-  if (positions == 0) return;
-  // Work is split by channels first, then by positions until every thread has some; sums don't care.
-  const std::int64_t tasks =
-      std::clamp<std::int64_t>(geometry.elements() / kTaskElements, 1, 8 * get_num_threads());
-  const std::int64_t together = geometry.layout == Layout::channels_last ? kChannelsTogether : 1;
-  const std::int64_t bundles = (geometry.channels + together - 1) / together;
-  const std::int64_t parts = std::min(bundles, tasks);
-  const std::int64_t slices = tasks / parts;
-  const std::int64_t words = geometry.channels * format.words();
-  std::vector<std::int64_t> partial(static_cast<std::size_t>((slices - 1) * words));  // zeros
-  const auto slice_records = [&](std::int64_t slice) {
-    return slice == 0 ? records : &partial[static_cast<std::size_t>((slice - 1) * words)];
-  };
-  parallel_for(static_cast<int>(parts * slices), [&](int task) {
-    const std::int64_t slice = task / parts;
-    const std::int64_t part = task % parts;
-    for (std::int64_t bundle = bundles * part / parts; bundle < bundles * (part + 1) / parts; ++bundle) {
-      const std::int64_t channel = bundle * together;
-      sum_part(a, b, geometry,
-               {channel, std::min(together, geometry.channels - channel), positions * slice / slices,
-                positions * (slice + 1) / slices, slice_records(slice)});
+void accumulate(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
+                std::int64_t* records) {
+  if (part.begin == part.end) return;
+  if (use_reference()) return reference::accumulate(a, b, g, part, records);
+  with_storage(g.dtype, [&](auto* null) {
+    using Storage = std::remove_pointer_t<decltype(null)>;
+    (g.layout == Layout::channels_last ? sum_channels_last<Storage>
+                                       : sum_channels_first<Storage>)(a, b, g, part, records);
+  });
+}
+
+void accumulate(const Operand& a, const Operand& b, const Geometry& g, std::int64_t* records) {
+  const exact::SumFormat& format = exact::sum_format(g.dtype);
+  const std::int64_t positions = g.positions();
+  const std::int64_t tasks = std::clamp<std::int64_t>(g.elements() / kTaskElements, 1, 8 * get_num_threads());
+  // By channels first, then by positions until every thread has some; in channels-last the other way round,
+  // so that memory is read in long pieces. The sums don't care.
+  std::int64_t width = 1, slices = 1;
+  const std::int64_t widest = std::min(kChannelsTogether, kLocalWords / format.words());
+  if (g.layout == Layout::channels_last) {
+    slices = std::clamp<std::int64_t>(positions / kSlicePositions, 1, tasks);
+    const std::int64_t columns = (tasks + slices - 1) / slices;
+    constexpr auto lanes = static_cast<std::int64_t>(kLanes);
+    width = std::min(((g.channels + columns - 1) / columns + lanes - 1) / lanes * lanes, widest);
+  } else {
+    width = std::min((g.channels + tasks - 1) / tasks, widest);
+    slices = std::max<std::int64_t>(tasks * width / g.channels, 1);
+  }
+  const std::int64_t columns = (g.channels + width - 1) / width;
+  std::mutex merging;
+  parallel_for(static_cast<int>(columns * slices), [&](int task) {
+    const std::int64_t channel = task % columns * width;
+    const std::int64_t slice = task / columns;
+    const Part part{channel, std::min(width, g.channels - channel), positions * slice / slices,
+                    positions * (slice + 1) / slices};
+    std::int64_t* own = records + channel * format.words();
+    if (slices == 1) return accumulate(a, b, g, part, own);
+    std::array<std::int64_t, kLocalWords> local;
+    std::fill_n(local.begin(), part.channels * format.words(), 0);
+    accumulate(a, b, g, part, local.data());
+    const std::lock_guard lock(merging);
+    for (std::int64_t c = 0; c < part.channels; ++c) {
+      exact::merge(own + c * format.words(), local.data() + c * format.words(), format);
+      exact::normalise(own + c * format.words(), format);
     }
   });
-  for (std::int64_t slice = 1; slice < slices; ++slice) {
-    for (std::int64_t c = 0; c < geometry.channels; ++c) {
-      exact::merge(records + c * format.words(), slice_records(slice) + c * format.words(), format);
-    }
-  }
-  if (slices > 1) {
-    for (std::int64_t c = 0; c < geometry.channels; ++c)
-      exact::normalise(records + c * format.words(), format);
-  }
 }
 
 }  // namespace syncbn::kernels

@@ -14,8 +14,11 @@ struct Operand {
   const void* mask = nullptr;  ///< y of the forward call, or null.
 };
 
-/// Σa and Σa·b per channel over the whole batch: forward a = b = x, backward a = dy', b = x.
-/// records: `geometry.channels` records of sum_format(geometry.dtype), zeroed; normalised on return.
+/// Adds Σa and Σa·b of a part to `records`, one of sum_format(geometry.dtype) for each of its channels,
+/// normalised on return: forward a = b = x, backward a = dy', b = x. On this thread alone.
+void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, const Part& part,
+                std::int64_t* records);
+/// The same over the whole batch, in parallel.
 void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, std::int64_t* records);
 
 }  // namespace syncbn::kernels

@@ -6,8 +6,8 @@
 
 namespace syncbn::kernels {
 
-/// Coefficients of a run of elements in memory: one for all of them (a channel's row), or one an element
-/// (channels-last).
+/// Coefficients of some rows of memory: one for each row (channels-first: a row is of one channel), or one
+/// for each element, the same in all rows (channels-last).
 template <class T>
 struct NormalizeSegment {
   const T *mean_hi, *k, *shift;
@@ -31,12 +31,32 @@ struct GradientCoefficients {
   bool of_batch;
 };
 
-/// y = relu(fma(x − mean_hi, k, shift) + residual), the last two where wanted; residual may be null.
-void normalize(const void* x, const void* residual, void* y, const Geometry& geometry,
-               const NormalizeCoefficients& c, bool relu);
+struct NormalizeTensors {
+  const void *x, *residual;  ///< residual may be null.
+  void* y;
+};
+struct GradientTensors {
+  const void *dy, *x, *y;  ///< y, the forward's output, is null where there was no ReLU.
+  void *dx, *d_residual;   ///< May be null; dx may be dy.
+};
 
-/// dx and d_residual where not null; y (the forward's output) is null where there was no ReLU. dx may be dy.
-void differentiate(const void* dy, const void* x, const void* y, void* dx, void* d_residual,
-                   const Geometry& geometry, const GradientCoefficients& c);
+/// How results reach memory. Streaming passes by the caches: what is written is not read first, and drives
+/// nothing out.
+enum class Write { cached, streaming };
+/// What pays for tensors of this size.
+Write write_for(const Geometry& geometry);
+
+/// y = relu(fma(x − mean_hi, k, shift) + residual), the last two where wanted. Of a part, on this thread
+/// alone.
+void normalize(const NormalizeTensors& t, const Geometry& geometry, const Part& part,
+               const NormalizeCoefficients& c, bool relu, Write write);
+/// dx and d_residual where not null.
+void differentiate(const GradientTensors& t, const Geometry& geometry, const Part& part,
+                   const GradientCoefficients& c, Write write);
+
+/// The same for the whole batch, in parallel.
+void normalize(const NormalizeTensors& t, const Geometry& geometry, const NormalizeCoefficients& c,
+               bool relu);
+void differentiate(const GradientTensors& t, const Geometry& geometry, const GradientCoefficients& c);
 
 }  // namespace syncbn::kernels

@@ -25,4 +25,11 @@ struct Geometry {
   }
 };
 
+/// What one task works on: some channels at some positions.
+struct Part {
+  std::int64_t channel, channels;
+  std::int64_t begin, end;  ///< Positions.
+};
+inline Part whole(const Geometry& g) { return {0, g.channels, 0, g.positions()}; }
+
 }  // namespace syncbn::kernels

@@ -86,7 +86,7 @@ namespace kernels {
 
 void share_cores(int local_ranks) { ranks_on_host = std::max(1, local_ranks); }
 
-void parallel_for(int count, const std::function<void(int)>& task) {
+void detail::parallel_for(int count, const std::function<void(int)>& task) {
   const auto guarded = [&task](int i) {
     const FpEnvironment environment;
     task(i);

@@ -22,8 +22,8 @@ Parts parts_of(double value) {
 
 }  // namespace
 
-void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, std::int64_t channel,
-                std::int64_t channels, std::int64_t begin, std::int64_t end, std::int64_t* records) {
+void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, const Part& part,
+                std::int64_t* records) {
   const exact::SumFormat& format = exact::sum_format(geometry.dtype);
   with_storage(geometry.dtype, [&](auto* null) {
     using Storage = std::remove_pointer_t<decltype(null)>;
@@ -32,11 +32,11 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, st
       if (operand.mask == nullptr) return value;
       return passes(widen(static_cast<const Storage*>(operand.mask)[offset])) ? value : 0.0;
     };
-    for (std::int64_t c = channel; c < channel + channels; ++c) {
-      std::int64_t* record = records + c * format.words();
+    for (std::int64_t c = part.channel; c < part.channel + part.channels; ++c) {
+      std::int64_t* record = records + (c - part.channel) * format.words();
       std::int64_t* products = record + format.sum_digits;
       int adds = 0;
-      for (std::int64_t position = begin; position < end; ++position) {
+      for (std::int64_t position = part.begin; position < part.end; ++position) {
         const std::int64_t offset = geometry.offset(c, position);
         const double x = load(a, offset);
         const double y = load(b, offset);

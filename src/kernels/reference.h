@@ -13,9 +13,9 @@
 /// and as the twin that every fast path must equal bit for bit.
 namespace syncbn::kernels::reference {
 
-/// Σa and Σa·b of some channels over positions [begin, end), added to the records of all channels.
-void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, std::int64_t channel,
-                std::int64_t channels, std::int64_t begin, std::int64_t end, std::int64_t* records);
+/// As kernels::accumulate of a part.
+void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, const Part& part,
+                std::int64_t* records);
 
 /// y = fma(x − mean_hi, k, shift), plus residual, through ReLU; rounded once to the storage type.
 template <class Storage>

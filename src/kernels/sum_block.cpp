@@ -6,189 +6,170 @@
 #include <hwy/foreach_target.h>  // includes this file once per target, so before highway.h
 #include <hwy/highway.h>
 
+#include "kernels/exact-inl.h"
 #include "kernels/isa.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace syncbn::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// AVX-512 has 32 registers: four accumulators a sum hide the latency of the additions. With 16 registers four
-// spill, and two are faster (AVX2, from L2: 10 instead of 6.8 GB/s a core).
-constexpr std::size_t kChains = HWY_MAX_BYTES == 64 ? 4 : 2;
-
-std::size_t accumulators() { return kChains * hn::Lanes(hn::ScalableTag<double>()); }
-
 #if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
 // Never dispatched to: without vector registers the reference runs.
-template <bool kSame, bool kMasked>
-BlockSum sum(const float*, const float*, std::size_t, const Window&) {
+std::size_t step() { return 1; }
+template <class Storage>
+BlockSum sum(const Rows<Storage>&, const Window&, bool) {
   return {};
 }
 #else
-template <bool kSame, bool kMasked>
-BlockSum sum(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, std::size_t n, const Window& window) {
-  const hn::ScalableTag<double> dd;
-  const hn::ScalableTag<float> df;
-  const hn::Half<decltype(df)> dh;
-  const hn::RebindToUnsigned<decltype(df)> du;
-  const hn::RebindToSigned<decltype(dd)> di;
-  using Double = hn::Vec<decltype(dd)>;
-  using Float = hn::Vec<decltype(df)>;
-  using Bits = hn::Vec<decltype(du)>;
-  const std::size_t lanes = hn::Lanes(df);
+// With 32 registers four accumulators a sum hide the latency of the additions. With 16 registers four spill,
+// and two are faster (AVX2, from L2: 10 instead of 6.8 GB/s a core).
+constexpr std::size_t kChains = HWY_MAX_BYTES == 64 || HWY_TARGET == HWY_NEON ? 4 : 2;
+constexpr std::size_t kVectors = kChains / 2;  // of floats, in one step
+constexpr std::size_t kAhead = 4096;           // bytes that are fetched ahead: doubles the speed from memory
 
-  Double total[kChains], high[kChains], low[kChains];
-  for (std::size_t k = 0; k < kChains; ++k) {
-    total[k] = hn::Set(dd, window.sum_start);
-    high[k] = hn::Set(dd, window.high_start);
-    low[k] = hn::Set(dd, window.low_start);
+std::size_t step() { return kVectors * hn::Lanes(FloatTag()); }
+
+enum class Pairs { squares, products, rectified };
+
+template <Pairs kPairs, bool kMasked, class Storage>
+BlockSum sum_of(const Rows<Storage>& terms, const Window& window) {
+  const DoubleTag dd;
+  const BitsTag du;
+  const hn::RebindToSigned<DoubleTag> di;
+  const std::size_t lanes = hn::Lanes(FloatTag());
+
+  Accumulator chains[kChains];
+  for (Accumulator& chain : chains) {
+    chain = {hn::Set(dd, window.sum_start), hn::Set(dd, window.high_start), hn::Set(dd, window.low_start)};
   }
-  const Bits magnitude = hn::Set(du, 0x7fffffffu);
-  const Bits one = hn::Set(du, 1u);
-  Bits a_max = hn::Zero(du), b_max = hn::Zero(du);
-  Bits a_min = hn::Set(du, 0xffffffffu), b_min = a_min;
-  const Bits a_low = hn::Set(du, window.a_low), a_width = hn::Set(du, window.a_high - window.a_low);
-  const Bits b_low = hn::Set(du, window.b_low), b_width = hn::Set(du, window.b_high - window.b_low);
-
-  // The product x·y is exact in double. t = fma(x, y, H) keeps its upper part, d = t - H is exact (both in
-  // one binade), and fms(x, y, d) is the rest, exact again (Dekker's splitting; Ogita, Rump and Oishi 2005).
-  const auto add = [&](std::size_t k, Double x, Double y) HWY_ATTR {
-    total[k] = hn::Add(total[k], x);
-    const Double t = hn::MulAdd(x, y, high[k]);
-    const Double d = hn::Sub(t, high[k]);
-    high[k] = t;
-    low[k] = hn::Add(low[k], hn::MulSub(x, y, d));
-  };
-  // Integers order |values|: Inf and NaN are simply the largest. Zero minus one is the largest too, so it is
-  // no minimum.
-  const auto inspect = [&](Float& f, Bits& max, Bits& min, Bits lowest, Bits width) HWY_ATTR {
-    const Bits bits = hn::And(hn::BitCast(du, f), magnitude);
-    if constexpr (kMasked) {
-      const auto inside = hn::Lt(hn::Sub(bits, lowest), width);
-      max = hn::Max(max, hn::IfThenElseZero(hn::Lt(bits, lowest), bits));
-      f = hn::IfThenElseZero(hn::RebindMask(df, inside), f);
-    } else {
-      max = hn::Max(max, bits);
-      min = hn::Min(min, hn::Sub(bits, one));
-    }
+  Range a_range = Range::none(), b_range = Range::none();
+  Sieve a_sieve = Sieve::of(hn::Set(du, window.a_low), hn::Set(du, window.a_high - window.a_low));
+  Sieve b_sieve = Sieve::of(hn::Set(du, window.b_low), hn::Set(du, window.b_high - window.b_low));
+  const auto admit = [](Float f, Range& range, Sieve& sieve) HWY_ATTR {
+    if constexpr (kMasked) return sieve.inside(f);
+    range.see(f);
+    return f;
   };
   // One load feeds the inspection and the conversions: with two, clang 14 falls from 21 to 9 GB/s (AVX-512).
-  const auto step = [&](std::size_t k, const float* p, const float* q) HWY_ATTR {
-    Float x = hn::LoadU(df, p);
-    inspect(x, a_max, a_min, a_low, a_width);
+  const auto take = [&](std::size_t v, const Storage* a, const Storage* b, const Storage* mask,
+                        const auto& read) HWY_ATTR {
+    Float x = read(a);
+    if constexpr (kPairs == Pairs::rectified) x = where_passes(read(mask), x);
+    x = admit(x, a_range, a_sieve);
     Float y = x;
-    if constexpr (!kSame) {
-      y = hn::LoadU(df, q);
-      inspect(y, b_max, b_min, b_low, b_width);
-    }
-    add(k, hn::PromoteTo(dd, hn::LowerHalf(dh, x)), hn::PromoteTo(dd, hn::LowerHalf(dh, y)));
-    add(k + 1, hn::PromoteTo(dd, hn::UpperHalf(dh, x)), hn::PromoteTo(dd, hn::UpperHalf(dh, y)));
+    if constexpr (kPairs != Pairs::squares) y = admit(read(b), b_range, b_sieve);
+    add(chains + 2 * v, x, y);
   };
 
-  // Each pair of chains takes one vector of floats; prefetching 2 KB ahead nearly doubles the speed from
-  // memory.
-  constexpr std::size_t kVectors = kChains / 2;
-  const std::size_t group = kVectors * lanes;
-  std::size_t i = 0;
-  for (; i + group <= n; i += group) {
-    hwy::Prefetch(a + i + 512);
-    if constexpr (!kSame) hwy::Prefetch(b + i + 512);
-    for (std::size_t v = 0; v < kVectors; ++v) step(2 * v, a + i + v * lanes, b + i + v * lanes);
-  }
-  for (; i < n; i += lanes) {
-    HWY_ALIGN float a_rest[HWY_MAX_BYTES / sizeof(float)] = {};
-    HWY_ALIGN float b_rest[HWY_MAX_BYTES / sizeof(float)] = {};
-    for (std::size_t j = 0; j < lanes && i + j < n; ++j) {
-      a_rest[j] = a[i + j];
-      b_rest[j] = b[i + j];
+  const std::size_t n = terms.n;
+  for (std::size_t row = 0; row < terms.rows; ++row) {
+    const Storage* a = terms.a + row * terms.stride;
+    const Storage* b = terms.b + row * terms.stride;
+    const Storage* mask = kPairs == Pairs::rectified ? terms.mask + row * terms.stride : nullptr;
+    const auto at = [&](std::size_t i) { return kPairs == Pairs::rectified ? mask + i : nullptr; };
+    std::size_t i = 0;
+    for (; i + kVectors * lanes <= n; i += kVectors * lanes) {
+      const std::size_t here = i + kAhead / sizeof(Storage);
+      const std::size_t ahead = here < n ? here : here - n + terms.stride;
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        const std::size_t j = i + v * lanes;
+        hwy::Prefetch(a + ahead + v * lanes);
+        if constexpr (kPairs != Pairs::squares) hwy::Prefetch(b + ahead + v * lanes);
+        if constexpr (kPairs == Pairs::rectified) hwy::Prefetch(mask + ahead + v * lanes);
+        take(v, a + j, b + j, at(j), [](const Storage* p) HWY_ATTR { return load(p); });
+      }
     }
-    step(0, a_rest, b_rest);
+    for (std::size_t v = 0; v < kVectors; ++v, i += lanes) {
+      if (i >= n) break;
+      const std::size_t some = HWY_MIN(lanes, n - i);
+      take(v, a + i, b + i, at(i), [some](const Storage* p) HWY_ATTR { return load_some(p, some); });
+    }
   }
 
-  const auto held = [&](const Double* chains, double start) HWY_ATTR {
+  const auto held = [&](Double Accumulator::*part, double start) HWY_ATTR {
     const auto first = hn::BitCast(di, hn::Set(dd, start));
     auto sum = hn::Zero(di);
-    for (std::size_t k = 0; k < kChains; ++k) sum = hn::Add(sum, hn::Sub(hn::BitCast(di, chains[k]), first));
+    for (const Accumulator& chain : chains) sum = hn::Add(sum, hn::Sub(hn::BitCast(di, chain.*part), first));
     // Halved first: GCC's reduction of 512 bits adds signed numbers, which must not overflow even where the
     // block did not fit and its sums mean nothing.
     const hn::Half<decltype(di)> dih;
     const auto halved = hn::Add(hn::LowerHalf(dih, sum), hn::UpperHalf(dih, sum));
     return hn::GetLane(hn::SumOfLanes(dih, halved));
   };
-  return {held(total, window.sum_start),
-          held(high, window.high_start),
-          held(low, window.low_start),
-          hn::GetLane(hn::MaxOfLanes(du, a_max)),
-          hn::GetLane(hn::MinOfLanes(du, a_min)),
-          hn::GetLane(hn::MaxOfLanes(du, b_max)),
-          hn::GetLane(hn::MinOfLanes(du, b_min))};
+  return {held(&Accumulator::sum, window.sum_start),
+          held(&Accumulator::high, window.high_start),
+          held(&Accumulator::low, window.low_start),
+          hn::GetLane(hn::MaxOfLanes(du, kMasked ? a_sieve.left : a_range.max)),
+          hn::GetLane(hn::MinOfLanes(du, a_range.min_minus_one)),
+          hn::GetLane(hn::MaxOfLanes(du, kMasked ? b_sieve.left : b_range.max)),
+          hn::GetLane(hn::MinOfLanes(du, b_range.min_minus_one))};
+}
+
+template <class Storage>
+BlockSum sum(const Rows<Storage>& terms, const Window& window, bool masked) {
+  if (terms.mask != nullptr) {
+    return (masked ? sum_of<Pairs::rectified, true, Storage>
+                   : sum_of<Pairs::rectified, false, Storage>)(terms, window);
+  }
+  if (terms.a != terms.b) {
+    return (masked ? sum_of<Pairs::products, true, Storage>
+                   : sum_of<Pairs::products, false, Storage>)(terms, window);
+  }
+  return (masked ? sum_of<Pairs::squares, true, Storage> : sum_of<Pairs::squares, false, Storage>)(terms,
+                                                                                                   window);
 }
 #endif
 
-BlockSum squares(const float* a, const float* b, std::size_t n, const Window& w) {
-  return sum<true, false>(a, b, n, w);
+BlockSum sum_float(const Rows<float>& terms, const Window& window, bool masked) {
+  return sum(terms, window, masked);
 }
-BlockSum products(const float* a, const float* b, std::size_t n, const Window& w) {
-  return sum<false, false>(a, b, n, w);
+BlockSum sum_float16(const Rows<float16>& terms, const Window& window, bool masked) {
+  return sum(terms, window, masked);
 }
-BlockSum masked_squares(const float* a, const float* b, std::size_t n, const Window& w) {
-  return sum<true, true>(a, b, n, w);
-}
-BlockSum masked_products(const float* a, const float* b, std::size_t n, const Window& w) {
-  return sum<false, true>(a, b, n, w);
+BlockSum sum_bfloat16(const Rows<bfloat16>& terms, const Window& window, bool masked) {
+  return sum(terms, window, masked);
 }
 
 }  // namespace syncbn::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <algorithm>
-#include <bit>
-#include <cmath>
-
 namespace syncbn::kernels {
+namespace {
 
-HWY_EXPORT(accumulators);
-HWY_EXPORT(squares);
-HWY_EXPORT(products);
-HWY_EXPORT(masked_squares);
-HWY_EXPORT(masked_products);
+HWY_EXPORT(step);
+HWY_EXPORT(sum_float);
+HWY_EXPORT(sum_float16);
+HWY_EXPORT(sum_bfloat16);
 
-Window make_window(int max_exponent_a, int max_exponent_b, std::size_t n) {
-  const std::size_t chains = HWY_DISPATCH_TABLE(accumulators)[target_index()]();
-  const std::size_t additions = n / chains + (n % chains != 0 ? 2 : 0);  // the tail goes to the first chains
-  const int l = static_cast<int>(std::bit_width(additions - 1));
-  const int span = 27 - l;
-  // Not lower than where the window's floor is the smallest normal exponent: subnormals share its unit.
-  const int a = std::max(max_exponent_a, span - 126);
-  const int b = std::max(max_exponent_b, span - 126);
-  const int sum = a + 2 + l;       // |Σa| < 2^(sum - 1)
-  const int high = a + b + 3 + l;  // |Σa·b| < 2^(high - 1)
-  const int low = high - 51 + l;   // each rest is at most half an ulp of the high part
-  const auto floor_bits = [](int exponent) {
-    return exponent <= -126 ? 0u : static_cast<std::uint32_t>(exponent + 127) << 23;
-  };
-  const auto ceiling_bits = [](int exponent) { return static_cast<std::uint32_t>(exponent + 128) << 23; };
-  return {
-      std::ldexp(1.5, sum), std::ldexp(1.5, high), std::ldexp(1.5, low), sum - 52,       high - 52, low - 52,
-      floor_bits(a - span), ceiling_bits(a),       floor_bits(b - span), ceiling_bits(b)};
+BlockSum dispatch(const Rows<float>& terms, const Window& window, bool masked) {
+  return HWY_DISPATCH_TABLE(sum_float)[target_index()](terms, window, masked);
+}
+BlockSum dispatch(const Rows<float16>& terms, const Window& window, bool masked) {
+  return HWY_DISPATCH_TABLE(sum_float16)[target_index()](terms, window, masked);
+}
+BlockSum dispatch(const Rows<bfloat16>& terms, const Window& window, bool masked) {
+  return HWY_DISPATCH_TABLE(sum_bfloat16)[target_index()](terms, window, masked);
 }
 
-Window half_window() {
-  // |a| < 2^16, units of 2^-24 and, for products, 2^-48; up to 2^9 additions an accumulator (NEON).
-  constexpr std::uint32_t above = (16u + 127u) << 23;
-  return {0x1.8p28, 0x1.8p42, 0x1.8p4, -24, -10, -48, 0, above, 0, above};
-}
+}  // namespace
 
-BlockSum sum_block(const float* a, const float* b, std::size_t n, const Window& window) {
-  return (a == b ? HWY_DISPATCH_TABLE(squares) : HWY_DISPATCH_TABLE(products))[target_index()](a, b, n,
-                                                                                               window);
-}
+std::size_t block_step() { return HWY_DISPATCH_TABLE(step)[target_index()](); }
 
-BlockSum sum_block_masked(const float* a, const float* b, std::size_t n, const Window& window) {
-  return (a == b ? HWY_DISPATCH_TABLE(masked_squares) : HWY_DISPATCH_TABLE(masked_products))[target_index()](
-      a, b, n, window);
+template <class Storage>
+BlockSum sum_block(const Rows<Storage>& terms, const Window& window) {
+  return dispatch(terms, window, false);
 }
+template <class Storage>
+BlockSum sum_block_masked(const Rows<Storage>& terms, const Window& window) {
+  return dispatch(terms, window, true);
+}
+template BlockSum sum_block(const Rows<float>&, const Window&);
+template BlockSum sum_block(const Rows<float16>&, const Window&);
+template BlockSum sum_block(const Rows<bfloat16>&, const Window&);
+template BlockSum sum_block_masked(const Rows<float>&, const Window&);
+template BlockSum sum_block_masked(const Rows<float16>&, const Window&);
+template BlockSum sum_block_masked(const Rows<bfloat16>&, const Window&);
 
 }  // namespace syncbn::kernels
 #endif

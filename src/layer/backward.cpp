@@ -5,6 +5,7 @@
 #include "kernels/apply.h"
 #include "kernels/convert.h"
 #include "kernels/fp_environment.h"
+#include "layer/blocks.h"
 #include "layer/checks.h"
 #include "layer/impl.h"
 #include "syncbn/error.h"
@@ -12,62 +13,90 @@
 namespace syncbn {
 namespace {
 
-// Gradients of weight and bias before they are rounded to the layer's dtype, (C,) each.
-struct AffineGradient {
-  std::vector<double> weight, bias;
-};
+// The steps of a backward. Its sums are A = Σdy', B = Σdy'·x.
+class Backward {
+ public:
+  Backward(const BackwardTensors& t, const Saved& saved, bool relu, layer::Workspace& work)
+      : geometry_(layer::geometry_of(t.x)),
+        tensors_{t.dy.data, t.x.data, relu && t.y ? t.y->data : nullptr, t.dx ? t.dx->data : nullptr,
+                 t.d_residual ? t.d_residual->data : nullptr},
+        saved_(saved),
+        format_(exact::sum_format(geometry_.dtype)),
+        work_(work) {}
 
-// From the sums A = Σdy', B = Σdy'·x in the records.
-void set_affine_gradient(const std::int64_t* records, const exact::SumFormat& format, const Saved& saved,
-                         AffineGradient& gradient) {
-  layer::for_each_channel(static_cast<std::int64_t>(saved.mean.size()), [&](std::int64_t c) {
-    const auto i = static_cast<std::size_t>(c);
-    const std::int64_t* record = records + c * format.words();
-    gradient.bias[i] = exact::rounded_sum(record, format);
-    gradient.weight[i] = exact::centred_product(record, format, saved.mean[i]) * saved.invstd[i];
-  });
-}
+  kernels::Operand gradient() const { return {tensors_.dy, tensors_.y}; }
 
-// fl64(A) and fl64(B − mean·A) of all channels.
-void set_sums(const std::int64_t* records, const exact::SumFormat& format, const Saved& saved,
-              std::vector<double>& a, std::vector<double>& b) {
-  a.resize(saved.mean.size());
-  b.resize(saved.mean.size());
-  layer::for_each_channel(static_cast<std::int64_t>(saved.mean.size()), [&](std::int64_t c) {
-    const auto i = static_cast<std::size_t>(c);
-    a[i] = exact::rounded_sum(records + c * format.words(), format);
-    b[i] = exact::centred_product(records + c * format.words(), format, saved.mean[i]);
-  });
-}
-
-// dx and d_residual from the sums over the batch that the statistics are of.
-void apply(const BackwardTensors& t, const kernels::Geometry& geometry, const Saved& saved,
-           const std::int64_t* records, bool relu) {
-  const bool of_batch = saved.statistics != Saved::Statistics::running;
-  const exact::SumFormat& format = exact::sum_format(geometry.dtype);
-  const auto n = static_cast<double>(saved.count);
-  kernels::with_storage(geometry.dtype, [&](auto* null) {
-    using T = kernels::Compute<std::remove_pointer_t<decltype(null)>>;
-    layer::Columns<T> columns(4, geometry.channels);
-    layer::for_each_channel(geometry.channels, [&](std::int64_t c) {
-      const auto i = static_cast<std::size_t>(c);
-      exact::BackwardCoefficients<T> k{0, static_cast<T>(saved.scale[i]), 0, 0};
-      if (of_batch) {
-        const std::int64_t* record = records + c * format.words();
-        k = exact::backward_coefficients<T>(saved.mean[i], saved.invstd[i], saved.scale[i],
-                                            exact::rounded_sum(record, format),
-                                            exact::centred_product(record, format, saved.mean[i]), n);
-      }
-      columns[0][c] = k.mean_hi;
-      columns[1][c] = k.k;
-      columns[2][c] = k.c2;
-      columns[3][c] = k.c1;
+  // fl64(A) and fl64(B − mean·A): each exact and rounded once.
+  void set_sums(std::int64_t first, std::int64_t channels, const std::int64_t* records,
+                std::vector<double>& a, std::vector<double>& b) const {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const auto i = static_cast<std::size_t>(first + c);
+      a[i] = exact::rounded_sum(records + c * format_.words(), format_);
+      b[i] = exact::centred_product(records + c * format_.words(), format_, saved_.mean[i]);
+    }
+  }
+  void set_own_sums(const std::int64_t* records) {
+    layer::for_each_channels(geometry_.channels, [&](std::int64_t c, std::int64_t channels) {
+      set_sums(c, channels, records + c * format_.words(), work_.sums.own_a, work_.sums.own_b);
     });
-    kernels::differentiate(t.dy.data, t.x.data, relu ? t.y->data : nullptr, t.dx ? t.dx->data : nullptr,
-                           t.d_residual ? t.d_residual->data : nullptr, geometry,
-                           {columns[0], columns[1], columns[2], columns[3], of_batch});
-  });
-}
+  }
+
+  // dx and d_residual from the sums over the batch that the statistics are of.
+  void apply(const std::int64_t* records) {
+    layer::for_each_channels(geometry_.channels, [&](std::int64_t c, std::int64_t channels) {
+      finish(c, channels, records + c * format_.words());
+    });
+    kernels::differentiate(tensors_, geometry_, coefficients());
+  }
+
+  // All of it, some channels at a time.
+  void fused(std::int64_t together) {
+    const kernels::Write write = kernels::write_for(geometry_);
+    layer::for_each_block(geometry_, together, [&](const kernels::Part& part, std::int64_t* records) {
+      kernels::accumulate(gradient(), {tensors_.x}, geometry_, part, records);
+      finish(part.channel, part.channels, records);
+      kernels::differentiate(tensors_, geometry_, part, coefficients(), write);
+    });
+  }
+
+ private:
+  bool of_batch() const { return saved_.statistics != Saved::Statistics::running; }
+
+  void finish(std::int64_t first, std::int64_t channels, const std::int64_t* records) {
+    set_sums(first, channels, records, work_.sums.a, work_.sums.b);
+    const auto n = static_cast<double>(saved_.count);
+    kernels::with_storage(geometry_.dtype, [&](auto* null) {
+      using T = kernels::Compute<std::remove_pointer_t<decltype(null)>>;
+      T *mean_hi = work_.column<T>(0), *k = work_.column<T>(1), *c2 = work_.column<T>(2),
+        *c1 = work_.column<T>(3);
+      for (auto i = static_cast<std::size_t>(first); i < static_cast<std::size_t>(first + channels); ++i) {
+        exact::BackwardCoefficients<T> made{0, static_cast<T>(saved_.scale[i]), 0, 0};
+        if (of_batch()) {
+          made = exact::backward_coefficients<T>(saved_.mean[i], saved_.invstd[i], saved_.scale[i],
+                                                 work_.sums.a[i], work_.sums.b[i], n);
+        }
+        mean_hi[i] = made.mean_hi;
+        k[i] = made.k;
+        c2[i] = made.c2;
+        c1[i] = made.c1;
+      }
+    });
+  }
+
+  kernels::GradientCoefficients coefficients() const {
+    return kernels::with_storage(geometry_.dtype, [&](auto* null) {
+      using T = kernels::Compute<std::remove_pointer_t<decltype(null)>>;
+      return kernels::GradientCoefficients{work_.column<T>(0), work_.column<T>(1), work_.column<T>(2),
+                                           work_.column<T>(3), of_batch()};
+    });
+  }
+
+  const kernels::Geometry geometry_;
+  const kernels::GradientTensors tensors_;
+  const Saved& saved_;
+  const exact::SumFormat& format_;
+  layer::Workspace& work_;
+};
 
 }  // namespace
 
@@ -79,43 +108,53 @@ void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t, 
   const bool none = from.statistics == Saved::Statistics::none;
   // Without a forward nobody knows what its backward would be; in training the peers expect it.
   const bool collective = from.statistics == Saved::Statistics::group_batch || (none && training);
-  const bool of_group = collective && options.affine_gradients == AffineGradients::group;
+  Group* group = collective ? &joined_group() : nullptr;
+  const bool alone = group == nullptr || group->size() == 1;
 
-  std::vector<std::int64_t> records;
-  AffineGradient gradient;
+  Backward steps(t, from, relu, workspace_);
+  BackwardSums& known = workspace_.sums;
+  std::vector<std::int64_t>& records = workspace_.message;
+  std::int64_t together = 0;
   const auto prepare = [&] {
     if (none) throw InvalidArgument("backward: no forward was made before it");
     layer::check_backward(t, num_features, relu);
     layer::check_saved(from, num_features);
     layer::check_count(from, geometry.positions());
-    records.resize(static_cast<std::size_t>(num_features * format.words()));
-    gradient.weight.resize(static_cast<std::size_t>(num_features));
-    gradient.bias.resize(static_cast<std::size_t>(num_features));
-    kernels::accumulate({t.dy.data, relu ? t.y->data : nullptr}, {t.x.data}, geometry, records.data());
-    // A rank without elements has zero gradients, whatever the statistics are.
-    if (!of_group && geometry.positions() != 0) set_affine_gradient(records.data(), format, from, gradient);
-    if (sums != nullptr) {
-      sums->own_a.assign(from.mean.size(), 0.0);
-      sums->own_b.assign(from.mean.size(), 0.0);
-      if (geometry.positions() != 0) set_sums(records.data(), format, from, sums->own_a, sums->own_b);
-    }
+    workspace_.resize_backward(num_features);
+    if (alone) together = layer::channels_together(geometry, relu ? 3 : 2);
+    records.assign(static_cast<std::size_t>(together != 0 ? 0 : num_features * format.words()), 0);
+    if (together != 0) return;
+    kernels::accumulate(steps.gradient(), {t.x.data}, geometry, records.data());
+    if (!alone && geometry.positions() != 0) steps.set_own_sums(records.data());
   };
   if (collective) {
-    Group& group = joined_group();
     const group::Call& description = call(Direction::backward, t.x.dtype);
-    prepare_or_fail(group, description, prepare);
-    group.sum(description, records);
-    if (of_group && from.count != 0) set_affine_gradient(records.data(), format, from, gradient);
+    prepare_or_fail(*group, description, prepare);
+    group->sum(description, records);
   } else {
     prepare();
   }
 
-  if (sums != nullptr) set_sums(records.data(), format, from, sums->a, sums->b);
-  if (geometry.elements() != 0) apply(t, geometry, from, records.data(), relu);
-  for (std::int64_t c = 0; c < num_features && parameters.weight_grad; ++c) {
-    parameters.weight_grad->set(c, gradient.weight[static_cast<std::size_t>(c)]);
-    if (parameters.bias_grad) parameters.bias_grad->set(c, gradient.bias[static_cast<std::size_t>(c)]);
+  if (together != 0) {
+    steps.fused(together);
+  } else if (from.count != 0) {
+    steps.apply(records.data());
   }
+  if (alone && geometry.positions() != 0) {
+    known.own_a = known.a;
+    known.own_b = known.b;
+  }
+  const bool of_group = collective && options.affine_gradients == AffineGradients::group;
+  const std::vector<double>& a = of_group ? known.a : known.own_a;
+  const std::vector<double>& b = of_group ? known.b : known.own_b;
+  // Without elements gradients are zero, whatever the statistics are.
+  const bool empty = of_group ? from.count == 0 : geometry.positions() == 0;
+  for (std::int64_t c = 0; c < num_features && parameters.weight_grad; ++c) {
+    const auto i = static_cast<std::size_t>(c);
+    parameters.weight_grad->set(c, empty ? 0.0 : b[i] * from.invstd[i]);
+    if (parameters.bias_grad) parameters.bias_grad->set(c, a[i]);
+  }
+  if (sums != nullptr) *sums = known;
 }
 
 }  // namespace syncbn

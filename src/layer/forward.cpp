@@ -1,12 +1,14 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <utility>
 
 #include "exact/finish.h"
 #include "kernels/accumulate.h"
 #include "kernels/apply.h"
 #include "kernels/convert.h"
 #include "kernels/fp_environment.h"
+#include "layer/blocks.h"
 #include "layer/checks.h"
 #include "layer/impl.h"
 #include "syncbn/error.h"
@@ -14,94 +16,154 @@
 namespace syncbn {
 namespace {
 
-using layer::ChannelValues;
+// The steps of a forward after its sums are known.
+class Forward {
+ public:
+  Forward(const ForwardTensors& t, const layer::Parameters& parameters, const SyncBatchNormOptions& options,
+          layer::Workspace& work)
+      : geometry_(layer::geometry_of(t.x)),
+        tensors_{t.x.data, t.residual ? t.residual->data : nullptr, t.y.data},
+        parameters_(parameters),
+        options_(options),
+        work_(work) {}
 
-void resize(Saved& saved, std::int64_t channels) {
-  for (auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased}) {
-    values->resize(static_cast<std::size_t>(channels));
+  // Of a batch of which every rank has its sums; `records`: of all channels, where they are not summed here.
+  void by_batch(std::int64_t together, const std::int64_t* records) {
+    const std::int64_t words = exact::sum_format(geometry_.dtype).words();
+    if (together == 0) {
+      layer::for_each_channels(geometry_.channels, [&](std::int64_t c, std::int64_t channels) {
+        finish(c, channels, records + c * words);
+      });
+      kernels::normalize(tensors_, geometry_, coefficients(), relu());
+      return;
+    }
+    const kernels::Write write = kernels::write_for(geometry_);
+    layer::for_each_block(geometry_, together, [&](const kernels::Part& part, std::int64_t* block) {
+      kernels::accumulate({tensors_.x}, {tensors_.x}, geometry_, part, block);
+      finish(part.channel, part.channels, block);
+      kernels::normalize(tensors_, geometry_, part, coefficients(), relu(), write);
+    });
   }
-}
+
+  void by_running_statistics() {
+    layer::for_each_channels(geometry_.channels, [&](std::int64_t c, std::int64_t channels) {
+      Saved& made = work_.saved;
+      for (auto i = static_cast<std::size_t>(c); i < static_cast<std::size_t>(c + channels); ++i) {
+        made.mean[i] = (*parameters_.running_mean)[static_cast<std::int64_t>(i)];
+        made.var[i] = (*parameters_.running_var)[static_cast<std::int64_t>(i)];
+        made.invstd[i] = exact::inverse_std(made.var[i], options_.eps);
+      }
+      set_coefficients(c, channels);
+    });
+    kernels::normalize(tensors_, geometry_, coefficients(), relu());
+  }
+
+ private:
+  bool relu() const { return options_.activation == Activation::relu; }
+
+  void finish(std::int64_t first, std::int64_t channels, const std::int64_t* records) {
+    const exact::SumFormat& format = exact::sum_format(geometry_.dtype);
+    Saved& made = work_.saved;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const auto i = static_cast<std::size_t>(first + c);
+      const exact::Statistics s =
+          exact::statistics(records + c * format.words(), format, made.count, options_.eps);
+      made.mean[i] = s.mean;
+      made.var[i] = s.var;
+      made.invstd[i] = s.invstd;
+      made.var_unbiased[i] = s.var_unbiased;
+    }
+    set_coefficients(first, channels);
+  }
+
+  void set_coefficients(std::int64_t first, std::int64_t channels) {
+    kernels::with_storage(geometry_.dtype, [&](auto* null) {
+      using T = kernels::Compute<std::remove_pointer_t<decltype(null)>>;
+      T *mean_hi = work_.column<T>(0), *k = work_.column<T>(1), *shift = work_.column<T>(2);
+      Saved& made = work_.saved;
+      for (std::int64_t c = first; c < first + channels; ++c) {
+        const auto i = static_cast<std::size_t>(c);
+        made.scale[i] = (parameters_.weight ? (*parameters_.weight)[c] : 1.0) * made.invstd[i];
+        const double bias = parameters_.bias ? (*parameters_.bias)[c] : 0.0;
+        const auto made_here = exact::forward_coefficients<T>(made.mean[i], made.scale[i], bias);
+        mean_hi[i] = made_here.mean_hi;
+        k[i] = made_here.k;
+        shift[i] = made_here.shift;
+      }
+    });
+  }
+
+  kernels::NormalizeCoefficients coefficients() const {
+    return kernels::with_storage(geometry_.dtype, [&](auto* null) {
+      using T = kernels::Compute<std::remove_pointer_t<decltype(null)>>;
+      return kernels::NormalizeCoefficients{work_.column<T>(0), work_.column<T>(1), work_.column<T>(2)};
+    });
+  }
+
+  const kernels::Geometry geometry_;
+  const kernels::NormalizeTensors tensors_;
+  const layer::Parameters& parameters_;
+  const SyncBatchNormOptions& options_;
+  layer::Workspace& work_;
+};
 
 bool is_finite(const Saved& saved, std::int64_t channel) {
   const auto i = static_cast<std::size_t>(channel);
   return std::isfinite(saved.mean[i]) && std::isfinite(saved.var_unbiased[i]);
 }
 
-// y from the statistics in `saved`.
-void apply(const ForwardTensors& t, const kernels::Geometry& geometry, const Saved& saved,
-           const std::optional<ChannelValues>& bias, bool relu) {
-  kernels::with_storage(geometry.dtype, [&](auto* null) {
-    using T = kernels::Compute<std::remove_pointer_t<decltype(null)>>;
-    layer::Columns<T> columns(3, geometry.channels);
-    layer::for_each_channel(geometry.channels, [&](std::int64_t c) {
-      const auto i = static_cast<std::size_t>(c);
-      const auto k = exact::forward_coefficients<T>(saved.mean[i], saved.scale[i], bias ? (*bias)[c] : 0.0);
-      columns[0][c] = k.mean_hi;
-      columns[1][c] = k.k;
-      columns[2][c] = k.shift;
-    });
-    kernels::normalize(t.x.data, t.residual ? t.residual->data : nullptr, t.y.data, geometry,
-                       {columns[0], columns[1], columns[2]}, relu);
-  });
-}
-
 }  // namespace
 
 void SyncBatchNorm::Impl::forward(const ForwardTensors& tensors, Saved& result) {
-  Saved made;
-  normalize(tensors, made);
-  track(made);
-  result = std::move(made);
+  make(tensors);
+  track(workspace_.saved);
+  std::swap(result, workspace_.saved);
 }
 
 void SyncBatchNorm::Impl::normalize(const ForwardTensors& tensors, Saved& result) {
+  make(tensors);
+  std::swap(result, workspace_.saved);
+}
+
+// y, and in the workspace what is saved.
+void SyncBatchNorm::Impl::make(const ForwardTensors& tensors) {
   const kernels::FpEnvironment environment;
   if (training) {
-    normalize_training(tensors, result);
+    make_by_group(tensors);
   } else {
-    normalize_evaluation(tensors, result);
+    make_alone(tensors);
   }
 }
 
-void SyncBatchNorm::Impl::normalize_training(const ForwardTensors& t, Saved& result) {
+void SyncBatchNorm::Impl::make_by_group(const ForwardTensors& t) {
   Group& group = joined_group();
   const group::Call& description = call(Direction::forward, t.x.dtype);
   const exact::SumFormat& format = exact::sum_format(t.x.dtype);
   const kernels::Geometry geometry = layer::geometry_of(t.x);
 
-  std::vector<std::int64_t> message;  // count, then one record a channel
-  Saved made;
+  std::vector<std::int64_t>& message = workspace_.message;  // count, then one record a channel
+  std::int64_t together = 0;
   prepare_or_fail(group, description, [&] {
     layer::check_forward(t, num_features);
-    message.resize(static_cast<std::size_t>(1 + num_features * format.words()));
-    resize(made, num_features);
+    workspace_.resize_forward(num_features);
+    if (group.size() == 1) together = layer::channels_together(geometry, 1);
+    message.assign(static_cast<std::size_t>(1 + (together != 0 ? 0 : num_features * format.words())), 0);
     message[0] = geometry.positions();
-    kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1);
+    if (together == 0) kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1);
   });
   group.sum(description, message);
 
+  Saved& made = workspace_.saved;
   made.statistics = Saved::Statistics::group_batch;
   made.count = message[0];
-  if (made.count == 0) {  // the whole group is empty: nothing to normalize, nothing to learn
-    result = std::move(made);
-    return;
-  }
+  if (made.count == 0) return;  // the whole group is empty: nothing to normalize, nothing to learn
   if (made.count == 1) {
     throw InvalidArgument(
         fmt::format("x: 1 element per channel over the whole group '{}'; training needs at least 2 for the "
                     "unbiased variance",
                     group.name()));
   }
-  layer::for_each_channel(num_features, [&](std::int64_t c) {
-    const auto i = static_cast<std::size_t>(c);
-    const exact::Statistics s =
-        exact::statistics(message.data() + 1 + c * format.words(), format, made.count, options.eps);
-    made.mean[i] = s.mean;
-    made.var[i] = s.var;
-    made.invstd[i] = s.invstd;
-    made.scale[i] = (parameters.weight ? (*parameters.weight)[c] : 1.0) * s.invstd;
-    made.var_unbiased[i] = s.var_unbiased;
-  });
+  Forward(t, parameters, options, workspace_).by_batch(together, message.data() + 1);
   for (std::int64_t c = 0; c < num_features && options.nonfinite == Nonfinite::error; ++c) {
     if (is_finite(made, c)) continue;
     throw InvalidArgument(fmt::format(
@@ -109,8 +171,27 @@ void SyncBatchNorm::Impl::normalize_training(const ForwardTensors& t, Saved& res
         "statistics only",
         c, made.mean[static_cast<std::size_t>(c)], made.var[static_cast<std::size_t>(c)], group.name()));
   }
-  apply(t, geometry, made, parameters.bias, options.activation == Activation::relu);
-  result = std::move(made);
+}
+
+void SyncBatchNorm::Impl::make_alone(const ForwardTensors& t) {
+  layer::check_forward(t, num_features);
+  const kernels::Geometry geometry = layer::geometry_of(t.x);
+  workspace_.resize_forward(num_features);
+  Saved& made = workspace_.saved;
+  made.count = geometry.positions();
+  Forward forward(t, parameters, options, workspace_);
+  if (parameters.running_mean) {
+    made.statistics = Saved::Statistics::running;
+    return forward.by_running_statistics();
+  }
+  made.statistics = Saved::Statistics::local_batch;
+  const std::int64_t together = layer::channels_together(geometry, 1);
+  std::vector<std::int64_t>& records = workspace_.message;
+  if (together == 0) {
+    records.assign(static_cast<std::size_t>(num_features * exact::sum_format(t.x.dtype).words()), 0);
+    kernels::accumulate({t.x.data}, {t.x.data}, geometry, records.data());
+  }
+  if (made.count != 0) forward.by_batch(together, records.data());
 }
 
 void SyncBatchNorm::Impl::track(const Saved& from) {
@@ -124,50 +205,12 @@ void SyncBatchNorm::Impl::track(const Saved& from) {
   for (std::int64_t c = 0; c < num_features; ++c) {
     if (options.nonfinite == Nonfinite::skip_update && !is_finite(from, c)) continue;
     const auto i = static_cast<std::size_t>(c);
-    ChannelValues& mean = *parameters.running_mean;
-    ChannelValues& var = *parameters.running_var;
+    layer::ChannelValues& mean = *parameters.running_mean;
+    layer::ChannelValues& var = *parameters.running_var;
     mean.set(c, exact::running_update(mean[c], from.mean[i], factor));
     var.set(c, exact::running_update(var[c], from.var_unbiased[i], factor));
   }
   parameters.num_batches_tracked = batches;
-}
-
-void SyncBatchNorm::Impl::normalize_evaluation(const ForwardTensors& t, Saved& result) const {
-  layer::check_forward(t, num_features);
-  const kernels::Geometry geometry = layer::geometry_of(t.x);
-  const exact::SumFormat& format = exact::sum_format(t.x.dtype);
-  Saved made;
-  resize(made, num_features);
-  made.count = geometry.positions();
-  std::vector<std::int64_t> records;
-  if (parameters.running_mean) {
-    made.statistics = Saved::Statistics::running;
-  } else {
-    made.statistics = Saved::Statistics::local_batch;
-    records.resize(static_cast<std::size_t>(num_features * format.words()));
-    kernels::accumulate({t.x.data}, {t.x.data}, geometry, records.data());
-    if (made.count == 0) {
-      result = std::move(made);
-      return;
-    }
-  }
-  layer::for_each_channel(num_features, [&](std::int64_t c) {
-    const auto i = static_cast<std::size_t>(c);
-    if (parameters.running_mean) {
-      made.mean[i] = (*parameters.running_mean)[c];
-      made.var[i] = (*parameters.running_var)[c];
-      made.invstd[i] = exact::inverse_std(made.var[i], options.eps);
-    } else {
-      const exact::Statistics s =
-          exact::statistics(records.data() + c * format.words(), format, made.count, options.eps);
-      made.mean[i] = s.mean;
-      made.var[i] = s.var;
-      made.invstd[i] = s.invstd;
-    }
-    made.scale[i] = (parameters.weight ? (*parameters.weight)[c] : 1.0) * made.invstd[i];
-  });
-  apply(t, geometry, made, parameters.bias, options.activation == Activation::relu);
-  result = std::move(made);
 }
 
 }  // namespace syncbn

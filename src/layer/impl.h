@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +16,29 @@
 #include "syncbn/sync_batch_norm.h"
 
 namespace syncbn {
+
+namespace layer {
+
+/// Memory that a layer keeps from call to call, so that a call like the one before allocates nothing. All of
+/// it is per channel.
+struct Workspace {
+  std::vector<std::int64_t> message;
+  Saved saved;  ///< What a call makes, until it is done.
+  BackwardSums sums;
+
+  /// Coefficients, arrays of (C,) of the compute type.
+  template <class T>
+  T* column(int i) {
+    return reinterpret_cast<T*>(columns.data()) +
+           static_cast<std::size_t>(i) * (columns.size() / (4 * sizeof(double)));
+  }
+  std::vector<std::byte> columns;
+
+  void resize_forward(std::int64_t channels);
+  void resize_backward(std::int64_t channels);
+};
+
+}  // namespace layer
 
 /// The layer's state and its two calls. Each call goes through the same steps: check, accumulate, join the
 /// group's sum, finish, apply, commit; what changes state comes last and does not throw.
@@ -56,8 +80,11 @@ struct SyncBatchNorm::Impl {
 
  private:
   void join(std::shared_ptr<Group> found);
-  void normalize_training(const ForwardTensors& tensors, Saved& result);
-  void normalize_evaluation(const ForwardTensors& tensors, Saved& result) const;
+  void make_by_group(const ForwardTensors& tensors);
+  void make_alone(const ForwardTensors& tensors);
+  void make(const ForwardTensors& tensors);
+
+  layer::Workspace workspace_;
 
   std::array<std::optional<group::Call>, 15> calls_;  // for each direction, four dtypes and none of them
 };
@@ -69,28 +96,22 @@ inline kernels::Geometry geometry_of(const ConstTensorView& x) {
   return {x.dtype, layout, x.shape.samples(), x.shape.channels(), x.shape.spatial()};
 }
 
-/// body(channel) for every channel, in parallel.
+/// body(first channel, channels) for all channels, in parallel.
 template <class Body>
-void for_each_channel(std::int64_t channels, const Body& body) {
+void for_each_channels(std::int64_t channels, const Body& body) {
   constexpr std::int64_t kTogether = 64;  // some µs of work
   kernels::parallel_for(static_cast<int>((channels + kTogether - 1) / kTogether), [&](int task) {
-    const std::int64_t end = std::min(channels, (task + 1) * kTogether);
-    for (std::int64_t c = task * kTogether; c < end; ++c) body(c);
+    body(task * kTogether, std::min(kTogether, channels - task * kTogether));
   });
 }
 
-/// Some arrays of (C,), one after the other.
-template <class T>
-class Columns {
- public:
-  Columns(std::int64_t count, std::int64_t channels)
-      : channels_(channels), values_(static_cast<std::size_t>(count * channels)) {}
-  T* operator[](std::int64_t column) { return values_.data() + column * channels_; }
-
- private:
-  std::int64_t channels_;
-  std::vector<T> values_;
-};
+/// body(channel) for all channels, in parallel.
+template <class Body>
+void for_each_channel(std::int64_t channels, const Body& body) {
+  for_each_channels(channels, [&](std::int64_t first, std::int64_t count) {
+    for (std::int64_t c = first; c < first + count; ++c) body(c);
+  });
+}
 
 }  // namespace layer
 }  // namespace syncbn

@@ -40,6 +40,21 @@ const char* name_of(Nonfinite nonfinite) {
 
 }  // namespace
 
+// Zeros are what a call without elements leaves.
+void layer::Workspace::resize_forward(std::int64_t channels) {
+  for (auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased}) {
+    values->assign(static_cast<std::size_t>(channels), 0.0);
+  }
+  columns.resize(4 * sizeof(double) * static_cast<std::size_t>(channels));
+}
+
+void layer::Workspace::resize_backward(std::int64_t channels) {
+  for (auto* values : {&sums.a, &sums.b, &sums.own_a, &sums.own_b}) {
+    values->assign(static_cast<std::size_t>(channels), 0.0);
+  }
+  columns.resize(4 * sizeof(double) * static_cast<std::size_t>(channels));
+}
+
 SyncBatchNorm::Impl::Impl(std::int64_t features, const SyncBatchNormOptions& chosen)
     : num_features((layer::check_options(features, chosen), features)),
       options(chosen),

@@ -51,7 +51,7 @@ void expect_reference(const Dims& dims, Layout layout, Kind kind, bool masked, i
   const Operand gradient{dy.data(), masked ? y.data() : nullptr};
   const auto reference = [&](const Operand& a, const Operand& b) {
     Record records(words_of(g));
-    reference::accumulate(a, b, g, 0, g.channels, 0, g.positions(), records.data());
+    reference::accumulate(a, b, g, whole(g), records.data());
     return records;
   };
   const auto accumulated = [&](const Operand& a, const Operand& b) {
@@ -108,7 +108,7 @@ TEST_P(Accumulate, RangesThatJump) {
     }
     for (const auto& pair : {std::pair(&a, &b), std::pair(&a, &a)}) {
       Record expected(words_of(g)), actual(words_of(g));
-      reference::accumulate({pair.first->data()}, {pair.second->data()}, g, 0, 1, 0, 20000, expected.data());
+      reference::accumulate({pair.first->data()}, {pair.second->data()}, g, whole(g), expected.data());
       accumulate({pair.first->data()}, {pair.second->data()}, g, actual.data());
       EXPECT_EQ(expected, actual) << "step " << step;
     }
@@ -126,8 +126,8 @@ TEST(Reference, DigitsDoNotOverflow) {
   const std::vector<double> x(kCount, std::ldexp(0x1p53 - 1, shift + format.unit));
   Record actual(static_cast<std::size_t>(format.words()));
   Record expected = actual;
-  reference::accumulate({x.data()}, {x.data()}, {DType::float64, Layout::channels_last, kCount, 1, 1}, 0, 1,
-                        0, kCount, actual.data());
+  reference::accumulate({x.data()}, {x.data()}, {DType::float64, Layout::channels_last, kCount, 1, 1},
+                        {0, 1, 0, kCount}, actual.data());
   exact::add_scaled(expected.data(), kCount, shift + 53);
   exact::add_scaled(expected.data(), -kCount, shift);
   std::int64_t* products = expected.data() + format.sum_digits;  // (2^53 - 1)² = 2^106 - 2^54 + 1
@@ -147,8 +147,8 @@ TEST(Reference, DigitsDoNotOverflowBesideNan) {
   const std::vector<double> b(kCount, std::numeric_limits<double>::quiet_NaN());
   Record actual(static_cast<std::size_t>(format.words()));
   Record expected = actual;
-  reference::accumulate({a.data()}, {b.data()}, {DType::float64, Layout::channels_last, kCount, 1, 1}, 0, 1,
-                        0, kCount, actual.data());
+  reference::accumulate({a.data()}, {b.data()}, {DType::float64, Layout::channels_last, kCount, 1, 1},
+                        {0, 1, 0, kCount}, actual.data());
   exact::add_scaled(expected.data(), kCount, shift + 53);
   exact::add_scaled(expected.data(), -kCount, shift);
   exact::normalise(expected.data(), format);
@@ -163,7 +163,7 @@ void expect_gmp(std::mt19937_64& random) {
   for (const Kind kind : {Kind::ordinary, Kind::any, Kind::huge, Kind::subnormal}) {
     const auto a = draw<Storage>(kind, 200, random), b = draw<Storage>(kind, 200, random);
     Record records(words_of(g));
-    reference::accumulate({a.data(), b.data()}, {b.data()}, g, 0, 2, 0, 100, records.data());
+    reference::accumulate({a.data(), b.data()}, {b.data()}, g, whole(g), records.data());
     for (std::size_t c = 0; c < 2; ++c) {
       oracle::Dyadic sum, product;
       for (std::size_t i = 0; i < 200; ++i) {

@@ -1,6 +1,6 @@
 // The apply kernels of every instruction set against the scalar reference, bit for bit.
 //
-// control: an unfused multiply and add in normalize_vector, Lt for Le in where_positive (passes -0), a tail
+// control: an unfused multiply and add in normalize_rows_of, Lt for Le in where_passes (passes -0), a tail
 // written one element too far, or one coefficient for all in the tail of a channels-last run: each makes a
 // test here fail.
 
@@ -8,18 +8,16 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/apply_segment.h"
+#include "kernels/apply_rows.h"
 #include "kernels/data.h"
+#include "kernels/paths.h"
 #include "kernels/reference.h"
 #include "syncbn/threads.h"
 
 namespace syncbn::kernels {
 namespace {
 
-using Floats = std::vector<float>;
-
-constexpr float kUntouched = 12345.0F;
-constexpr std::size_t kBehind = 20;  // elements behind a run that must stay untouched
+constexpr std::size_t kBehind = 20;  // elements behind a row that must stay untouched
 
 // Ordinary values, and a few of everything else.
 template <class Storage>
@@ -41,55 +39,99 @@ std::vector<std::size_t> lengths() {
   return all;
 }
 
-class ApplySegment : public ::testing::TestWithParam<std::string> {};
+class ApplyRows : public ::testing::TestWithParam<std::string> {};
 class Apply : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(ApplySegment, Normalize) {
+// Two rows at a place that is aligned for nothing but the elements, and what lies around them.
+template <class Storage>
+struct Surrounded {
+  static constexpr std::size_t kBefore = 5;
+  Surrounded(std::size_t n, std::mt19937_64& random)
+      : stride(n + kBehind), values(mixed<Storage>(kBefore + 2 * stride, random)) {}
+  Storage* rows() { return values.data() + kBefore; }
+  std::size_t stride;
+  std::vector<Storage> values;
+};
+
+template <class Storage>
+void expect_normalized_rows(std::size_t n, int options, std::mt19937_64& random) {
+  using T = Compute<Storage>;
+  const bool residual = (options & 1) != 0, relu = (options & 2) != 0, per_element = (options & 4) != 0;
+  const Write write = (options & 8) != 0 ? Write::streaming : Write::cached;
+  SCOPED_TRACE(std::string(name_of(dtype_of<Storage>)) + ", n " + std::to_string(n) + ", options " +
+               std::to_string(options));
+  Surrounded<Storage> x(n, random), r(n, random), expected(n, random), actual = expected;
+  const auto mean_hi = mixed<T>(n + 2, random), k = mixed<T>(n + 2, random), shift = mixed<T>(n + 2, random);
+  for (std::size_t row = 0; row < 2; ++row) {
+    const std::size_t j = per_element ? 0 : row, i = row * x.stride;
+    reference::normalize<Storage>(x.rows() + i, residual ? r.rows() + i : nullptr, expected.rows() + i, n,
+                                  {&mean_hi[j], &k[j], &shift[j], per_element, relu});
+  }
+  normalize_rows<Storage>({x.rows(), residual ? r.rows() : nullptr, actual.rows(), {2, n, x.stride, 64}},
+                          {mean_hi.data(), k.data(), shift.data(), per_element, relu}, write);
+  ASSERT_EQ(bits(expected.values), bits(actual.values));
+}
+
+TEST_P(ApplyRows, Normalize) {
   const ForcedIsa isa(GetParam());
   std::mt19937_64 random(1);
   for (const std::size_t n : lengths()) {
-    for (int options = 0; options < 8; ++options) {
-      const bool residual = (options & 1) != 0, relu = (options & 2) != 0, per_element = (options & 4) != 0;
-      SCOPED_TRACE("n " + std::to_string(n) + (residual ? ", residual" : "") + (relu ? ", relu" : "") +
-                   (per_element ? ", a coefficient an element" : ""));
-      const Floats x = mixed<float>(n, random), r = mixed<float>(n, random);
-      const Floats mean_hi = mixed<float>(n + 1, random), k = mixed<float>(n + 1, random),
-                   shift = mixed<float>(n + 1, random);
-      const NormalizeSegment<float> c{mean_hi.data(), k.data(), shift.data(), per_element, relu};
-      Floats expected(n + kBehind, kUntouched), actual = expected;
-      reference::normalize(x.data(), residual ? r.data() : nullptr, expected.data(), n, c);
-      normalize_segment(x.data(), residual ? r.data() : nullptr, actual.data(), n, c);
-      ASSERT_EQ(bits(expected), bits(actual));
+    for (int options = 0; options < 16; ++options) {
+      expect_normalized_rows<float>(n, options, random);
+      if (n % 3 != 0) continue;
+      expect_normalized_rows<double>(n, options, random);
+      expect_normalized_rows<float16>(n, options, random);
+      expect_normalized_rows<bfloat16>(n, options, random);
     }
   }
 }
 
-TEST_P(ApplySegment, Differentiate) {
+template <class Storage>
+void expect_gradient_rows(std::size_t n, int options, std::mt19937_64& random) {
+  using T = Compute<Storage>;
+  const bool relu = (options & 1) != 0, per_element = (options & 2) != 0, of_batch = (options & 4) != 0,
+             wants_dx = (options & 8) != 0, wants_residual = (options & 16) != 0,
+             in_place = (options & 32) != 0;
+  const Write write = (options & 64) != 0 ? Write::streaming : Write::cached;
+  if (in_place && !wants_dx) return;
+  SCOPED_TRACE(std::string(name_of(dtype_of<Storage>)) + ", n " + std::to_string(n) + ", options " +
+               std::to_string(options));
+  Surrounded<Storage> dy(n, random), x(n, random), y(n, random), expected_dx(n, random),
+      dx = expected_dx, expected_residual(n, random), d_residual = expected_residual;
+  if (in_place) expected_dx = dy;
+  const auto mean_hi = mixed<T>(n + 2, random), k = mixed<T>(n + 2, random), c2 = mixed<T>(n + 2, random),
+             c1 = mixed<T>(n + 2, random);
+  for (std::size_t row = 0; row < 2; ++row) {
+    const std::size_t j = per_element ? 0 : row, i = row * x.stride;
+    reference::differentiate<Storage>(dy.rows() + i, x.rows() + i, relu ? y.rows() + i : nullptr,
+                                      wants_dx ? expected_dx.rows() + i : nullptr,
+                                      wants_residual ? expected_residual.rows() + i : nullptr, n,
+                                      {&mean_hi[j], &k[j], &c2[j], &c1[j], per_element, of_batch});
+  }
+  Surrounded<Storage>& written = in_place ? dy : dx;
+  differentiate_rows<Storage>({dy.rows(),
+                               x.rows(),
+                               relu ? y.rows() : nullptr,
+                               wants_dx ? written.rows() : nullptr,
+                               wants_residual ? d_residual.rows() : nullptr,
+                               {2, n, x.stride, 64}},
+                              {mean_hi.data(), k.data(), c2.data(), c1.data(), per_element, of_batch}, write);
+  ASSERT_EQ(bits(expected_dx.values), bits(written.values));
+  ASSERT_EQ(bits(expected_residual.values), bits(d_residual.values));
+}
+
+TEST_P(ApplyRows, Differentiate) {
   const ForcedIsa isa(GetParam());
   std::mt19937_64 random(2);
   for (const std::size_t n : lengths()) {
-    for (int options = 0; options < 64; ++options) {
-      const bool relu = (options & 1) != 0, per_element = (options & 2) != 0, of_batch = (options & 4) != 0,
-                 wants_dx = (options & 8) != 0, wants_residual = (options & 16) != 0,
-                 in_place = (options & 32) != 0;
-      if (in_place && !wants_dx) continue;
-      SCOPED_TRACE("n " + std::to_string(n) + ", options " + std::to_string(options));
-      const Floats x = mixed<float>(n, random), y = mixed<float>(n, random);
-      Floats dy = mixed<float>(n, random);
-      const Floats mean_hi = mixed<float>(n + 1, random), k = mixed<float>(n + 1, random),
-                   c2 = mixed<float>(n + 1, random), c1 = mixed<float>(n + 1, random);
-      const GradientSegment<float> c{mean_hi.data(), k.data(), c2.data(), c1.data(), per_element, of_batch};
-      dy.resize(n + kBehind, kUntouched);
-      Floats expected_dx(n + kBehind, kUntouched), actual_dx = expected_dx, expected_residual = expected_dx,
-                                                   actual_residual = expected_dx;
-      reference::differentiate(dy.data(), x.data(), relu ? y.data() : nullptr,
-                               wants_dx ? expected_dx.data() : nullptr,
-                               wants_residual ? expected_residual.data() : nullptr, n, c);
-      float* dx = in_place ? dy.data() : actual_dx.data();
-      differentiate_segment(dy.data(), x.data(), relu ? y.data() : nullptr, wants_dx ? dx : nullptr,
-                            wants_residual ? actual_residual.data() : nullptr, n, c);
-      ASSERT_EQ(bits(expected_dx), bits(in_place ? dy : actual_dx));
-      ASSERT_EQ(bits(expected_residual), bits(actual_residual));
+    for (int options = 0; options < 128; ++options) {
+      // Streaming two results: only where they lie alike, and vectors do not.
+      if ((options & 64) != 0 && (options & 24) == 24) continue;
+      expect_gradient_rows<float>(n, options, random);
+      if ((static_cast<int>(n) + options) % 5 != 0) continue;
+      expect_gradient_rows<double>(n, options, random);
+      expect_gradient_rows<float16>(n, options, random);
+      expect_gradient_rows<bfloat16>(n, options, random);
     }
   }
 }
@@ -126,12 +168,14 @@ void expect_reference(const Geometry& g, bool relu, bool residual, bool in_place
                                         {&mean_hi[c], &k[c], &c2[c], &c1[c], false, of_batch});
     }
   }
-  normalize(x.data(), residual ? r.data() : nullptr, y.data(), g, {mean_hi.data(), k.data(), c1.data()},
+  forced_paths().streaming = random() % 2 == 0;
+  normalize({x.data(), residual ? r.data() : nullptr, y.data()}, g, {mean_hi.data(), k.data(), c1.data()},
             relu);
   EXPECT_EQ(bits(expected_y), bits(y));
-  differentiate(dy.data(), x.data(), relu ? y.data() : nullptr, in_place ? dy.data() : dx.data(),
-                residual ? d_residual.data() : nullptr, g,
-                {mean_hi.data(), k.data(), c2.data(), c1.data(), of_batch});
+  differentiate({dy.data(), x.data(), relu ? y.data() : nullptr, in_place ? dy.data() : dx.data(),
+                 residual ? d_residual.data() : nullptr},
+                g, {mean_hi.data(), k.data(), c2.data(), c1.data(), of_batch});
+  forced_paths().streaming.reset();
   EXPECT_EQ(bits(expected_dx), bits(in_place ? dy : dx));
   if (residual) {
     EXPECT_EQ(bits(expected_residual), bits(d_residual));
@@ -165,9 +209,9 @@ TEST_P(Apply, WholeTensors) {
   set_num_threads(0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, ApplySegment, ::testing::ValuesIn(vector_isas()),
+INSTANTIATE_TEST_SUITE_P(Isas, ApplyRows, ::testing::ValuesIn(vector_isas()),
                          [](const auto& isa) { return isa.param; });
-GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ApplySegment);  // where there is the reference only
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ApplyRows);  // where there is the reference only
 INSTANTIATE_TEST_SUITE_P(Isas, Apply, ::testing::ValuesIn(available_isas()),
                          [](const auto& isa) { return isa.param; });
 

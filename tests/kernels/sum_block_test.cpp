@@ -25,15 +25,15 @@ Record expected_record(const Floats& a, const Floats& b, DType dtype = DType::fl
   Record record(static_cast<std::size_t>(exact::sum_format(dtype).words()));
   const auto n = static_cast<std::int64_t>(a.size());
   if (dtype == DType::float32) {
-    reference::accumulate({a.data()}, {b.data()}, {dtype, Layout::channels_first, 1, 1, n}, 0, 1, 0, n,
+    reference::accumulate({a.data()}, {b.data()}, {dtype, Layout::channels_first, 1, 1, n}, {0, 1, 0, n},
                           record.data());
     return record;
   }
   std::vector<float16> a_halves, b_halves;
   for (const float value : a) a_halves.push_back(narrow<float16>(value));
   for (const float value : b) b_halves.push_back(narrow<float16>(value));
-  reference::accumulate({a_halves.data()}, {b_halves.data()}, {dtype, Layout::channels_first, 1, 1, n}, 0, 1,
-                        0, n, record.data());
+  reference::accumulate({a_halves.data()}, {b_halves.data()}, {dtype, Layout::channels_first, 1, 1, n},
+                        {0, 1, 0, n}, record.data());
   return record;
 }
 
@@ -53,14 +53,13 @@ float value_of(std::uint32_t pattern, bool negative) {
   return std::bit_cast<float>(pattern | (negative ? 0x80000000u : 0u));
 }
 
-// Block lengths: all short ones, and those around whole vectors of long ones.
+// Block lengths: all short ones, those around whole vectors of long ones, and the longest.
 std::vector<std::size_t> lengths() {
+  const std::size_t longest = kMaxAdditions * block_step();
   std::vector<std::size_t> all;
   for (std::size_t n = 1; n <= 70; ++n) all.push_back(n);
-  for (const std::size_t n :
-       {127U, 128U, 129U, 255U, 256U, 257U, 511U, 513U, 1000U, 1023U, 1024U, 1025U, 2047U, 2048U}) {
-    all.push_back(n);
-  }
+  for (const std::size_t n : {127U, 128U, 129U, 255U, 256U, 257U, 511U, 513U, 1000U, 1023U}) all.push_back(n);
+  for (std::size_t less = 0; less < 3; ++less) all.push_back(longest - less);
   return all;
 }
 
@@ -109,6 +108,10 @@ Floats fill(Fill how, std::uint32_t low, std::uint32_t high, std::size_t n, std:
   return values;
 }
 
+Rows<float> one_row(const Floats& a, const Floats& b) {
+  return {a.data(), b.data(), nullptr, 1, a.size(), a.size()};
+}
+
 class SumBlock : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(SumBlock, IsExactUpToTheEdgesOfItsWindow) {
@@ -118,7 +121,7 @@ TEST_P(SumBlock, IsExactUpToTheEdgesOfItsWindow) {
   for (const std::size_t n : lengths()) {
     for (const int a_exponent : exponents) {
       const int b_exponent = exponents[random() % std::size(exponents)];
-      const Window window = make_window(a_exponent, b_exponent, n);
+      const Window window = make_window(a_exponent, b_exponent);
       for (const Fill how : kFills) {
         const Fill b_how = kFills[random() % std::size(kFills)];
         SCOPED_TRACE("n " + std::to_string(n) + ", exponents " + std::to_string(a_exponent) + " and " +
@@ -126,12 +129,12 @@ TEST_P(SumBlock, IsExactUpToTheEdgesOfItsWindow) {
                      " and " + std::to_string(static_cast<int>(b_how)));
         const Floats a = fill(how, window.a_low, window.a_high, n, random);
         const Floats b = fill(b_how, window.b_low, window.b_high, n, random);
-        const Window own = make_window(a_exponent, a_exponent, n);
+        const Window own = make_window(a_exponent, a_exponent);
         ASSERT_EQ(window.a_low, own.a_low);
-        ASSERT_EQ(expected_record(a, b), record_of(sum_block(a.data(), b.data(), n, window), window));
-        ASSERT_EQ(expected_record(a, b), record_of(sum_block_masked(a.data(), b.data(), n, window), window));
-        ASSERT_EQ(expected_record(a, a), record_of(sum_block(a.data(), a.data(), n, own), own));
-        ASSERT_EQ(expected_record(a, a), record_of(sum_block_masked(a.data(), a.data(), n, own), own));
+        ASSERT_EQ(expected_record(a, b), record_of(sum_block(one_row(a, b), window), window));
+        ASSERT_EQ(expected_record(a, b), record_of(sum_block_masked(one_row(a, b), window), window));
+        ASSERT_EQ(expected_record(a, a), record_of(sum_block(one_row(a, a), own), own));
+        ASSERT_EQ(expected_record(a, a), record_of(sum_block_masked(one_row(a, a), own), own));
       }
     }
   }
@@ -140,7 +143,7 @@ TEST_P(SumBlock, IsExactUpToTheEdgesOfItsWindow) {
 TEST_P(SumBlock, TellsTheRange) {
   const ForcedIsa isa(GetParam());
   std::mt19937_64 random(2);
-  const Window window = make_window(0, 0, kBlock);
+  const Window window = make_window(0, 0);
   for (const std::size_t n : lengths()) {
     for (const Kind kind : {Kind::any, Kind::special, Kind::subnormal}) {
       const auto a = draw<float>(kind, n, random);
@@ -155,12 +158,12 @@ TEST_P(SumBlock, TellsTheRange) {
         for (const float value : values) min = std::min(min, magnitude(value) - 1);
         return min;
       };
-      const BlockSum pair = sum_block(a.data(), b.data(), n, window);
+      const BlockSum pair = sum_block(one_row(a, b), window);
       EXPECT_EQ(largest(a), pair.a_max);
       EXPECT_EQ(largest(b), pair.b_max);
       EXPECT_EQ(smallest_minus_one(a), pair.a_min_minus_one);
       EXPECT_EQ(smallest_minus_one(b), pair.b_min_minus_one);
-      const BlockSum squares = sum_block(a.data(), a.data(), n, window);
+      const BlockSum squares = sum_block(one_row(a, a), window);
       EXPECT_EQ(largest(a), squares.a_max);
       EXPECT_EQ(smallest_minus_one(a), squares.a_min_minus_one);
     }
@@ -174,7 +177,7 @@ TEST_P(SumBlock, MaskedLeavesOutWhatIsOutside) {
   for (const std::size_t n : lengths()) {
     for (const int a_exponent : {127, 100, 3, -90, -126}) {
       const int b_exponent = static_cast<int>(random() % 254) - 126;
-      Window window = make_window(a_exponent, b_exponent, n);
+      Window window = make_window(a_exponent, b_exponent);
       if (random() % 2 == 0) window.a_high -= 1u << 22;  // as where two windows would overlap
       const Kind kind = random() % 2 == 0 ? Kind::any : Kind::special;
       auto a = draw<float>(kind, n, random);
@@ -199,16 +202,45 @@ TEST_P(SumBlock, MaskedLeavesOutWhatIsOutside) {
         return max;
       };
       const Floats a_inside = inside(a, window.a_low, window.a_high);
-      const BlockSum pair = sum_block_masked(a.data(), b.data(), n, window);
+      const BlockSum pair = sum_block_masked(one_row(a, b), window);
       ASSERT_EQ(expected_record(a_inside, inside(b, window.b_low, window.b_high)), record_of(pair, window));
       EXPECT_EQ(largest_below(a, window.a_low), pair.a_max);
       EXPECT_EQ(largest_below(b, window.b_low), pair.b_max);
-      Window own = make_window(a_exponent, a_exponent, n);
+      Window own = make_window(a_exponent, a_exponent);
       own.a_high = window.a_high;
-      const BlockSum squares = sum_block_masked(a.data(), a.data(), n, own);
+      const BlockSum squares = sum_block_masked(one_row(a, a), own);
       ASSERT_EQ(expected_record(a_inside, a_inside), record_of(squares, own));
       EXPECT_EQ(largest_below(a, window.a_low), squares.a_max);
     }
+  }
+}
+
+// Rows of one channel in one block: as if they were one.
+TEST_P(SumBlock, RowsAreSummedTogether) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(5);
+  const Window window = make_window(2, 2);
+  for (const std::size_t n : {1U, 5U, 16U, 31U, 33U, 49U, 100U}) {
+    const std::size_t rows = kMaxAdditions / ((n + block_step() - 1) / block_step());
+    const std::size_t stride = n + 7;
+    Floats a, b, mask, a_rows(rows * stride, 3.0F), b_rows = a_rows, mask_rows = a_rows;
+    for (std::size_t row = 0; row < rows; ++row) {
+      for (std::size_t i = 0; i < n; ++i) {
+        a.push_back(a_rows[row * stride + i] = draw<float>(Kind::ordinary, random));
+        b.push_back(b_rows[row * stride + i] = draw<float>(Kind::ordinary, random));
+        mask.push_back(mask_rows[row * stride + i] =
+                           i % 7 == 3 ? std::nanf("") : draw<float>(Kind::ordinary, random));
+      }
+    }
+    const Rows<float> terms{a_rows.data(), b_rows.data(), nullptr, rows, n, stride};
+    ASSERT_EQ(expected_record(a, b), record_of(sum_block(terms, window), window)) << "n " << n;
+    Rows<float> rectified = terms;
+    rectified.mask = mask_rows.data();
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      if (mask[i] <= 0) a[i] = 0;
+    }
+    ASSERT_EQ(expected_record(a, b), record_of(sum_block(rectified, window), window)) << "n " << n;
+    ASSERT_EQ(expected_record(a, b), record_of(sum_block_masked(rectified, window), window)) << "n " << n;
   }
 }
 
@@ -223,12 +255,10 @@ TEST_P(SumBlock, HalfWindow) {
       for (const float16 value : draw<float16>(kind, n, random)) a.push_back(widen(value));
       for (const float16 value : draw<float16>(kind, n, random)) b.push_back(widen(value));
       const DType dtype = DType::float16;
+      ASSERT_EQ(expected_record(a, b, dtype), record_of(sum_block(one_row(a, b), window), window, dtype));
+      ASSERT_EQ(expected_record(a, a, dtype), record_of(sum_block(one_row(a, a), window), window, dtype));
       ASSERT_EQ(expected_record(a, b, dtype),
-                record_of(sum_block(a.data(), b.data(), n, window), window, dtype));
-      ASSERT_EQ(expected_record(a, a, dtype),
-                record_of(sum_block(a.data(), a.data(), n, window), window, dtype));
-      ASSERT_EQ(expected_record(a, b, dtype),
-                record_of(sum_block_masked(a.data(), b.data(), n, window), window, dtype));
+                record_of(sum_block_masked(one_row(a, b), window), window, dtype));
     }
   }
 }

@@ -18,6 +18,7 @@
 #include <xmmintrin.h>
 #endif
 
+#include "kernels/paths.h"
 #include "kernels/reference.h"
 #include "layer/data.h"
 #include "layer/harness.h"
@@ -63,6 +64,17 @@ class ForcedIsa {
  public:
   explicit ForcedIsa(const std::string& name) { force_isa(name); }
   ~ForcedIsa() { force_isa(std::nullopt); }
+};
+
+// Whether steps are fused and results streamed, by chance: the fused way is taken by groups of one only.
+class ForcedPaths {
+ public:
+  explicit ForcedPaths(Random& random) { kernels::forced_paths() = {random.chance(2), random.chance(2)}; }
+  ~ForcedPaths() { kernels::forced_paths() = {}; }
+  std::string text() const {
+    return fmt::format("fused {}, streaming {}, ", *kernels::forced_paths().fused,
+                       *kernels::forced_paths().streaming);
+  }
 };
 
 // `whole` has one share. The same batch, its samples dealt out at random; half of the ranks may get none.
@@ -136,9 +148,34 @@ TEST_P(Invariance, RanksSplitsThreadsLayoutsIsasEnvironments) {
           c.layout = layout;
           c.threads = 1 + static_cast<int>(random.below(4));
           run_in(environment, c);
+          const ForcedPaths paths(random);
           EXPECT_TRUE(same_bits(expected, joined(run_library(c))))
-              << name_of(kind) << ", " << isa << ", " << environment.name << ", " << describe(c);
+              << name_of(kind) << ", " << isa << ", " << environment.name << ", " << paths.text()
+              << describe(c);
         }
+      }
+    }
+  }
+}
+
+// Each way in turn, in more channels than one block has.
+TEST_P(Invariance, Paths) {
+  Random random(90 + static_cast<std::uint64_t>(GetParam()));
+  for (const std::int64_t channels : {1, 3, 32, 70}) {
+    Case whole = whole_batch(GetParam(), Kind::lognormal, 5, 9, random);
+    whole.channels = channels;
+    fill(whole, Kind::lognormal, Kind::normal, random.chance(2), random);
+    fill_state(whole, true, true, random);
+    const oracle::Result expected = run_oracle(whole);
+    for (const std::string& isa : available_isas()) {
+      const ForcedIsa forced(isa);
+      for (int way = 0; way < 8; ++way) {
+        whole.layout = way % 2 == 0 ? Layout::channels_first : Layout::channels_last;
+        whole.threads = 1 + static_cast<int>(random.below(3));
+        kernels::forced_paths() = {(way & 2) != 0, (way & 4) != 0};
+        EXPECT_TRUE(same_bits(expected, run_library(whole)))
+            << isa << ", way " << way << ", " << describe(whole);
+        kernels::forced_paths() = {};
       }
     }
   }
@@ -163,7 +200,9 @@ TEST_P(Invariance, ThreadsShareAChannel) {
         c.layout = layout;
         c.threads = threads;
         run_in(kEnvironments[random.below(std::size(kEnvironments))], c);
-        EXPECT_TRUE(same_bits(expected, joined(run_library(c)))) << isa << ", " << describe(c);
+        const ForcedPaths paths(random);
+        EXPECT_TRUE(same_bits(expected, joined(run_library(c))))
+            << isa << ", " << paths.text() << describe(c);
       }
     }
   }

@@ -1,0 +1,95 @@
+#include "kernels/block_summer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/convert.h"
+
+namespace syncbn::kernels {
+
+template <class Storage>
+void flag_specials(const Rows<Storage>& terms, std::int64_t* record) {
+  const exact::SumFormat& format = exact::sum_format(dtype_of<Storage>);
+  for (std::size_t row = 0; row < terms.rows; ++row) {
+    for (std::size_t i = row * terms.stride; i < row * terms.stride + terms.n; ++i) {
+      const bool passed = terms.mask == nullptr || passes(widen(terms.mask[i]));
+      const float a = passed ? widen(terms.a[i]) : 0.0F;
+      const float b = widen(terms.b[i]);
+      if (!std::isfinite(a)) record[format.sum_flags()] |= exact::flag_of(static_cast<double>(a));
+      if (!std::isfinite(a) || !std::isfinite(b)) {
+        record[format.product_flags()] |= exact::flag_of(static_cast<double>(a * b));
+      }
+    }
+  }
+}
+
+template <class Storage>
+BlockSummer<Storage>::BlockSummer()
+    : format_(exact::sum_format(dtype_of<Storage>)), window_(window_of<Storage>(a_exponent_, b_exponent_)) {}
+
+template <class Storage>
+void BlockSummer<Storage>::add(const Rows<Storage>& terms, std::int64_t* record) {
+  const BlockSum sums = sum_block(terms, window_);
+  if (fits(sums.a_max, sums.a_min_minus_one, window_.a_low, window_.a_high) &&
+      (terms.squares() || fits(sums.b_max, sums.b_min_minus_one, window_.b_low, window_.b_high))) {
+    add_sum(sums, window_, record);
+    add_products(sums, window_, record);
+  } else {
+    add_by_windows(terms, sums, record);
+  }
+}
+
+template <class Storage>
+void BlockSummer<Storage>::finish(std::int64_t* record) {
+  exact::normalise(record, format_);
+  adds_ = 0;
+}
+
+template <class Storage>
+void BlockSummer<Storage>::add_sum(const BlockSum& sums, const Window& window, std::int64_t* record) {
+  exact::add_scaled(record, sums.sum, window.sum_ulp - format_.unit);
+}
+
+template <class Storage>
+void BlockSummer<Storage>::add_products(const BlockSum& sums, const Window& window, std::int64_t* record) {
+  std::int64_t* products = record + format_.sum_digits;
+  exact::add_scaled(products, sums.high, window.high_ulp - 2 * format_.unit);
+  exact::add_scaled(products, sums.low, window.low_ulp - 2 * format_.unit);
+  adds_ += 2;
+  if (adds_ >= exact::kAddsBeforeNormalise) finish(record);
+}
+
+template <class Storage>
+void BlockSummer<Storage>::add_by_windows(const Rows<Storage>& terms, const BlockSum& seen,
+                                          std::int64_t* record) {
+  const bool squares = terms.squares();
+  const std::uint32_t b_seen = squares ? seen.a_max : seen.b_max;
+  if (std::max(seen.a_max, b_seen) >= kInfinityBits) flag_specials(terms, record);
+  for (Descent b(b_seen); !b.is_done();) {
+    std::uint32_t b_low = 0, b_left = 0;
+    for (Descent a(seen.a_max); !a.is_done();) {
+      Window window = window_of<Storage>(a.top(), squares ? a.top() : b.top());
+      window.a_high = std::min(window.a_high, a.limit());
+      window.b_high = std::min(window.b_high, b.limit());
+      const BlockSum sums = sum_block_masked(terms, window);
+      if (b.is_first()) add_sum(sums, window, record);
+      add_products(sums, window, record);
+      a.go_on(window.a_low, sums.a_max);
+      b_low = window.b_low;
+      b_left = squares ? 0 : sums.b_max;
+    }
+    b.go_on(b_low, b_left);
+  }
+  if (seen.a_max < kInfinityBits) a_exponent_ = next_exponent(seen.a_max);
+  if (b_seen < kInfinityBits) b_exponent_ = next_exponent(b_seen);
+  window_ = window_of<Storage>(a_exponent_, b_exponent_);
+}
+
+template void flag_specials(const Rows<float>&, std::int64_t*);
+template void flag_specials(const Rows<float16>&, std::int64_t*);
+template void flag_specials(const Rows<bfloat16>&, std::int64_t*);
+template class BlockSummer<float>;
+template class BlockSummer<float16>;
+template class BlockSummer<bfloat16>;
+
+}  // namespace syncbn::kernels

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "syncbn/dtype.h"
+
+/// What the vector kernels of the exact sums have in common: the terms that one call sums, and the window of
+/// exponents in which its accumulators are exact.
+namespace syncbn::kernels {
+
+/// `rows` runs of n elements, each `stride` elements after the one before; what is read next probably goes on
+/// so. b is summed as it is; a too, or, under a ReLU mask, as +0 where the mask's element is neither positive
+/// nor NaN.
+template <class Storage>
+struct Rows {
+  const Storage *a, *b, *mask;  ///< mask may be null.
+  std::size_t rows, n, stride;
+  bool squares() const { return a == b && mask == nullptr; }
+};
+
+/// Additions that one accumulator may see before it is read. More would narrow the window, fewer pay the
+/// reading more often.
+inline constexpr int kLogAdditions = 7;
+inline constexpr std::size_t kMaxAdditions = std::size_t{1} << kLogAdditions;
+
+/// Which elements a pass sums exactly, and where its accumulators start. Accumulators are doubles that begin
+/// at 1.5·2^k and stay in that binade, so what they hold is the difference of two bit patterns, in units of
+/// ulp(2^k).
+struct Window {
+  double sum_start, high_start, low_start;
+  int sum_ulp, high_ulp, low_ulp;  ///< log2 of each accumulator's unit.
+  std::uint32_t a_low, a_high;     ///< |bits| of a admitted: [a_low, a_high).
+  std::uint32_t b_low, b_high;     ///< Likewise of b.
+};
+/// The window for at most kMaxAdditions an accumulator, of elements whose largest exponents are those given,
+/// in
+/// [-126, 127]. It reaches down 27 - l octaves, l = kLogAdditions: with p = 24 bits a number, the sums are
+/// exact for span <= 51 - p - l, and the products for span_a + span_b <= 102 - 2p - 2l.
+Window make_window(int max_exponent_a, int max_exponent_b);
+/// All finite float16 values fit one window.
+Window half_window();
+template <class Storage>
+Window window_of(int max_exponent_a, int max_exponent_b) {
+  return std::is_same_v<Storage, float16> ? half_window() : make_window(max_exponent_a, max_exponent_b);
+}
+
+inline constexpr std::uint32_t kInfinityBits = 0x7f800000;
+/// The exponent of a finite float's |bits|, subnormals counted as the smallest normal ones.
+inline int exponent_of(std::uint32_t bits) { return std::max(static_cast<int>(bits >> 23) - 127, -126); }
+/// Whether all of a range lies in [low, high); `min_minus_one` is 2^32 - 1 where nothing is nonzero.
+inline bool fits(std::uint32_t max, std::uint32_t min_minus_one, std::uint32_t low, std::uint32_t high) {
+  return max < high && min_minus_one + (min_minus_one != ~0u ? 1u : 0u) >= low;
+}
+
+/// The windows that one operand goes through, from its largest element down, until nothing is left below.
+class Descent {
+ public:
+  Descent() : top_(0), done_(true) {}
+  /// From the largest |bits|. NaN and infinities lie above all windows; what is below them is not known then.
+  explicit Descent(std::uint32_t max) : top_(max >= kInfinityBits ? 127 : exponent_of(max)) {}
+  int top() const { return top_; }
+  std::uint32_t limit() const { return limit_; }  ///< Where the window before ended: nothing counts twice.
+  bool is_first() const { return limit_ == kInfinityBits; }
+  bool is_done() const { return done_; }
+  /// After a pass in a window from `low` on; `left`: the largest |bits| below it.
+  void go_on(std::uint32_t low, std::uint32_t left) {
+    limit_ = low;
+    top_ = exponent_of(left);
+    done_ = left == 0;
+  }
+
+ private:
+  int top_;
+  std::uint32_t limit_ = kInfinityBits;
+  bool done_ = false;
+};
+/// Where to look for the next elements of an operand, by those just seen: probably alike, one octave to
+/// spare.
+inline int next_exponent(std::uint32_t max) { return std::min(exponent_of(max) + 1, 127); }
+
+}  // namespace syncbn::kernels

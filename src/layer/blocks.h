@@ -1,0 +1,35 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "exact/exact_sum.h"
+#include "kernels/batch.h"
+#include "kernels/parallel_for.h"
+
+/// Where a rank needs no other's sums, some channels at a time go through all steps (sums, coefficients,
+/// results) while their elements are in a core's cache: memory is read once.
+namespace syncbn::layer {
+
+/// How many channels go together; 0 where it pays more to take each step for all channels. `tensors`: how
+/// many are read.
+std::int64_t channels_together(const kernels::Geometry& geometry, int tensors);
+
+/// Words of the records of the channels of a block.
+inline constexpr std::int64_t kBlockWords = 6144;
+
+/// body(part, records) for each block of channels, in parallel; its records are zeros.
+template <class Body>
+void for_each_block(const kernels::Geometry& geometry, std::int64_t together, const Body& body) {
+  const std::int64_t words = exact::sum_format(geometry.dtype).words();
+  const std::int64_t blocks = (geometry.channels + together - 1) / together;
+  kernels::parallel_for(static_cast<int>(blocks), [&](int block) {
+    const std::int64_t channel = block * together;
+    const std::int64_t channels = std::min(together, geometry.channels - channel);
+    std::int64_t records[kBlockWords];
+    std::fill_n(records, channels * words, 0);
+    body(kernels::Part{channel, channels, 0, geometry.positions()}, records);
+  });
+}
+
+}  // namespace syncbn::layer
