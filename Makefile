@@ -82,7 +82,9 @@ fuzz: ## run every fuzz target for FUZZ_SECONDS (1200); needs clang++
 	@scripts/setup.sh --ci
 	tests/fuzz/run $(FUZZ_SECONDS)
 
-reliability: build ## the whole fault matrix; RELIABILITY=write puts its outcomes into docs/reliability.md
+reliability: venv ## the whole fault matrix (7 min); RELIABILITY=write puts its outcomes into docs/reliability.md
+	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
+	cmake --build --preset release
 	SYNCBN_RELIABILITY=$(or $(RELIABILITY),whole) $(build)/bin/reliability_test
 
 format: ## clang-format every source

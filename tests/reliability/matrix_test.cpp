@@ -52,8 +52,9 @@ struct Engine {
   std::string name;                 // and the document's
   bool processes = true;            // ranks are processes, and there is an init
   std::vector<std::string> launch;  // a launcher that starts all ranks; empty: they are started one by one
-  std::string worker;
+  std::vector<std::string> worker;  // a command
   std::vector<std::pair<std::string, std::string>> part;  // fault and phase; empty: all are quick
+  std::vector<std::string> not_backward = {};             // faults that can't be made in a backward
 };
 
 std::vector<Engine> engines() {
@@ -62,16 +63,20 @@ std::vector<Engine> engines() {
       {"channels", "forward"}, {"dtype", "backward"},    {"order", "create_group"}, {"eps", "forward"},
       {"empty", "forward"},    {"slow", "create_group"}, {"kill", "create_group"},  {"skip", "init"}};
   const std::vector<std::pair<std::string, std::string>> mpi = {{"kill", "forward"}, {"channels", "forward"}};
-  std::vector<Engine> all = {{"threads", false, {}, SYNCBN_WORKER, {}},
-                             {"gloo", true, {}, SYNCBN_WORKER, gloo}};
+  std::vector<Engine> all = {{"threads", false, {}, {SYNCBN_WORKER}, {}},
+                             {"gloo", true, {}, {SYNCBN_WORKER}, gloo}};
 #ifdef SYNCBN_MPIEXEC
   all.push_back(
-      {"Open MPI", true, {SYNCBN_MPIEXEC, "--allow-run-as-root", "--oversubscribe"}, SYNCBN_WORKER, mpi});
+      {"Open MPI", true, {SYNCBN_MPIEXEC, "--allow-run-as-root", "--oversubscribe"}, {SYNCBN_WORKER}, mpi});
 #endif
 #ifdef SYNCBN_MPIEXEC_MPICH
-  all.push_back({"MPICH", true, {SYNCBN_MPIEXEC_MPICH}, SYNCBN_WORKER_MPICH, mpi});
+  all.push_back({"MPICH", true, {SYNCBN_MPIEXEC_MPICH}, {SYNCBN_WORKER_MPICH}, mpi});
 #endif
-  // torch.distributed: a row here, with its worker, when the library has that engine.
+#ifdef SYNCBN_TORCH
+  // Only in the whole matrix: three times PyTorch for each cell. Its own tests are in tests/python/torch.
+  if (extent() != Extent::part)
+    all.push_back({"torch.distributed", true, {}, {SYNCBN_TORCH}, {}, {"channels", "dtype"}});
+#endif
   return all;
 }
 
@@ -105,12 +110,13 @@ class Course {
     Variables variables = {{"SYNCBN_TEST_GO", (folder_ / "go").string()},
                            {"SYNCBN_TIMEOUT_S", fault.expires ? "4" : "60"},
                            {"ASAN_OPTIONS", "detect_leaks=0"}};  // an MPI's own, and of who is killed
+    if (fault.expires) variables["SYNCBN_TEST_EXPIRES"] = "1";
     if (!engine.processes || !engine.launch.empty()) {
       std::vector<std::string> command = engine.launch;
       if (!command.empty())
         command.insert(command.end(),
                        {"-n", std::to_string(kSize), "sh", "-c", "exec \"$0\" \"$@\" </dev/null"});
-      command.push_back(engine.worker);
+      command.insert(command.end(), engine.worker.begin(), engine.worker.end());
       command.insert(command.end(), task.begin(), task.end());
       children_.push_back(std::make_unique<Child>(command, variables));
       return;
@@ -122,7 +128,7 @@ class Course {
       variables["MASTER_ADDR"] = "127.0.0.1";
       variables["MASTER_PORT"] = std::to_string(ports[0]);
       variables["SYNCBN_PORT"] = std::to_string(ports[1]);
-      std::vector<std::string> command = {engine.worker};
+      std::vector<std::string> command = engine.worker;
       command.insert(command.end(), task.begin(), task.end());
       children_.push_back(std::make_unique<Child>(command, variables));
     }
@@ -194,7 +200,7 @@ std::ostream& operator<<(std::ostream& out, const Engine& engine) { return out <
 class Matrix : public testing::TestWithParam<Engine> {};
 INSTANTIATE_TEST_SUITE_P(On, Matrix, testing::ValuesIn(engines()), [](const auto& engine) {
   std::string name = engine.param.name;
-  std::erase(name, ' ');
+  std::erase_if(name, [](char c) { return c == ' ' || c == '.'; });
   return name;
 });
 
@@ -215,8 +221,11 @@ TEST_P(Matrix, OutcomesAreAsDocumented) {
     table.rows.push_back(fault.row);
     for (const std::string& phase : kPhases) {
       table.cells[{fault.row, phase}] = "–";
-      const bool makes_sense = std::count(fault.phases.begin(), fault.phases.end(), phase) > 0 &&
-                               (engine.processes || (phase != "init" && fault.name != "stop"));
+      const bool makes_sense =
+          std::count(fault.phases.begin(), fault.phases.end(), phase) > 0 &&
+          (engine.processes || (phase != "init" && fault.name != "stop")) &&
+          (phase != "backward" ||
+           std::count(engine.not_backward.begin(), engine.not_backward.end(), fault.name) == 0);
       const bool wanted =
           extent() != Extent::part || engine.part.empty() ||
           std::count(engine.part.begin(), engine.part.end(), std::pair(fault.name, phase)) > 0;
@@ -238,6 +247,7 @@ TEST_P(Matrix, OutcomesAreAsDocumented) {
       lock.lock();
       fmt::print("{:8}  {:26} {:13} {:5.1f} s  {}\n", engine.name, job.fault->row, job.phase, time.count(),
                  cell.outcome);
+      std::fflush(stdout);
       table.cells[{job.fault->row, job.phase}] = cell.outcome;
       EXPECT_EQ(cell.output.find("WRONG"), std::string::npos) << cell.output;
       EXPECT_EQ(cell.output.find("STATE CHANGED"), std::string::npos) << cell.output;
