@@ -41,7 +41,8 @@ class _Engine:
         except RuntimeError as error:
             if time.monotonic() - start < _GAVE_UP_S:
                 raise
-            raise TimeoutError("MindSpore's AllReduce gave up, without saying for whom it waited") from error
+            raise TimeoutError(f"MindSpore's AllReduce gave up after the {_WAIT_S} s that it always waits, and does not "
+                               "say for whom") from error
 
 
 def resolved(process_group):
