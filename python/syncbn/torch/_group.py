@@ -16,7 +16,7 @@ from .._errors import GroupError
 from .._framework import alone
 
 # A wait in slices ends with Ctrl-C; one without does not. Slices cost nothing that can be measured.
-_SLICE = timedelta(seconds=0.25)
+_SLICE = 0.25  # seconds
 
 #: Name of a group that its creator is no member of.
 NOT_A_MEMBER = "<not a member>"
@@ -41,17 +41,19 @@ class Engine:
         if self._gloo is None:
             self._gloo = self._connect(deadline)
         options = dist.AllreduceOptions()
-        options.timeout = timedelta(seconds=max(deadline - time.monotonic(), 0.001))
+        # Later than ours, so that an error before the deadline is a peer's.
+        options.timeout = timedelta(seconds=max(deadline - time.monotonic(), 0) + 1)
         work = self._gloo.allreduce([torch.from_numpy(array)], options)
         while True:
             try:
-                work.wait(_SLICE)
+                work.wait(timedelta(seconds=max(min(_SLICE, deadline - time.monotonic()), 0.001)))
                 return
-            except RuntimeError as error:
+            except RuntimeError:
+                if work.is_completed():  # failed, or done just after the slice
+                    work.wait()
+                    return
                 if time.monotonic() >= deadline:
-                    raise TimeoutError(f"no sum after {timeout:.3g} s") from error
-                if work.is_completed():
-                    raise
+                    raise TimeoutError(f"no sum after {timeout:.3g} s") from None
 
     def _connect(self, deadline):
         self._meet(deadline)
