@@ -41,6 +41,7 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "group/verdict.h"
@@ -74,12 +75,18 @@ std::int64_t hash_of(const Call& call) {
 
 using Fields = std::array<std::int64_t, kFields>;
 
-Fields fields_of(const Brought& mine) {
+// What the header says of a call.
+struct Identity {
+  bool failed;
+  std::int64_t number, words, hash;
+};
+
+Fields fields_of(const Identity& mine) {
   return {mine.number & kFieldMask, mine.words & kFieldMask, (mine.words >> kFieldBits) & kFieldMask,
           mine.hash & kFieldMask, mine.hash >> kFieldBits};
 }
 
-void write_header(const Brought& mine, std::span<std::int64_t> header) {
+void write_header(const Identity& mine, std::span<std::int64_t> header) {
   header[0] = 1;
   header[1] = mine.failed ? 1 : 0;
   const Fields fields = fields_of(mine);
@@ -97,10 +104,9 @@ bool all_agree(std::span<const std::int64_t> sums, int size) {
   return true;
 }
 
-// One message: `write` fills all its words, the sums are returned.
+// Sends one message, whose words `write` fills. The sums stand in it after the engine's wait().
 template <class Write>
-std::span<const std::int64_t> exchange(Communicator& communicator, std::size_t words, Deadline deadline,
-                                       Write write) {
+std::span<const std::int64_t> send(Communicator& communicator, std::size_t words, Write write) {
   const std::span<std::int64_t> buffer = communicator.buffer(words);
   if (buffer.size() < words) {  // an engine of the caller's own
     throw PeerError(fmt::format("the engine gave a buffer of {} words, asked for {}", buffer.size(), words));
@@ -108,7 +114,6 @@ std::span<const std::int64_t> exchange(Communicator& communicator, std::size_t w
   const std::span<std::int64_t> message = buffer.first(words);
   write(message);
   communicator.start(words);
-  communicator.wait(deadline);
   return message;
 }
 
@@ -119,22 +124,21 @@ void copy_padded(std::span<const std::int64_t> from, std::span<std::int64_t> to)
 
 enum class Verdict { good, bad };
 
-// The first message. What of the payload fits `room` is summed in place if the verdict is good.
-Verdict first_message(Communicator& communicator, const Brought& mine, std::span<std::int64_t> payload,
-                      std::size_t room, Deadline deadline) {
-  const auto sums =
-      exchange(communicator, kHeaderWords + room, deadline, [&](std::span<std::int64_t> message) {
-        write_header(mine, message.first(kHeaderWords));
-        copy_padded(payload, message.subspan(kHeaderWords));
-      });
-  const int size = communicator.size();
+// The first message: header, and what of the payload fits `room`.
+std::span<const std::int64_t> send_first(Communicator& communicator, const Identity& mine,
+                                         std::span<const std::int64_t> payload, std::size_t room) {
+  return send(communicator, kHeaderWords + room, [&](std::span<std::int64_t> message) {
+    write_header(mine, message.first(kHeaderWords));
+    copy_padded(payload, message.subspan(kHeaderWords));
+  });
+}
+
+Verdict judge(std::span<const std::int64_t> sums, int size) {
   if (sums[0] != size) {
     throw PeerError(fmt::format("the engine summed {} ranks where the group has {}: it lost or doubled one",
                                 sums[0], size));
   }
-  if (sums[1] != 0 || !all_agree(sums, size)) return Verdict::bad;
-  std::copy_n(sums.begin() + kHeaderWords, std::min(room, payload.size()), payload.begin());
-  return Verdict::good;
+  return sums[1] != 0 || !all_agree(sums, size) ? Verdict::bad : Verdict::good;
 }
 
 // The second message where the verdict was bad.
@@ -142,11 +146,11 @@ std::vector<Brought> tell_who_brought_what(Communicator& communicator, const Bro
                                            Deadline deadline) {
   const auto size = static_cast<std::size_t>(communicator.size());
   const auto slot = static_cast<std::size_t>(communicator.rank()) * kSlotWords;
-  const auto table =
-      exchange(communicator, size * kSlotWords, deadline, [&](std::span<std::int64_t> message) {
-        std::fill(message.begin(), message.end(), 0);
-        write_slot(mine, message.subspan(slot, kSlotWords));
-      });
+  const auto table = send(communicator, size * kSlotWords, [&](std::span<std::int64_t> message) {
+    std::fill(message.begin(), message.end(), 0);
+    write_slot(mine, message.subspan(slot, kSlotWords));
+  });
+  communicator.wait(deadline);
   std::vector<Brought> ranks;
   for (std::size_t r = 0; r < size; ++r)
     ranks.push_back(read_slot(table.subspan(r * kSlotWords, kSlotWords)));
@@ -169,25 +173,44 @@ void AgreedSum::remember(const Key& verified) {
 
 void AgreedSum::sum(Communicator& communicator, const Call& call, std::span<std::int64_t> payload,
                     Deadline deadline) {
-  const Brought mine{false,         verified_calls_ + 1, static_cast<std::int64_t>(payload.size()),
-                     hash_of(call), call.subject,        call.settings};
-  const std::size_t room = predicted_words();
-  if (first_message(communicator, mine, payload, room, deadline) == Verdict::bad) {
-    throw_verdict(tell_who_brought_what(communicator, mine, deadline));
+  start(communicator, call, payload);
+  finish(communicator, deadline);
+}
+
+void AgreedSum::start(Communicator& communicator, const Call& call, std::span<std::int64_t> payload) {
+  const std::int64_t hash = hash_of(call);
+  const Identity mine{false, verified_calls_ + 1, static_cast<std::int64_t>(payload.size()), hash};
+  started_ = {&call, hash, payload, send_first(communicator, mine, payload, predicted_words())};
+}
+
+void AgreedSum::finish(Communicator& communicator, Deadline deadline) {
+  const Started mine = *std::exchange(started_, std::nullopt);
+  const auto words = static_cast<std::int64_t>(mine.payload.size());
+  communicator.wait(deadline);
+  if (judge(mine.message, communicator.size()) == Verdict::bad) {
+    throw_verdict(tell_who_brought_what(
+        communicator, {false, verified_calls_ + 1, words, mine.hash, mine.call->subject, mine.call->settings},
+        deadline));
   }
-  if (payload.size() > room) {
-    const std::span<std::int64_t> rest = payload.subspan(room);
-    const auto sums = exchange(communicator, rest.size(), deadline,
-                               [&](std::span<std::int64_t> message) { copy_padded(rest, message); });
+  const std::size_t sent = std::min(mine.message.size() - kHeaderWords, mine.payload.size());
+  std::copy_n(mine.message.begin() + kHeaderWords, sent, mine.payload.begin());
+  const std::span<std::int64_t> rest = mine.payload.subspan(sent);
+  if (!rest.empty()) {
+    const auto sums =
+        send(communicator, rest.size(), [&](std::span<std::int64_t> message) { copy_padded(rest, message); });
+    communicator.wait(deadline);
     std::copy(sums.begin(), sums.end(), rest.begin());
   }
-  remember({mine.hash, mine.words});
+  remember({mine.hash, words});
 }
 
 void AgreedSum::fail(Communicator& communicator, const Call& call, const std::string& reason,
                      Deadline deadline) {
   const Brought mine{true, verified_calls_ + 1, 0, hash_of(call), call.subject, reason};
-  first_message(communicator, mine, {}, predicted_words(), deadline);
+  const auto sums =
+      send_first(communicator, {true, mine.number, mine.words, mine.hash}, {}, predicted_words());
+  communicator.wait(deadline);
+  judge(sums, communicator.size());
   tell_who_brought_what(communicator, mine, deadline);
 }
 

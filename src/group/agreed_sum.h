@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -25,6 +26,10 @@ class AgreedSum {
   /// unspecified and the communicator must not be used again.
   /// @throws MismatchError, PeerError (a peer called fail; the engine's), TimeoutError
   void sum(Communicator& communicator, const Call& call, std::span<std::int64_t> payload, Deadline deadline);
+  /// The two halves of sum(): what is done between them overlaps with the message. `call` and the payload's
+  /// memory stay until finish() has returned. One sum at a time.
+  void start(Communicator& communicator, const Call& call, std::span<std::int64_t> payload);
+  void finish(Communicator& communicator, Deadline deadline);
   /// Takes part in place of sum() where this rank can't make its call: the others get a PeerError with
   /// `reason`. Returns when they know; the communicator must not be used again. @throws PeerError,
   /// TimeoutError: the engine's
@@ -33,11 +38,18 @@ class AgreedSum {
   std::int64_t verified_calls() const { return verified_calls_; }
 
  private:
+  struct Started {
+    const Call* call;
+    std::int64_t hash;
+    std::span<std::int64_t> payload;
+    std::span<const std::int64_t> message;  // the first one, in the engine's buffer
+  };
   using Key = std::pair<std::int64_t, std::int64_t>;  // hash and payload words of a verified call
 
   std::size_t predicted_words() const;
   void remember(const Key& verified);
 
+  std::optional<Started> started_;
   std::int64_t verified_calls_ = 0;
   Key last_{-1, -1};
   std::map<Key, std::size_t> followers_;  // payload words that followed each call, the last time

@@ -26,21 +26,67 @@ Group::Group(std::string name, std::vector<int> ranks, int rank, std::chrono::mi
       connect_(std::move(connect)) {}
 
 void Group::sum(const group::Call& call, std::span<std::int64_t> payload) {
+  PendingSum sum{call, payload};
+  const Deadline by = deadline();
+  start(sum, by);
+  finish(sum, by);
+}
+
+// Tells of a PeerError of one half of a sum, with no lock held.
+template <class Half>
+void Group::watched(Half half) {
   try {
-    run(call, [&](Communicator& communicator, Deadline deadline) {
-      agreed_.sum(communicator, call, payload, deadline);
-    });
+    half();
   } catch (const PeerError&) {
     if (on_peer_error_) on_peer_error_();
     throw;
   }
 }
 
+void Group::start(PendingSum& sum, Deadline deadline) {
+  watched([&] {
+    const std::lock_guard one_at_a_time(calls_);
+    settle(deadline);
+    begin(sum.call);
+    if (size() == 1) {
+      sum.done = true;
+      return end(std::nullopt);
+    }
+    attempt(sum.call, [&] { agreed_.start(connected(deadline), sum.call, sum.payload); });
+    under_way_ = &sum;
+  });
+}
+
+void Group::finish(PendingSum& sum, Deadline deadline) {
+  watched([&] {
+    const std::lock_guard one_at_a_time(calls_);
+    if (!sum.done) settle(deadline);
+    if (sum.error) std::rethrow_exception(sum.error);
+  });
+}
+
+// Waits for the sum under way, if there is one.
+void Group::settle(Deadline deadline) {
+  if (under_way_ == nullptr) return;
+  PendingSum& sum = *std::exchange(under_way_, nullptr);
+  sum.done = true;
+  try {
+    attempt(sum.call, [&] { agreed_.finish(*communicator_, deadline); });
+    end(std::nullopt);
+  } catch (...) {
+    sum.error = std::current_exception();
+  }
+}
+
 void Group::fail(const group::Call& call, const std::string& reason) noexcept {
   if (size() == 1) return;  // nobody waits, and nothing breaks
   try {
-    run(call, [&](Communicator& communicator, Deadline deadline) {
-      agreed_.fail(communicator, call, reason, deadline);
+    const std::lock_guard one_at_a_time(calls_);
+    const Deadline by = deadline();
+    settle(by);
+    begin(call);
+    attempt(call, [&] {
+      agreed_.fail(connected(by), call, reason, by);
       throw PeerError(
           fmt::format("this rank failed before its call: {}", reason));  // breaks the group here, too
     });
@@ -67,13 +113,9 @@ void Group::close(const std::string& reason) noexcept {
 // blame this rank for the error that it merely saw first, and a rank that is late could not finish a sum that
 // all others began.
 template <class Operation>
-void Group::run(const group::Call& call, Operation operation) {
-  const std::lock_guard one_at_a_time(calls_);
-  begin(call);
-  if (size() == 1) return end(std::nullopt);
+void Group::attempt(const group::Call& call, Operation operation) {
   try {
-    const Deadline deadline = std::chrono::steady_clock::now() + timeout_;
-    operation(connected(deadline), deadline);
+    operation();
   } catch (const std::exception& error) {
     end(fmt::format("since call {} ({}): {}", agreed_.verified_calls() + 1, call.subject, error.what()));
     rethrow_in_context(call);
@@ -81,7 +123,6 @@ void Group::run(const group::Call& call, Operation operation) {
     end(fmt::format("since call {} ({})", agreed_.verified_calls() + 1, call.subject));
     throw;
   }
-  end(std::nullopt);
 }
 
 void Group::begin(const group::Call& call) {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -18,6 +19,14 @@ namespace syncbn {
 
 /// Up to which size of a group its sums are exact on the wire: digits of 47 bits in words of 63.
 inline constexpr int kMaxRanks = 1 << 16;
+
+/// A sum between its two halves; it and what it refers to stay in place until it is finished.
+struct PendingSum {
+  const group::Call& call;
+  std::span<std::int64_t> payload;
+  bool done = false;
+  std::exception_ptr error = nullptr;  ///< Why it failed, once it is done.
+};
 
 /// A named, ordered list of ranks as one member sees it: connects at the first sum, serialises sums, breaks
 /// for good at the first error that a sum can't survive, and adds group, call and operation to what an engine
@@ -41,6 +50,12 @@ class Group {
   /// after a throw.
   /// @throws MismatchError, PeerError, TimeoutError, GroupError (closed, or broken before)
   void sum(const group::Call& call, std::span<std::int64_t> payload);
+  /// The two halves of sum(); other work may be done in between. Sums go in the order of their starts, and
+  /// one at a time: whatever comes next on this group first waits for the one under way and keeps its outcome
+  /// for its finish. A sum that was started must be finished.
+  /// @throws as sum(), start too
+  void start(PendingSum& sum) { start(sum, deadline()); }
+  void finish(PendingSum& sum) { finish(sum, deadline()); }
   /// For a rank whose call failed of itself: its peers get a PeerError instead of waiting, and the group is
   /// broken. Throws nothing; the caller rethrows its own error.
   void fail(const group::Call& call, const std::string& reason) noexcept;
@@ -55,8 +70,14 @@ class Group {
  private:
   enum class State { whole, broken, closed };
 
+  Deadline deadline() const { return std::chrono::steady_clock::now() + timeout_; }
+  void start(PendingSum& sum, Deadline deadline);
+  void finish(PendingSum& sum, Deadline deadline);
+  void settle(Deadline deadline);
+  template <class Half>
+  void watched(Half half);
   template <class Operation>
-  void run(const group::Call& call, Operation operation);
+  void attempt(const group::Call& call, Operation operation);
   std::string context(const group::Call& call) const;
   Communicator& connected(Deadline deadline);
   void begin(const group::Call& call);
@@ -70,8 +91,9 @@ class Group {
   const std::function<void()> on_peer_error_;
   std::atomic<int> layers_{0};
 
-  std::mutex calls_;  // held for the whole of a sum, by the thread that alone uses agreed_
+  std::mutex calls_;  // held by the thread that alone uses what follows, while it waits too
   group::AgreedSum agreed_;
+  PendingSum* under_way_ = nullptr;  // started, not yet done
 
   std::mutex mutex_;  // guards all below; never held while waiting
   State state_ = State::whole;
