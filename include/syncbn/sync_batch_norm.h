@@ -16,6 +16,7 @@
 namespace syncbn {
 
 class Group;
+class JointCall;
 
 /// Whose sums the gradients of weight and bias are.
 enum class AffineGradients : std::uint8_t {
@@ -219,6 +220,7 @@ class SyncBatchNorm {
   void reset_running_stats();  ///< running_mean 0, running_var 1, num_batches_tracked 0.
 
  private:
+  friend class JointCall;
   StateEntry find(const std::string& name, std::optional<DType> dtype);
   struct Impl;
   std::unique_ptr<Impl> impl_;

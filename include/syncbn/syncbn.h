@@ -5,6 +5,7 @@
 #include "syncbn/error.h"
 #include "syncbn/group.h"
 #include "syncbn/isa.h"
+#include "syncbn/joint_call.h"
 #include "syncbn/sync_batch_norm.h"
 #include "syncbn/tensor.h"
 #include "syncbn/threads.h"

@@ -100,34 +100,34 @@ class Backward {
 
 }  // namespace
 
+bool SyncBatchNorm::Impl::is_collective(const Saved& from) const {
+  // Without a forward nobody knows what its backward would be; in training the peers expect it.
+  return from.statistics == Saved::Statistics::group_batch ||
+         (from.statistics == Saved::Statistics::none && training);
+}
+
+void SyncBatchNorm::Impl::check(const Saved& from, const BackwardTensors& t) const {
+  if (from.statistics == Saved::Statistics::none)
+    throw InvalidArgument("backward: no forward was made before it");
+  layer::check_backward(t, num_features, options.activation == Activation::relu);
+  layer::check_saved(from, num_features);
+  layer::check_count(from, layer::geometry_of(t.x).positions());
+}
+
 void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t, BackwardSums* sums) {
   const kernels::FpEnvironment environment;
-  const bool relu = options.activation == Activation::relu;
   const kernels::Geometry geometry = layer::geometry_of(t.x);
-  const exact::SumFormat& format = exact::sum_format(t.x.dtype);
-  const bool none = from.statistics == Saved::Statistics::none;
-  // Without a forward nobody knows what its backward would be; in training the peers expect it.
-  const bool collective = from.statistics == Saved::Statistics::group_batch || (none && training);
-  Group* group = collective ? &joined_group() : nullptr;
+  Group* group = is_collective(from) ? &joined_group() : nullptr;
   const bool alone = group == nullptr || group->size() == 1;
-
-  Backward steps(t, from, relu, workspace_);
-  BackwardSums& known = workspace_.sums;
   std::vector<std::int64_t>& records = workspace_.message;
   std::int64_t together = 0;
   const auto prepare = [&] {
-    if (none) throw InvalidArgument("backward: no forward was made before it");
-    layer::check_backward(t, num_features, relu);
-    layer::check_saved(from, num_features);
-    layer::check_count(from, geometry.positions());
-    workspace_.resize_backward(num_features);
-    if (alone) together = layer::channels_together(geometry, relu ? 3 : 2);
-    records.assign(static_cast<std::size_t>(together != 0 ? 0 : num_features * format.words()), 0);
-    if (together != 0) return;
-    kernels::accumulate(steps.gradient(), {t.x.data}, geometry, records.data());
-    if (!alone && geometry.positions() != 0) steps.set_own_sums(records.data());
+    check(from, t);
+    if (alone) together = layer::channels_together(geometry, options.activation == Activation::relu ? 3 : 2);
+    records.assign(together != 0 ? 0 : backward_words(t.x.dtype), 0);
+    start_backward(from, t, records, !alone, workspace_);
   };
-  if (collective) {
+  if (group != nullptr) {
     const group::Call& description = call(Direction::backward, t.x.dtype);
     prepare_or_fail(*group, description, prepare);
     group->sum(description, records);
@@ -136,25 +136,57 @@ void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t, 
   }
 
   if (together != 0) {
-    steps.fused(together);
-  } else if (from.count != 0) {
-    steps.apply(records.data());
+    Backward(t, from, options.activation == Activation::relu, workspace_).fused(together);
+    if (geometry.positions() != 0) {
+      workspace_.sums.own_a = workspace_.sums.a;
+      workspace_.sums.own_b = workspace_.sums.b;
+    }
+    keep_gradients(from, geometry.positions(), workspace_.sums);
+  } else {
+    finish_backward(from, t, records, !alone, workspace_);
   }
-  if (alone && geometry.positions() != 0) {
-    known.own_a = known.a;
-    known.own_b = known.b;
+  if (sums != nullptr) *sums = workspace_.sums;
+}
+
+std::size_t SyncBatchNorm::Impl::backward_words(DType input) const {
+  return static_cast<std::size_t>(num_features * exact::sum_format(input).words());
+}
+
+void SyncBatchNorm::Impl::start_backward(const Saved& from, const BackwardTensors& t,
+                                         std::span<std::int64_t> records, bool of_group,
+                                         layer::Workspace& work) const {
+  const kernels::Geometry geometry = layer::geometry_of(t.x);
+  work.resize_backward(num_features);
+  if (records.empty()) return;
+  Backward steps(t, from, options.activation == Activation::relu, work);
+  kernels::accumulate(steps.gradient(), {t.x.data}, geometry, records.data());
+  if (of_group && geometry.positions() != 0) steps.set_own_sums(records.data());
+}
+
+void SyncBatchNorm::Impl::finish_backward(const Saved& from, const BackwardTensors& t,
+                                          std::span<const std::int64_t> records, bool of_group,
+                                          layer::Workspace& work) {
+  const std::int64_t positions = layer::geometry_of(t.x).positions();
+  if (from.count != 0) Backward(t, from, options.activation == Activation::relu, work).apply(records.data());
+  if (!of_group && positions != 0) {
+    work.sums.own_a = work.sums.a;
+    work.sums.own_b = work.sums.b;
   }
-  const bool of_group = collective && options.affine_gradients == AffineGradients::group;
-  const std::vector<double>& a = of_group ? known.a : known.own_a;
-  const std::vector<double>& b = of_group ? known.b : known.own_b;
+  keep_gradients(from, positions, work.sums);
+}
+
+void SyncBatchNorm::Impl::keep_gradients(const Saved& from, std::int64_t positions,
+                                         const BackwardSums& sums) {
+  const bool of_group = is_collective(from) && options.affine_gradients == AffineGradients::group;
+  const std::vector<double>& a = of_group ? sums.a : sums.own_a;
+  const std::vector<double>& b = of_group ? sums.b : sums.own_b;
   // Without elements gradients are zero, whatever the statistics are.
-  const bool empty = of_group ? from.count == 0 : geometry.positions() == 0;
+  const bool empty = of_group ? from.count == 0 : positions == 0;
   for (std::int64_t c = 0; c < num_features && parameters.weight_grad; ++c) {
     const auto i = static_cast<std::size_t>(c);
     parameters.weight_grad->set(c, empty ? 0.0 : b[i] * from.invstd[i]);
     if (parameters.bias_grad) parameters.bias_grad->set(c, a[i]);
   }
-  if (sums != nullptr) *sums = known;
 }
 
 }  // namespace syncbn

@@ -138,22 +138,35 @@ void SyncBatchNorm::Impl::make(const ForwardTensors& tensors) {
 void SyncBatchNorm::Impl::make_by_group(const ForwardTensors& t) {
   Group& group = joined_group();
   const group::Call& description = call(Direction::forward, t.x.dtype);
-  const exact::SumFormat& format = exact::sum_format(t.x.dtype);
-  const kernels::Geometry geometry = layer::geometry_of(t.x);
-
-  std::vector<std::int64_t>& message = workspace_.message;  // count, then one record a channel
+  std::vector<std::int64_t>& message = workspace_.message;
   std::int64_t together = 0;
   prepare_or_fail(group, description, [&] {
     layer::check_forward(t, num_features);
-    workspace_.resize_forward(num_features);
-    if (group.size() == 1) together = layer::channels_together(geometry, 1);
-    message.assign(static_cast<std::size_t>(1 + (together != 0 ? 0 : num_features * format.words())), 0);
-    message[0] = geometry.positions();
-    if (together == 0) kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1);
+    if (group.size() == 1) together = layer::channels_together(layer::geometry_of(t.x), 1);
+    message.assign(together != 0 ? 1 : forward_words(t.x.dtype), 0);
+    start_forward(t, message, workspace_);
   });
   group.sum(description, message);
+  finish_forward(t, together, message, workspace_);
+}
 
-  Saved& made = workspace_.saved;
+// The count, then one record a channel.
+std::size_t SyncBatchNorm::Impl::forward_words(DType input) const {
+  return static_cast<std::size_t>(1 + num_features * exact::sum_format(input).words());
+}
+
+void SyncBatchNorm::Impl::start_forward(const ForwardTensors& t, std::span<std::int64_t> message,
+                                        layer::Workspace& work) const {
+  const kernels::Geometry geometry = layer::geometry_of(t.x);
+  work.resize_forward(num_features);
+  message[0] = geometry.positions();
+  if (message.size() > 1) kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1);
+}
+
+void SyncBatchNorm::Impl::finish_forward(const ForwardTensors& t, std::int64_t together,
+                                         std::span<const std::int64_t> message, layer::Workspace& work) {
+  const Group& group = joined_group();
+  Saved& made = work.saved;
   made.statistics = Saved::Statistics::group_batch;
   made.count = message[0];
   if (made.count == 0) return;  // the whole group is empty: nothing to normalize, nothing to learn
@@ -163,7 +176,7 @@ void SyncBatchNorm::Impl::make_by_group(const ForwardTensors& t) {
                     "unbiased variance",
                     group.name()));
   }
-  Forward(t, parameters, options, workspace_).by_batch(together, message.data() + 1);
+  Forward(t, parameters, options, work).by_batch(together, message.data() + 1);
   for (std::int64_t c = 0; c < num_features && options.nonfinite == Nonfinite::error; ++c) {
     if (is_finite(made, c)) continue;
     throw InvalidArgument(fmt::format(

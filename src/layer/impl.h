@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,24 @@ struct SyncBatchNorm::Impl {
   void double_backward(const Saved& saved, const BackwardSums& sums,
                        const DoubleBackwardTensors& tensors);  // double_backward.cpp
 
+  /// A training call's two halves, before and after the group's sum, of checked tensors. `message` is this
+  /// call's part of it, zeros at first; of a forward it may be the count alone, and the sums are made later,
+  /// `together` channels at a time. The first half may fail on this rank alone, and changes nothing but
+  /// `work`, which the second half needs.
+  std::size_t forward_words(DType input) const;
+  std::size_t backward_words(DType input) const;
+  void start_forward(const ForwardTensors& tensors, std::span<std::int64_t> message,
+                     layer::Workspace& work) const;
+  void finish_forward(const ForwardTensors& tensors, std::int64_t together,
+                      std::span<const std::int64_t> message, layer::Workspace& work);
+  void start_backward(const Saved& from, const BackwardTensors& tensors, std::span<std::int64_t> records,
+                      bool of_group, layer::Workspace& work) const;
+  void finish_backward(const Saved& from, const BackwardTensors& tensors,
+                       std::span<const std::int64_t> records, bool of_group, layer::Workspace& work);
+  /// Whether the backward of that forward joins the group's sum.
+  bool is_collective(const Saved& from) const;
+  void check(const Saved& from, const BackwardTensors& tensors) const;
+
   /// Looks the group up where construction came before init. @throws GroupError
   Group& joined_group();
   /// What this layer tells the group about a call; made once for each direction and dtype.
@@ -83,6 +102,7 @@ struct SyncBatchNorm::Impl {
   void make_by_group(const ForwardTensors& tensors);
   void make_alone(const ForwardTensors& tensors);
   void make(const ForwardTensors& tensors);
+  void keep_gradients(const Saved& from, std::int64_t positions, const BackwardSums& sums);
 
   layer::Workspace workspace_;
 

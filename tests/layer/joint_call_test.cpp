@@ -1,0 +1,325 @@
+// Several layers in one message, and calls in two halves: the bits of the layers' own calls, one message, the
+// same errors, and nothing changed where something fails.
+//
+// control: with the sum under way not waited for before the next one starts, Overlap fails; with each forward
+// committed as soon as it is finished, ALaterLayerFailsNothingHasChanged; with texts of the first call only,
+// MismatchInALaterCall.
+#include "syncbn/joint_call.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "layer/outcomes.h"
+#include "syncbn/syncbn.h"
+
+namespace syncbn::testing {
+namespace {
+
+constexpr int kRanks = 3;
+
+// One rank's share of one layer's batch, the layer, and what its calls leave.
+struct Part {
+  Part(std::int64_t channels, int rank, const SyncBatchNormOptions& options = {})
+      : shape{rank, channels, 5}, layer(channels, options) {  // rank 0 brings nothing
+    std::mt19937 random(static_cast<unsigned>(100 * channels + rank));
+    std::lognormal_distribution<float> value(0, 2);
+    for (auto* tensor : {&x, &dy}) {
+      for (std::int64_t i = 0; i < shape.elements(); ++i) tensor->push_back(value(random));
+    }
+    y.resize(x.size());
+    dx.resize(x.size());
+  }
+  ForwardTensors forward() { return {read(x), view(y, shape), std::nullopt}; }
+  BackwardTensors backward() { return {read(dy), read(x), std::nullopt, view(dx, shape), std::nullopt}; }
+  ConstTensorView read(const std::vector<float>& values) const { return view(values, shape); }
+
+  // Everything that calls change.
+  std::vector<std::byte> bytes() {
+    std::vector<std::byte> all;
+    const auto take = [&](const void* data, std::size_t size) {
+      const auto* from = static_cast<const std::byte*>(data);
+      all.insert(all.end(), from, from + size);
+    };
+    for (const auto& tensor : {y, dx}) take(tensor.data(), tensor.size() * sizeof(float));
+    for (const auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale})
+      take(values->data(), values->size() * sizeof(double));
+    for (const StateEntry& entry : layer.state())
+      take(entry.data, entry.size * (entry.dtype ? size_of(*entry.dtype) : sizeof(std::int64_t)));
+    for (const char* name : {"weight_grad", "bias_grad"}) {
+      const auto gradient = layer.values<float>(name);
+      take(gradient.data(), gradient.size_bytes());
+    }
+    return all;
+  }
+
+  Shape shape;
+  SyncBatchNorm layer;
+  Saved saved;
+  std::vector<float> x, dy, y, dx;
+};
+
+struct Parts {
+  explicit Parts(int rank) : a(3, rank), b(40, rank) {}
+  std::vector<std::byte> bytes() {
+    std::vector<std::byte> all = a.bytes();
+    const std::vector<std::byte> more = b.bytes();
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  Part a, b;
+};
+
+// What `train` leaves on each rank. It is called twice: the second time lengths are known from the first.
+using Train = std::function<void(Parts&)>;
+std::vector<std::vector<std::byte>> after(const Train& train) {
+  std::vector<std::vector<std::byte>> result(kRanks);
+  run_ranks(kRanks, [&](int rank) {
+    Parts parts(rank);
+    for (int step = 0; step < 2; ++step) train(parts);
+    result[static_cast<std::size_t>(rank)] = parts.bytes();
+  });
+  return result;
+}
+
+void own_calls(Parts& p) {
+  p.a.layer.forward(p.a.forward(), p.a.saved);
+  p.b.layer.forward(p.b.forward(), p.b.saved);
+  p.b.layer.backward(p.b.saved, p.b.backward());
+  p.a.layer.backward(p.a.saved, p.a.backward());
+}
+
+TEST(JointCall, SameBitsAsTheLayersOwnCalls) {
+  EXPECT_EQ(after([](Parts& p) {
+              JointCall call;
+              call.forward(p.a.layer, p.a.forward(), p.a.saved);
+              call.forward(p.b.layer, p.b.forward(), p.b.saved);
+              call.start();
+              call.finish();
+              call.backward(p.b.layer, p.b.saved, p.b.backward());
+              call.backward(p.a.layer, p.a.saved, p.a.backward());
+              call.finish();
+            }),
+            after(own_calls));
+  // Control: the comparison sees one layer's backward left out.
+  EXPECT_NE(after([](Parts& p) {
+              own_calls(p);
+              std::fill(p.a.dx.begin(), p.a.dx.end(), 0.0F);
+            }),
+            after(own_calls));
+}
+
+TEST(JointCall, Overlap) {
+  EXPECT_EQ(after([](Parts& p) {
+              JointCall first, second;
+              first.forward(p.a.layer, p.a.forward(), p.a.saved);
+              first.start();
+              p.b.layer.forward(p.b.forward(), p.b.saved);  // while the other is under way
+              first.finish();
+              first.backward(p.b.layer, p.b.saved, p.b.backward());
+              second.backward(p.a.layer, p.a.saved, p.a.backward());
+              first.start();
+              second.start();
+              second.finish();
+              first.finish();
+            }),
+            after(own_calls));
+}
+
+// Messages that a group's engine was given.
+class Counted final : public Communicator {
+ public:
+  Counted(std::unique_ptr<Communicator> engine, int& messages)
+      : engine_(std::move(engine)), messages_(messages) {}
+  int rank() const override { return engine_->rank(); }
+  int size() const override { return engine_->size(); }
+  std::span<std::int64_t> buffer(std::size_t words) override { return engine_->buffer(words); }
+  void start(std::size_t words) override {
+    ++messages_;
+    engine_->start(words);
+  }
+  void wait(Deadline deadline) override { engine_->wait(deadline); }
+  void abort() noexcept override { engine_->abort(); }
+
+ private:
+  const std::unique_ptr<Communicator> engine_;
+  int& messages_;
+};
+
+// Both ranks bring the same.
+class Twice final : public Communicator {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  std::span<std::int64_t> buffer(std::size_t words) override {
+    buffer_.resize(std::max(words, buffer_.size()));
+    return buffer_;
+  }
+  void start(std::size_t words) override {
+    for (std::size_t i = 0; i < words; ++i) buffer_[i] *= 2;
+  }
+  void wait(Deadline) override {}
+  void abort() noexcept override {}
+
+ private:
+  std::vector<std::int64_t> buffer_;
+};
+
+TEST(JointCall, OneMessageInSteadyState) {
+  int messages = 0;
+  SyncBatchNormOptions options;
+  options.process_group = make_group("pair", std::make_unique<Counted>(std::make_unique<Twice>(), messages));
+  Part a(3, 1, options), b(40, 2, options);
+  const auto step = [&] {
+    messages = 0;
+    JointCall call;
+    call.forward(a.layer, a.forward(), a.saved);
+    call.forward(b.layer, b.forward(), b.saved);
+    call.start();
+    call.finish();
+    return messages;
+  };
+  EXPECT_EQ(step(), 2);  // how long it is the group learns by it
+  step();
+  EXPECT_EQ(step(), 1);
+}
+
+TEST(JointCall, OfOneCallIsTheLayersOwn) {
+  EXPECT_EQ(after([](Parts& p) {
+              if (get_rank() == 1) {
+                JointCall call;
+                call.forward(p.a.layer, p.a.forward(), p.a.saved);
+                call.finish();
+              } else {
+                p.a.layer.forward(p.a.forward(), p.a.saved);
+              }
+            }),
+            after([](Parts& p) { p.a.layer.forward(p.a.forward(), p.a.saved); }));
+}
+
+// Outcomes of `call` on three ranks, of which none may have changed its layers.
+std::vector<std::string> failing(const std::function<void(Parts&, int rank)>& call,
+                                 const SyncBatchNormOptions& of_b = {}) {
+  std::vector<std::string> texts(kRanks);
+  run_ranks(kRanks, [&](int rank) {
+    Parts parts(rank);
+    parts.b.layer = SyncBatchNorm(40, of_b);
+    own_calls(parts);
+    const auto state = [&] {
+      std::vector<std::byte> all;
+      for (Part* part : {&parts.a, &parts.b}) {
+        std::fill(part->y.begin(), part->y.end(), 0.0F);  // outputs of a failed call are not defined
+        const std::vector<std::byte> bytes = part->bytes();
+        all.insert(all.end(), bytes.begin(), bytes.end());
+      }
+      return all;
+    };
+    const std::vector<std::byte> before = state();
+    texts[static_cast<std::size_t>(rank)] = outcome([&] { call(parts, rank); });
+    EXPECT_EQ(state(), before) << rank;
+  });
+  return texts;
+}
+
+TEST(JointCall, MismatchInALaterCall) {
+  for (const std::string& text : failing([](Parts&p, int rank) {
+         JointCall call;
+         call.forward(p.a.layer, p.a.forward(), p.a.saved);
+         rank == 2 ? call.forward(p.b.layer, p.b.forward(), p.b.saved)
+                   : call.backward(p.b.layer, p.b.saved, p.b.backward());
+         call.finish();
+       })) {
+    EXPECT_TRUE(text.starts_with("MismatchError: group 'world', call 5, forward of layer '#1' + ")) << text;
+    EXPECT_NE(text.find("rank 2 called forward of layer '#1' + forward of layer '#"), std::string::npos)
+        << text;
+    EXPECT_NE(text.find("ranks 0-1 called forward of layer '#1' + backward of layer '#"), std::string::npos)
+        << text;
+  }
+}
+
+TEST(JointCall, ARankWhoseLaterCallIsWrong) {
+  const std::vector<std::string> texts = failing([](Parts& p, int rank) {
+    JointCall call;
+    call.forward(p.a.layer, p.a.forward(), p.a.saved);
+    ForwardTensors tensors = p.b.forward();
+    if (rank == 1) tensors.x.dtype = DType::float16;
+    call.forward(p.b.layer, tensors, p.b.saved);
+    call.finish();
+  });
+  EXPECT_TRUE(texts[1].starts_with("InvalidArgument: ")) << texts[1];
+  for (const std::size_t r : {0u, 2u}) {
+    EXPECT_TRUE(texts[r].starts_with("PeerError: ")) << texts[r];
+    EXPECT_NE(texts[r].find("rank 1 failed before its call"), std::string::npos) << texts[r];
+  }
+}
+
+TEST(JointCall, ALaterLayerFailsNothingHasChanged) {
+  SyncBatchNormOptions strict;
+  strict.nonfinite = Nonfinite::error;
+  for (const std::string& text : failing(
+           [](Parts&p, int rank) {
+             if (rank == 1) p.b.x[7] = INFINITY;
+             JointCall call;
+             call.forward(p.a.layer, p.a.forward(), p.a.saved);
+             call.forward(p.b.layer, p.b.forward(), p.b.saved);
+             call.finish();
+           },
+           strict)) {
+    EXPECT_TRUE(text.starts_with("InvalidArgument: x: channel 1 has mean inf")) << text;
+  }
+}
+
+TEST(JointCall, Dropped) {
+  EXPECT_EQ(after([](Parts& p) {
+              {
+                JointCall call;
+                call.forward(p.a.layer, p.a.forward(), p.a.saved);
+                call.start();
+              }
+              own_calls(p);  // the group is whole
+              std::fill(p.a.y.begin(), p.a.y.end(), 0.0F);
+            }),
+            after([](Parts& p) {
+              own_calls(p);
+              std::fill(p.a.y.begin(), p.a.y.end(), 0.0F);
+            }));
+}
+
+TEST(JointCall, NothingToSendIsDoneAtOnce) {
+  Part alone(3, 2), evaluated(3, 2), own(3, 2);
+  JointCall call;
+  call.forward(alone.layer, alone.forward(), alone.saved);
+  own.layer.forward(own.forward(), own.saved);
+  EXPECT_EQ(alone.y, own.y);
+  EXPECT_EQ(alone.layer.values<std::int64_t>("num_batches_tracked")[0], 1);
+  evaluated.layer.eval();
+  call.forward(evaluated.layer, evaluated.forward(), evaluated.saved);
+  EXPECT_EQ(evaluated.saved.statistics, Saved::Statistics::running);
+  call.start();
+  call.finish();
+}
+
+TEST(JointCall, WrongUses) {
+  const auto group = [](const char* name) { return make_group(name, std::make_unique<Twice>()); };
+  SyncBatchNormOptions left, right;
+  left.process_group = group("left");
+  right.process_group = group("right");
+  Part a(3, 1, left), b(3, 1, left), c(3, 1, right);
+  JointCall call;
+  call.forward(a.layer, a.forward(), a.saved);
+  call.start();
+  EXPECT_EQ(outcome([&] { call.forward(b.layer, b.forward(), b.saved); }),
+            "InvalidArgument: JointCall: it was started; finish() comes first");
+  call.finish();  // what was started still stands
+  EXPECT_EQ(a.layer.values<std::int64_t>("num_batches_tracked")[0], 1);
+  call.forward(a.layer, a.forward(), a.saved);
+  EXPECT_EQ(outcome([&] { call.forward(c.layer, c.forward(), c.saved); }),
+            "InvalidArgument: layer: '#1' is of group 'right', this JointCall of group 'left'");
+}
+
+}  // namespace
+}  // namespace syncbn::testing
