@@ -27,9 +27,8 @@ Group::Group(std::string name, std::vector<int> ranks, int rank, std::chrono::mi
 
 void Group::sum(const group::Call& call, std::span<std::int64_t> payload) {
   PendingSum sum{call, payload};
-  const Deadline by = deadline();
-  start(sum, by);
-  finish(sum, by);
+  start(sum);
+  finish(sum, sum.deadline);
 }
 
 // Tells of a PeerError of one half of a sum, with no lock held.
@@ -43,16 +42,17 @@ void Group::watched(Half half) {
   }
 }
 
-void Group::start(PendingSum& sum, Deadline deadline) {
+void Group::start(PendingSum& sum) {
   watched([&] {
     const std::lock_guard one_at_a_time(calls_);
-    settle(deadline);
+    sum.deadline = deadline();
+    settle(sum.deadline);
     begin(sum.call);
     if (size() == 1) {
       sum.done = true;
       return end(std::nullopt);
     }
-    attempt(sum.call, [&] { agreed_.start(connected(deadline), sum.call, sum.payload); });
+    attempt(sum.call, [&] { agreed_.start(connected(sum.deadline), sum.call, sum.payload); });
     under_way_ = &sum;
   });
 }

@@ -24,6 +24,7 @@ inline constexpr int kMaxRanks = 1 << 16;
 struct PendingSum {
   const group::Call& call;
   std::span<std::int64_t> payload;
+  Deadline deadline = {};  ///< Of start(), and of sum() as a whole.
   bool done = false;
   std::exception_ptr error = nullptr;  ///< Why it failed, once it is done.
 };
@@ -54,7 +55,7 @@ class Group {
   /// one at a time: whatever comes next on this group first waits for the one under way and keeps its outcome
   /// for its finish. A sum that was started must be finished.
   /// @throws as sum(), start too
-  void start(PendingSum& sum) { start(sum, deadline()); }
+  void start(PendingSum& sum);
   void finish(PendingSum& sum) { finish(sum, deadline()); }
   /// For a rank whose call failed of itself: its peers get a PeerError instead of waiting, and the group is
   /// broken. Throws nothing; the caller rethrows its own error.
@@ -71,7 +72,6 @@ class Group {
   enum class State { whole, broken, closed };
 
   Deadline deadline() const { return std::chrono::steady_clock::now() + timeout_; }
-  void start(PendingSum& sum, Deadline deadline);
   void finish(PendingSum& sum, Deadline deadline);
   void settle(Deadline deadline);
   template <class Half>
