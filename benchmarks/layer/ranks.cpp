@@ -12,12 +12,13 @@
 
 #include "contenders.h"
 #include "syncbn/group.h"
+#include "syncbn/joint_call.h"
 #include "syncbn/threads.h"
 
 namespace bench {
 namespace {
 
-enum class Order : char { forward, backward, stop };
+enum class Order : char { forward, backward, separate, joint, blocking, overlapped, stop };
 
 // How rank 0 gives orders to one other rank, a thread or a process of the same parent.
 class Orders {
@@ -101,6 +102,72 @@ struct Measurement {
     tell(Order::stop);
   }
 
+  // Eight layers' forwards in eight messages and in one; one forward before some other work, and around it.
+  void run_joint(std::int64_t channels) const {
+    const int rank = syncbn::get_rank(), size = syncbn::get_group_size();
+    const Problem problem{{2, channels}};
+    const Tensors t(problem);
+    syncbn::set_num_threads(1);
+    std::vector<syncbn::SyncBatchNorm> layers;
+    for (int i = 0; i < 8; ++i) layers.emplace_back(channels);
+    std::vector<syncbn::Saved> saved(layers.size());
+    const syncbn::ForwardTensors tensors{t.view(t.x), t.view(t.y), std::nullopt};
+    std::vector<float> other(1 << 16, 1);
+    const auto work = [&] {  // about as long as a message
+      for (int pass = 0; pass < 16; ++pass) {
+        for (float& value : other) value = value * 0.5F + 0.5F;
+      }
+    };
+    syncbn::JointCall joint;
+    const auto make = [&](Order order) {
+      switch (order) {
+        case Order::separate:
+          for (std::size_t i = 0; i < layers.size(); ++i) layers[i].forward(tensors, saved[i]);
+          break;
+        case Order::joint:
+          for (std::size_t i = 0; i < layers.size(); ++i) joint.forward(layers[i], tensors, saved[i]);
+          joint.finish();
+          break;
+        case Order::blocking:
+          layers[0].forward(tensors, saved[0]);
+          work();
+          break;
+        default:
+          joint.forward(layers[0], tensors, saved[0]);
+          joint.start();
+          work();
+          joint.finish();
+      }
+    };
+    make(Order::separate);
+    if (rank != 0) {
+      Orders orders(rank);
+      for (Order order = orders.take(); order != Order::stop; order = orders.take()) make(order);
+      return;
+    }
+    std::vector<std::unique_ptr<Orders>> others;
+    for (int r = 1; r < size; ++r) others.push_back(std::make_unique<Orders>(r));
+    const auto tell = [&](Order order) {
+      for (const auto& one : others) one->give(order);
+    };
+    auto about = describe("joint", problem, "forward");
+    about["engine"] = engine;
+    about["ranks"] = size;
+    std::vector<Contender> contenders;
+    for (const auto& [name, order] : {std::pair{"separate", Order::separate},
+                                      {"joint", Order::joint},
+                                      {"blocking", Order::blocking},
+                                      {"overlapped", Order::overlapped}}) {
+      contenders.push_back({name, [&, order = order] {
+                              tell(order);
+                              make(order);
+                            }});
+    }
+    contenders.push_back({"work", work});
+    report.compare(about, contenders);
+    tell(Order::stop);
+  }
+
   void run_all() const {
     const int size = syncbn::get_group_size();
     if (syncbn::get_rank() == 0) syncbn::create_group("alone", {0});
@@ -110,6 +177,7 @@ struct Measurement {
     }
     // So few elements that a call is its message.
     for (const std::int64_t channels : {64, 256, 1024, 4096}) run("message", {{2 * size, channels}});
+    for (const std::int64_t channels : {64, 512}) run_joint(channels);
   }
 };
 

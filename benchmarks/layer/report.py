@@ -122,6 +122,13 @@ def table(results):
             lines = t.find("ranks", engine=engine, direction=direction, layout=layout)
             t.add(f"2 ranks, {engine}, {direction}, {layout} ÷ 1 rank", ratios(lines, "together/alone"), None,
                   worst_floor=None if engine == "gloo" else 1.3, most=True)
+    for engine in ("threads", "mpi", "gloo"):
+        for ranks in (2, 4):
+            lines = t.find("joint", engine=engine, ranks=ranks)
+            t.add(f"8 layers in one message, {ranks} ranks, {engine} ÷ in 8", ratios(lines, "joint/separate"), None,
+                  most=True)
+            t.add(f"other work in between, {ranks} ranks, {engine} ÷ behind", ratios(lines, "overlapped/blocking"),
+                  None, most=True)
     for direction in ("forward", "backward"):
         t.add(f"call at (2,2,2,2), {direction}, µs",
               {line["shape"]: 1e6 * line["median"]["syncbn"]

@@ -44,9 +44,9 @@ def programs(folder, log):
         "ranks": f"{folder}/ranks",
         "mpi": f"{mpirun(2)} {folder}/ranks_mpi",
         "gloo": f"{gloo(2)} {folder}/ranks",
-        "ranks4": f"{folder}/ranks --ranks 4 --only message",
-        "mpi4": f"{mpirun(4)} {folder}/ranks_mpi --only message",
-        "gloo4": f"{gloo(4)} {folder}/ranks --only message",
+        "ranks4": f"{folder}/ranks --ranks 4",
+        "mpi4": f"{mpirun(4)} {folder}/ranks_mpi",
+        "gloo4": f"{gloo(4)} {folder}/ranks",
     }
 
 
