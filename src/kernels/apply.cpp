@@ -22,6 +22,8 @@ constexpr std::int64_t kTaskElements = 16384;
 constexpr std::int64_t kAheadBytes = 4096;
 // Results of more bytes would not be found in a cache afterwards.
 constexpr std::int64_t kStreamedBytes = 8 << 20;
+// Channels-first: shorter rows share too many of their cache lines with their neighbours'.
+constexpr std::int64_t kStreamedRow = 1024;
 
 template <class T>
 T* at(void* data, std::int64_t i) {

@@ -21,7 +21,9 @@ void check_dtype(const char* name, DType dtype) {
   }
 }
 
-void check_data(const char* name, const ConstTensorView& t) {
+// Templates, for a TensorView that becomes a ConstTensorView copies its shape.
+template <class View>
+void check_data(const char* name, const View& t) {
   check_dtype(name, t.dtype);
   if (t.layout > Layout::channels_last) {
     throw InvalidArgument(fmt::format("{}: layout {}, expected channels_first or channels_last", name,
@@ -44,7 +46,8 @@ void check_x(const ConstTensorView& x, std::int64_t num_features) {
   }
 }
 
-void check_like_x(const char* name, const ConstTensorView& t, const ConstTensorView& x) {
+template <class View>
+void check_like_x(const char* name, const View& t, const ConstTensorView& x) {
   check_data(name, t);
   if (!(t.shape == x.shape)) {
     throw InvalidArgument(
@@ -60,8 +63,8 @@ void check_like_x(const char* name, const ConstTensorView& t, const ConstTensorV
 }
 
 // Both have the same size.
-void check_apart(const char* name, const ConstTensorView& t, const char* other_name,
-                 const ConstTensorView& other) {
+template <class View, class Other>
+void check_apart(const char* name, const View& t, const char* other_name, const Other& other) {
   const auto bytes = static_cast<std::uintptr_t>(t.shape.elements()) * size_of(t.dtype);
   const auto a = reinterpret_cast<std::uintptr_t>(t.data);
   const auto b = reinterpret_cast<std::uintptr_t>(other.data);
@@ -119,7 +122,7 @@ void check_backward(const BackwardTensors& t, std::int64_t num_features, bool re
   if (relu && !t.y)
     throw InvalidArgument("y: none, expected the forward's output, which ReLU's gradient needs");
   if (t.y) check_like_x("y", *t.y, t.x);
-  const auto check_output = [&](const char* name, const ConstTensorView& out, bool may_be_dy) {
+  const auto check_output = [&](const char* name, const auto& out, bool may_be_dy) {
     check_like_x(name, out, t.x);
     check_apart(name, out, "x", t.x);
     if (t.y) check_apart(name, out, "y", *t.y);
@@ -136,7 +139,7 @@ void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_feat
   check_backward({t.dy, t.x, t.y, std::nullopt, std::nullopt}, num_features, relu);
   if (t.ddx) check_like_x("ddx", *t.ddx, t.x);
   if (t.dd_residual) check_like_x("dd_residual", *t.dd_residual, t.x);
-  const auto check_output = [&](const char* name, const ConstTensorView& out) {
+  const auto check_output = [&](const char* name, const auto& out) {
     check_like_x(name, out, t.x);
     check_apart(name, out, "x", t.x);
     check_apart(name, out, "dy", t.dy);

@@ -1,0 +1,96 @@
+// A call like the one before allocates nothing: the layer keeps its memory, which is per channel.
+//
+// control: a ConstTensorView made from a TensorView in checks.cpp (its shape is a vector) makes it fail.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <vector>
+
+#include "kernels/paths.h"
+#include "syncbn/syncbn.h"
+
+namespace {
+
+std::atomic<std::size_t> allocations{0};
+std::atomic<std::size_t> allocated_bytes{0};
+
+void* counted(std::size_t size) {
+  ++allocations;
+  allocated_bytes += size;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) { return counted(size); }
+void* operator new[](std::size_t size) { return counted(size); }
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace syncbn::testing {
+namespace {
+
+struct Allocated {
+  std::size_t first_bytes, later_calls;
+};
+
+Allocated count(const Shape& shape, Layout layout, bool fused) {
+  SyncBatchNorm layer(shape.channels());
+  const auto size = static_cast<std::size_t>(shape.elements());
+  std::vector<float> x(size), dy(size), y(size), dx(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    x[i] = static_cast<float>(i * 7 % 101) - 50;
+    dy[i] = static_cast<float>(i * 5 % 97) - 48;
+  }
+  const std::vector<float>&in = x, &gradient = dy;
+  const ForwardTensors forward{view(in, shape, layout), view(y, shape, layout), std::nullopt};
+  const BackwardTensors backward{view(gradient, shape, layout), view(in, shape, layout), std::nullopt,
+                                 view(dx, shape, layout), std::nullopt};
+  kernels::forced_paths().fused = fused;
+  const auto call = [&] {
+    layer.forward(forward);
+    layer.backward(backward);
+  };
+  allocated_bytes = 0;
+  call();
+  const std::size_t first = allocated_bytes;
+  call();  // the Saved of the first and the workspace have changed places
+  allocations = 0;
+  for (int i = 0; i < 3; ++i) call();
+  const std::size_t later = allocations;
+  kernels::forced_paths() = {};
+  return {first, later};
+}
+
+TEST(Allocations, NoneInSteadyState) {
+  for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
+    for (const bool fused : {false, true}) {
+      for (const int threads : {1, 2}) {
+        set_num_threads(threads);
+        EXPECT_EQ(count({8, 40, 30, 30}, layout, fused).later_calls, 0u);
+        EXPECT_EQ(count({2, 2, 2, 2}, layout, fused).later_calls, 0u);
+        set_num_threads(0);
+      }
+    }
+  }
+}
+
+// Beside what it is given a layer has its state and memory per channel; a float32 record has 22 words.
+TEST(Allocations, PeakIsPerChannel) {
+  constexpr std::size_t kChannels = 40;
+  for (const bool fused : {false, true}) {
+    const std::size_t small = count({8, kChannels, 10, 10}, Layout::channels_first, fused).first_bytes;
+    const std::size_t large = count({8, kChannels, 60, 60}, Layout::channels_first, fused).first_bytes;
+    EXPECT_LE(large, small + 4096) << "fused " << fused;  // whatever the threads' library takes
+    EXPECT_LE(large, 8192 + kChannels * (22 + 5 + 5 + 4 + 4) * sizeof(double)) << "fused " << fused;
+  }
+}
+
+}  // namespace
+}  // namespace syncbn::testing
