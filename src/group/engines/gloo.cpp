@@ -206,7 +206,7 @@ class GlooEngine final : public Engine {
     try {
       membership_.set_deadline(Clock::now() + kNoteTime);
       membership_.add(peer_error_counter(rank_), 1);
-    } catch (const Error&) {  // the store is gone, and who would have looked
+    } catch (...) {  // the store is gone, and who would have looked; or the program wants to end
     }
   }
 
