@@ -10,7 +10,7 @@ run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --pref
 .PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 wheel fuzz bench bench-torch bench-build bench-quick scaling instructions format format-check clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install missing Debian packages (root or sudo)
 	@scripts/setup.sh
