@@ -7,7 +7,7 @@ sources := find include src python/core tests examples benchmarks cmake -name '*
 run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 wheel fuzz bench bench-torch bench-build bench-quick scaling instructions format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel fuzz bench bench-torch bench-build bench-quick scaling instructions format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-torch24: venv ## the tests of syncbn.torch with PyTorch 2.4, in .venv-torch
 	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
 	cmake --build --preset release --target syncbn_package
 	PYTHONPATH=$(build)/python PYTHONDONTWRITEBYTECODE=1 .venv-torch24/bin/python -m pytest -q -p no:cacheprovider tests/python/torch
+
+test-wheel: venv-numpy ## build the wheel anew and test it in a fresh environment (3 min)
+	tests/package/wheel.sh .venv
 
 wheel: venv-numpy ## build the Python package's wheel, in build/dist
 	.venv/bin/pip --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir build/dist .
