@@ -91,13 +91,16 @@ std::string TcpStore::request(char operation, std::string_view key, std::string_
       const auto reply = wire::decode_reply(body);
       if (!reply) throw PeerError("not an answer of a syncbn store");
       if (reply->number != number) continue;  // a late answer to a get that was given up
-      if (reply->status != wire::Status::done) throw PeerError("the job's token was refused (SYNCBN_TOKEN)");
+      if (reply->status != wire::Status::done)
+        throw TokenRefused("the job's token was refused (SYNCBN_TOKEN)");
       return std::string(reply->value);
     }
   } catch (const TimeoutError& error) {
     throw TimeoutError(context(error));
   } catch (const ConnectionLost& error) {
     throw ConnectionLost(context(error));
+  } catch (const TokenRefused& error) {
+    throw TokenRefused(context(error));
   } catch (const PeerError& error) {
     throw PeerError(context(error));
   }

@@ -11,13 +11,19 @@
 
 namespace syncbn::group {
 
+/// The store belongs to another job, or to another start of this one.
+class TokenRefused : public PeerError {
+ public:
+  using PeerError::PeerError;
+};
+
 /// Client of a StoreServer: one connection, one request at a time. A get that waits holds the others up, so
 /// work that goes on at the same time takes a TcpStore each.
 class TcpStore : public Store {
  public:
   /// Connects, trying again while nothing listens or the connection is closed at once, and presents `token`.
   /// `deadline` also bounds set() and all that changes the store.
-  /// @throws TimeoutError; PeerError: the token was refused, or something else listens there
+  /// @throws TimeoutError; TokenRefused; PeerError: something else listens there
   TcpStore(const std::string& host, int port, const std::string& token, Deadline deadline);
 
   /// @throws also InvalidArgument: key and value are longer than about 1 MiB

@@ -15,11 +15,11 @@ using Variables = std::vector<std::pair<std::string, std::string>>;
 
 // What launchers tell their workers: left over from a job around this one, it would speak of another world.
 const std::set<std::string, std::less<>> kLaunchers = {
-    "RANK_ID",          "RANK",          "RANK_SIZE",          "WORLD_SIZE",
-    "DEVICE_ID",        "LOCAL_RANK",    "LOCAL_RANK_SIZE",    "MS_ROLE",
-    "LOCAL_WORLD_SIZE", "MASTER_ADDR",   "MASTER_PORT",        "MS_TOPO_TIMEOUT",
-    "SYNCBN_STORE",     "MS_NODE_ID",    "SYNCBN_TOKEN",       "MS_SCHED_HOST",
-    "MS_SCHED_PORT",    "MS_WORKER_NUM", "MS_SIMULATION_LEVEL"};
+    "RANK_ID",          "RANK",          "RANK_SIZE",           "WORLD_SIZE",
+    "DEVICE_ID",        "LOCAL_RANK",    "LOCAL_RANK_SIZE",     "MS_ROLE",
+    "LOCAL_WORLD_SIZE", "MASTER_ADDR",   "MASTER_PORT",         "MS_TOPO_TIMEOUT",
+    "SYNCBN_STORE",     "MS_NODE_ID",    "SYNCBN_TOKEN",        "MS_SCHED_HOST",
+    "MS_SCHED_PORT",    "MS_WORKER_NUM", "MS_SIMULATION_LEVEL", "SYNCBN_RESTART"};
 
 std::vector<std::string> environment_with(const Variables& variables) {
   std::set<std::string, std::less<>> dropped = kLaunchers;
@@ -50,7 +50,8 @@ Variables mindspore_variables(const JobPlan& plan) {
 
 // Only what the whole job has in common.
 Variables common_variables(const JobPlan& plan) {
-  Variables variables = {{"RANK_SIZE", std::to_string(plan.options.worker_num)}};
+  Variables variables = {{"RANK_SIZE", std::to_string(plan.options.worker_num)},
+                         {"SYNCBN_RESTART", std::to_string(plan.restart)}};
   if (!plan.options.rank_table_file.empty())
     variables.emplace_back("RANK_TABLE_FILE",
                            std::filesystem::absolute(plan.options.rank_table_file).lexically_normal());
@@ -78,7 +79,7 @@ std::vector<std::string> worker_environment(const JobPlan& plan, const WorkerSea
                        {"MASTER_PORT", std::to_string(options.master_port)},
                        {"MS_TOPO_TIMEOUT", time_out(options)},
                        {"SYNCBN_STORE", fmt::format("{}:{}", options.master_addr, plan.store_port)},
-                       {"SYNCBN_TOKEN", plan.token}});
+                       {"SYNCBN_TOKEN", plan.start_token()}});
   }
   if (options.ms_scheduler) {
     append(variables, mindspore_variables(plan));

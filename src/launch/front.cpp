@@ -42,14 +42,17 @@ class FrontView {
     console_.out(news_.lines);
   }
   void show_end(const std::string& text) {
-    do show_news();
-    while (news_.more);
+    show_all_news();
     console_.set_status("");
-    console_.out(logs_.flush());
     console_.err(said_ + text);
   }
 
  private:
+  void show_all_news() {
+    do show_news();
+    while (news_.more);
+    console_.out(logs_.flush());
+  }
   void take(const Progress& progress) {
     const std::string text = "syncbn-run: " + status_text(plan_, progress);
     console_.set_status(text);
@@ -69,8 +72,15 @@ class FrontView {
   }
   void take(const Said& said) { said_ += said.text; }
   void take(const LetGo&) {}
+  void take(const Restarting& restarting) {
+    show_all_news();
+    logs_ = LogFollower();
+    plan_.restart = restarting.restart;
+    told_joined_ = false;
+    console_.err(restarting.text);
+  }
 
-  const JobPlan& plan_;
+  JobPlan plan_;  // of the current start
   const std::vector<int>& shown_;
   Console console_;
   LogFollower logs_;
@@ -120,7 +130,7 @@ int run_in_background(const JobPlan& plan) {
   console.err(
       fmt::format("syncbn-run: {}; logs: {}\n"
                   "syncbn-run: 'kill {}' ends the job; how it ended will be in {}\n",
-                  what, plan.log_names, supervisor.leave(), plan.job_log.string()));
+                  what, plan.log_names(), supervisor.leave(), plan.job_log.string()));
   return kSuccess;
 }
 

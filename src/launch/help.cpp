@@ -59,7 +59,8 @@ How a job ends
   When the first worker fails (exits with a code other than 0, or is killed by a signal), the job ends within a second:
   the others get SIGTERM, and SIGKILL if that is not enough, with all processes they have started. The report names the
   rank that failed first and shows the end of its log. Ctrl-C ends the job in the same way. A worker that exits with 0
-  while the others run on is fine. Nothing is left running.
+  while the others run on is fine. Nothing is left running. With --max_restarts the job is then started again, until it
+  succeeds or no restart is left; not after Ctrl-C, and not when a node's launcher is lost.
 
 Exit codes
   0              Every worker exited with 0; with --join=False: the workers have been started.
@@ -78,6 +79,7 @@ What a worker finds in its environment
   MASTER_ADDR, MASTER_PORT, MS_TOPO_TIMEOUT            --master_addr, --master_port, --cluster_time_out.
   SYNCBN_STORE, SYNCBN_TOKEN                           host:port where the workers meet, and the job's secret (random,
                                                        unless the variable is set already).
+  SYNCBN_RESTART                                       How often the job was restarted (--max_restarts).
   SYNCBN_NUM_THREADS                                   With --bind_core, the number of its cores, unless this variable
                                                        or OMP_NUM_THREADS is set already.
   PYTHONUNBUFFERED=1     Unless set already: what Python prints is seen at once.

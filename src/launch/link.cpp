@@ -22,27 +22,41 @@ namespace {
 using group::TcpStore;
 using std::chrono::steady_clock;
 
-constexpr std::string_view kRoll = "job";            // the list of the launchers' news
+constexpr std::string_view kRoll = "job";  // the list of the launchers' news
+constexpr auto kRefusedPause = std::chrono::milliseconds(20);
 constexpr auto kTellTime = std::chrono::seconds(1);  // the launcher waits for it, and does nothing else
 
 }  // namespace
 
 // The threads may outlive the link, so they share this with it.
 struct Link::State {
-  State(std::string host_, int port_, std::string token_)
+  State(std::string host_, int port_, std::string token_, bool restarted_)
       : host(std::move(host_)),
         port(port_),
         token(std::move(token_)),
+        restarted(restarted_),
         wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (wake.get() < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
   }
 
   std::shared_ptr<TcpStore> connect(Deadline deadline) {
-    auto store = std::make_shared<TcpStore>(host, port, token, deadline);
+    auto store = open(deadline);
     const std::lock_guard lock(mutex);
     if (over) store->interrupt();
     connections.push_back(store);
     return store;
+  }
+
+  // After a restart the launcher that serves may not have closed the store of the last start yet.
+  std::shared_ptr<TcpStore> open(Deadline deadline) const {
+    for (;;) {
+      try {
+        return std::make_shared<TcpStore>(host, port, token, deadline);
+      } catch (const group::TokenRefused&) {
+        if (!restarted || steady_clock::now() >= deadline) throw;
+        std::this_thread::sleep_for(kRefusedPause);
+      }
+    }
   }
 
   template <class Change>
@@ -61,6 +75,7 @@ struct Link::State {
   const std::string host;
   const int port;
   const std::string token;
+  const bool restarted;
   const group::Fd wake;
   std::mutex mutex;  // guards all below
   bool over = false;
@@ -70,7 +85,8 @@ struct Link::State {
 };
 
 Link::Link(const JobPlan& plan, Node self, Deadline connect_by)
-    : state_(std::make_shared<State>(plan.options.master_addr, plan.store_port, plan.token)) {
+    : state_(std::make_shared<State>(plan.options.master_addr, plan.store_port, plan.start_token(),
+                                     plan.restart > 0)) {
   const group::BlockSignals deaf;
   std::thread([state = state_, self = std::move(self), connect_by]() mutable {
     try {

@@ -42,6 +42,7 @@ Node take_node(std::string_view& news) {
   node.id = take_field(news);
   node.worker_num = take_int(news);
   node.local_worker_num = take_int(news);
+  node.max_restarts = take_int(news);
   node.node_rank = take_int(news);
   node.rank_table = take_field(news);
   node.server = take_field(news);
@@ -55,15 +56,15 @@ Node take_node(std::string_view& news) {
 }  // namespace
 
 std::string has_come(const Node& node) {
-  return fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n", kCome, node.id, node.worker_num,
-                     node.local_worker_num, node.node_rank, node.rank_table, node.server, node.serves ? 1 : 0,
-                     node.pid, node.host, node.address);
+  return fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n", kCome, node.id, node.worker_num,
+                     node.local_worker_num, node.max_restarts, node.node_rank, node.rank_table, node.server,
+                     node.serves ? 1 : 0, node.pid, node.host, node.address);
 }
 
 std::string is_done(const Node& node) { return fmt::format("{}\n{}\n", kDone, node.id); }
 
 std::string has_ended(const Node& node, const End& end) {
-  return fmt::format("{}\n{}\n{}\n{}", kEnd, node.id, end.code, end.text);
+  return fmt::format("{}\n{}\n{}\n{}\n{}", kEnd, node.id, end.code, end.of_workers ? 1 : 0, end.text);
 }
 
 std::string name(const Node& node) {
@@ -82,7 +83,8 @@ void Roll::read(std::string_view news) {
     if (++done_ == nodes_.size()) end_ = End{};
   } else if (word == kEnd) {
     const int code = take_int(news);
-    end_ = End{code, std::string(news)};
+    const bool of_workers = take_int(news) != 0;
+    end_ = End{code, std::string(news), of_workers};
     own_end_ = id == id_;
   } else {
     throw GroupError(fmt::format("a launcher told '{}', expected {}, {} or {}", word, kCome, kDone, kEnd));
@@ -119,6 +121,9 @@ std::string Roll::disagreement() const {
   if (newest.worker_num != first.worker_num)
     return fmt::format("--worker_num is {} for {} and {} for {}; allowed: the same on every node",
                        first.worker_num, name(first), newest.worker_num, name(newest));
+  if (newest.max_restarts != first.max_restarts)
+    return fmt::format("--max_restarts is {} for {} and {} for {}; allowed: the same on every node",
+                       first.max_restarts, name(first), newest.max_restarts, name(newest));
   if (newest.rank_table != first.rank_table)
     return fmt::format("--rank_table_file of {} and of {} differ; allowed: the same table on every node",
                        name(first), name(newest));

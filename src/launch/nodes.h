@@ -17,6 +17,7 @@ struct Node {
   std::string id;  ///< Tells launchers apart.
   int worker_num = 0;
   int local_worker_num = 0;
+  int max_restarts = 0;
   int node_rank = -1;      ///< -1: whatever the others leave.
   std::string rank_table;  ///< Digest of its rank table, "" without.
   std::string server;      ///< The server that it is in its rank table.
@@ -31,8 +32,9 @@ std::string name(const Node& node);
 
 /// How a job ends, the same on every node.
 struct End {
-  int code = 0;      ///< The launchers' exit code.
-  std::string text;  ///< For people: lines that begin with "syncbn-run: ", empty where all went well.
+  int code = 0;             ///< The launchers' exit code.
+  std::string text;         ///< For people: lines that begin with "syncbn-run: ", empty where all went well.
+  bool of_workers = false;  ///< They failed or did not join: another start may do better.
 };
 
 // What a launcher tells the others.

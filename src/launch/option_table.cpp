@@ -45,6 +45,12 @@ std::vector<OptionRow> make_table() {
        "init() of syncbn), else the job is ended; negative: unlimited, for programs that never join. A "
        "single "
        "worker has nobody to join."},
+      {"--max_restarts", "N", std::to_string(defaults.max_restarts),
+       "How often the whole job is started again, at once, when a worker has failed or not joined in time; "
+       "the same on "
+       "every node. The logs of the k-th restart are NAME_<rank>.restart_<k>.log. The task itself goes on "
+       "from its "
+       "checkpoint: SYNCBN_RESTART holds k, or 0."},
       {"--bind_core", "BINDING", spelled(defaults.bind_core.even),
        "True: this machine's cores are split evenly over its workers, each of which runs on neighbours of "
        "its "

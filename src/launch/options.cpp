@@ -19,6 +19,7 @@
 namespace syncbn::launch {
 namespace {
 
+constexpr int kMaxRestarts = 1'000'000;
 constexpr int kMaxWorkers = 65536;  // the sums on the wire are exact up to 2^16 ranks
 
 int parse_int(std::string_view option, std::string_view text, int low, int high) {
@@ -190,6 +191,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
   check_log_name("--worker_log_name", options.worker_log_name);
   options.join = parse_bool("--join", text("--join"));
   options.cluster_time_out = parse_time_out("--cluster_time_out", text("--cluster_time_out"));
+  options.max_restarts = integer("--max_restarts", 0, kMaxRestarts);
   options.tail_worker_log = parse_ranks("--tail_worker_log", text("--tail_worker_log"), options.worker_num);
   options.bind_core = parse_bind_core(text("--bind_core"));
   options.rank_table_file = text("--rank_table_file");

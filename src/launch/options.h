@@ -21,6 +21,7 @@ struct Options {
   std::string worker_log_name;  ///< Empty: "worker". May hold {ip} and {hostname}.
   bool join = false;
   std::optional<std::chrono::seconds> cluster_time_out = std::chrono::seconds(600);  ///< none: unlimited.
+  int max_restarts = 0;              ///< Of the whole job, after a failure of its workers.
   std::vector<int> tail_worker_log;  ///< Ranks whose output goes to the console.
   CoreBinding bind_core;
   int sim_level = -1;    ///< 0 to 3: a dry run of one worker, without communication.

@@ -147,6 +147,11 @@ void bind_cores(JobPlan& plan) {
   bind_as_chosen(plan, usable);
 }
 
+fs::path log_file(const JobPlan& plan, const std::string& name) {
+  return plan.log_dir /
+         (plan.restart == 0 ? name + ".log" : fmt::format("{}.restart_{}.log", name, plan.restart));
+}
+
 }  // namespace
 
 JobPlan make_plan(const Options& options) {
@@ -166,13 +171,18 @@ JobPlan make_plan(const Options& options) {
   plan.log_dir = fs::absolute(options.log_dir.empty() ? "." : options.log_dir).lexically_normal();
   plan.log_name = log_name(options);
   plan.job_log = plan.log_dir / "syncbn-run.log";
-  plan.log_names = (plan.log_dir / fmt::format("{}_<rank>.log", plan.log_name)).string();
   if (options.ms_scheduler) plan.scheduler_host = numeric_address(options.master_addr);
   return plan;
 }
 
+std::string JobPlan::start_token() const {
+  return restart == 0 ? token : fmt::format("{} restart {}", token, restart);
+}
+
+std::string JobPlan::log_names() const { return log_file(*this, log_name + "_<rank>").string(); }
+
 fs::path worker_log(const JobPlan& plan, int rank) {
-  return plan.log_dir / fmt::format("{}_{}.log", plan.log_name, rank);
+  return log_file(plan, fmt::format("{}_{}", plan.log_name, rank));
 }
 
 std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& placement) {
@@ -193,7 +203,7 @@ std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& place
 
 std::optional<WorkerPlan> plan_scheduler(const JobPlan& plan) {
   if (!plan.options.ms_scheduler) return std::nullopt;
-  return WorkerPlan{kSchedulerRank, plan.log_dir / "scheduler.log", scheduler_environment(plan),
+  return WorkerPlan{kSchedulerRank, log_file(plan, "scheduler"), scheduler_environment(plan),
                     plan.scheduler_cores};
 }
 

@@ -24,6 +24,7 @@ struct JobPlan {
   Command command;
   int store_port = 0;  ///< With options.master_addr, where launchers and workers meet.
   std::string token;
+  int restart = 0;  ///< How often the job was restarted before.
   std::optional<std::chrono::seconds>
       cluster_time_out;              ///< none: no limit; a single worker has nobody to join.
   std::vector<WorkerSeat> seats;     ///< One for each of options.local_worker_num.
@@ -32,11 +33,14 @@ struct JobPlan {
   std::vector<std::string> notes;    ///< For people, before the job starts.
   std::filesystem::path log_dir;     ///< Absolute.
   std::string log_name;              ///< In it: log_name_<rank>.log.
-  std::string log_names;             ///< For messages: "/logs/worker_<rank>.log".
   std::filesystem::path job_log;     ///< Where a job in the background tells its end.
   std::string scheduler_host;        ///< With options.master_port, MindSpore's scheduler; numeric.
   std::vector<int> scheduler_cores;  ///< Empty: all.
 
+  /// The secret of this start. Each has one of its own: who belongs to the last one can't join.
+  std::string start_token() const;
+  /// For messages: "/logs/worker_<rank>.log", "/logs/worker_<rank>.restart_2.log".
+  std::string log_names() const;
   bool several_nodes() const { return options.local_worker_num < options.worker_num && !dry_run(); }
   /// One worker, which meets nobody: there is no store.
   bool dry_run() const { return options.sim_level >= 0; }
@@ -69,7 +73,7 @@ std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& place
 /// MindSpore's scheduler, which belongs on the node that serves the store; none: the job has none.
 std::optional<WorkerPlan> plan_scheduler(const JobPlan& plan);
 
-/// The log of one of this node's workers.
+/// The log of one of this node's workers, in this start.
 std::filesystem::path worker_log(const JobPlan& plan, int rank);
 
 }  // namespace syncbn::launch

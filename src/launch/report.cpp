@@ -33,9 +33,11 @@ std::string log_end(int rank, std::size_t line_count, const std::vector<WorkerPl
 }  // namespace
 
 End failed(const Failure& first, const std::vector<WorkerPlan>& workers, const std::string& place) {
-  return {exit_code(first.status), fmt::format("syncbn-run: {}{} failed first: {}; the job was ended\n",
-                                               who(first.rank), place, describe_end(first.status)) +
-                                       log_end(first.rank, kTailLines, workers, place)};
+  return {exit_code(first.status),
+          fmt::format("syncbn-run: {}{} failed first: {}; the job was ended\n", who(first.rank), place,
+                      describe_end(first.status)) +
+              log_end(first.rank, kTailLines, workers, place),
+          true};
 }
 
 End stopped(int signal, const std::string& place) {
@@ -49,7 +51,8 @@ End not_joined(const std::vector<int>& missing, const JobPlan& plan, const std::
                       "syncbn-run: a worker joins by init() of syncbn; for programs that never do, "
                       "--cluster_time_out=-1 is right\n",
                       missing.size(), plan.options.local_worker_num, place, plan.cluster_time_out->count(),
-                      fmt::join(missing, ", "))};
+                      fmt::join(missing, ", ")),
+          true};
 }
 
 End not_met(const Roll& roll, const JobPlan& plan) {

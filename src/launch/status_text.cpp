@@ -20,11 +20,12 @@ std::string workers_here(const JobPlan& plan) {
 
 std::string status_text(const JobPlan& plan, const Progress& progress) {
   const int all = plan.options.worker_num;
+  const std::string start = plan.restart > 0 ? fmt::format("restart {}, ", plan.restart) : "";
   if (plan.several_nodes() && progress.here < all) {
     const int missing = all - std::max(progress.here, plan.options.local_worker_num);  // these are here
-    return fmt::format("waiting for the launchers of {} of {} workers", missing, all);
+    return start + fmt::format("waiting for the launchers of {} of {} workers", missing, all);
   }
-  std::string text = fmt::format("{}: {} up, ", workers_here(plan), progress.up);
+  std::string text = start + fmt::format("{}: {} up, ", workers_here(plan), progress.up);
   if (plan.expects_joins()) text += fmt::format("{} joined, ", progress.joined);
   return text + fmt::format("{} running, {} done", progress.up - progress.ended, progress.ended);
 }
@@ -34,7 +35,7 @@ std::string started_text(const JobPlan& plan, const std::vector<int>& ranks) {
   std::sort(sorted.begin(), sorted.end());
   const std::string which =
       plan.several_nodes() ? fmt::format(" (rank{} {})", ranks.size() == 1 ? "" : "s", list_of(sorted)) : "";
-  return fmt::format("started {}{}; logs: {}", workers_here(plan), which, plan.log_names);
+  return fmt::format("started {}{}; logs: {}", workers_here(plan), which, plan.log_names());
 }
 
 }  // namespace syncbn::launch

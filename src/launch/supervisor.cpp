@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <random>
@@ -65,12 +66,21 @@ Fd open_pidfd(pid_t pid) {
   return fd;
 }
 
+// A job that had this log folder before may have been restarted.
+void remove_logs_of_restarts(const std::filesystem::path& log) {
+  std::error_code ignored;
+  for (int i = 1; std::filesystem::remove(
+           std::filesystem::path(log).replace_extension(fmt::format("restart_{}.log", i)), ignored);)
+    ++i;
+}
+
 Node own_node(const JobPlan& plan, bool serves) {
   Node node;
   std::random_device random;
   node.id = fmt::format("{:08x}{:08x}", random(), random());
   node.worker_num = plan.dry_run() ? plan.options.local_worker_num : plan.options.worker_num;
   node.local_worker_num = plan.options.local_worker_num;
+  node.max_restarts = plan.options.max_restarts;
   if (plan.several_nodes()) node.node_rank = plan.options.node_rank;
   node.rank_table = plan.rank_table_digest;
   node.server = plan.rank_table_server;
@@ -105,7 +115,7 @@ class Supervisor {
     if (plan_.cluster_time_out) join_by_ = meet_by_ = steady_clock::now() + *plan_.cluster_time_out;
     if (plan_.dry_run()) return meet_nobody();
     try {
-      store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.token);
+      store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.start_token());
     } catch (const group::AddressUnavailable& error) {
       if (!plan_.several_nodes()) throw_cannot_serve(error);
       why_not_served_ = error.what();  // by the launcher that has that address
@@ -142,11 +152,12 @@ class Supervisor {
     if (stop_signal_ == 0) sleep_until(steady_clock::now() + kLastWords);        // helper processes end too
     const bool told = proposed_failure_ && (roll_->own_end() || !roll_->end());  // as the job's end
     said += describe_later({failures_.begin() + (told ? 1 : 0), failures_.end()}, plans_);
-    if (!said.empty() && !plans_.empty()) said += fmt::format("syncbn-run: logs: {}\n", plan_.log_names);
+    if (!said.empty() && !plans_.empty()) said += fmt::format("syncbn-run: logs: {}\n", plan_.log_names());
     if (end_->code == kSuccess) said += describe_left_behind();
     ask_to_end();
     sleep_until(steady_clock::now() + kGrace);
-    if (!childless_ && !kill_descendants(kKillTime))
+    all_ended_ = childless_ || kill_descendants(kKillTime);
+    if (!all_ended_)
       said += fmt::format("syncbn-run: processes that SIGKILL did not end within {} s: {}\n",
                           kKillTime.count() / 1000, fmt::join(children(), ", "));
     return said;
@@ -162,7 +173,14 @@ class Supervisor {
     store_->wait_until_idle(steady_clock::now() + kFarewell);
   }
 
+  /// Another start may do better, and the command line allows one.
+  bool may_restart() const {
+    return end_->of_workers && all_ended_ && plan_.restart < plan_.options.max_restarts;
+  }
+  /// The signal that was to end the job, 0 where there was none.
+  int stop_signal() const { return stop_signal_; }
   int code() const { return end_->code; }
+  int node() const { return roll_->placement().node; }
 
  private:
   struct Worker {
@@ -211,6 +229,7 @@ class Supervisor {
       if (auto scheduler = plan_scheduler(plan_)) plans_.push_back(std::move(*scheduler));
     std::vector<int> ranks;
     for (std::size_t i = 0; i < plans_.size(); ++i) {
+      if (plan_.restart == 0) remove_logs_of_restarts(plans_[i].log);
       const pid_t pid = start_worker(plan_.command, plans_[i], worker_mask_);
       index_of_[pid] = i;
       Worker& worker = workers_.emplace_back(Worker{pid, open_pidfd(pid), 0});
@@ -402,6 +421,7 @@ class Supervisor {
   std::size_t up_ = 0;                     // workers that were started
   std::size_t running_ = 0;                // those of them that have not ended
   bool childless_ = false;
+  bool all_ended_ = false;
   std::set<int> joined_;
   Progress told_{-1};
   std::optional<Deadline> meet_by_;
@@ -417,17 +437,44 @@ class Supervisor {
   std::optional<End> end_;
 };
 
+// What is left to do where there is no further start. Returns the launcher's exit code.
+int leave(Supervisor& supervisor, const JobPlan& plan, std::string said, const Audience& audience) {
+  int code = supervisor.code();
+  if (supervisor.may_restart()) {  // but for this signal
+    const End end = stopped(supervisor.stop_signal(), "");
+    code = end.code;
+    said += end.text;
+  } else if (plan.restart > 0) {
+    const std::string well = said.empty() ? "syncbn-run: all workers exited with 0\n" : "";
+    said += fmt::format("{}syncbn-run: the job was restarted {} time{} (--max_restarts={})\n", well,
+                        plan.restart, plan.restart == 1 ? "" : "s", plan.options.max_restarts);
+  }
+  audience.tell(said);
+  supervisor.take_leave();
+  return code;
+}
+
 }  // namespace
 
 int supervise(const JobPlan& plan, const sigset_t& worker_mask, const Audience& audience) {
   try {
     become_subreaper();
-    Supervisor supervisor(plan, worker_mask, audience);
-    supervisor.meet();
-    supervisor.run();
-    audience.tell(supervisor.finish());
-    supervisor.take_leave();
-    return supervisor.code();
+    JobPlan start = plan;
+    for (;;) {
+      Supervisor supervisor(start, worker_mask, audience);
+      supervisor.meet();
+      supervisor.run();
+      std::string said = supervisor.finish();
+      if (!supervisor.may_restart() || supervisor.stop_signal() != 0) {
+        return leave(supervisor, start, said, audience);
+      }
+      audience.restarting(start.restart + 1,
+                          said + fmt::format("syncbn-run: restart {} of {}\n", start.restart + 1,
+                                             start.options.max_restarts));
+      supervisor.take_leave();
+      start.options.node_rank = supervisor.node();  // ranks stay where they were
+      ++start.restart;
+    }
   } catch (const std::exception& error) {
     kill_descendants(kKillTime);
     audience.tell(fmt::format("syncbn-run: can't run the job: {}\n", error.what()));

@@ -104,6 +104,9 @@ std::string end_text(const std::string& text) {
 Audience front_audience(const ToFront& front) {
   return {[&front](const Progress& progress) { front.say_if_it_fits(progress); },
           [&front](const std::vector<int>& ranks) { front.say(Started{ranks}); },
+          [&front](int restart, const std::string& text) {
+            front.say(Restarting{restart, text});
+          },
           [&front](const std::string& text) { front.say(Said{end_text(text)}); }};
 }
 
@@ -120,6 +123,7 @@ class BackgroundAudience {
               let_go();
               if (plan_.several_nodes()) tell(fmt::format("syncbn-run: {}\n", started_text(plan_, ranks)));
             },
+            [this](int, const std::string& text) { tell(text); },
             [this](const std::string& text) { tell(end_text(text)); }};
   }
 

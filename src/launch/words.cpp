@@ -21,6 +21,9 @@ std::string body(const Started& started) {
 }
 std::string body(const Said& said) { return said.text; }
 std::string body(const LetGo&) { return ""; }
+std::string body(const Restarting& restarting) {
+  return std::string(reinterpret_cast<const char*>(&restarting.restart), sizeof(int)) + restarting.text;
+}
 
 Word decode(std::size_t type, std::string_view body) {
   switch (type) {
@@ -38,8 +41,14 @@ Word decode(std::size_t type, std::string_view body) {
     }
     case 2:
       return Said{std::string(body)};
-    default:
+    case 3:
       return LetGo{};
+    default: {
+      Restarting restarting;
+      std::memcpy(&restarting.restart, body.data(), sizeof(int));
+      restarting.text = body.substr(sizeof(int));
+      return restarting;
+    }
   }
 }
 

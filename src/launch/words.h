@@ -19,10 +19,15 @@ struct Started {
 struct Said {
   std::string text;
 };
+/// The job begins again: its logs are those of that restart. Lines for people tell why.
+struct Restarting {
+  int restart;
+  std::string text;
+};
 /// The job needs this process no more: the supervisor has let go of the console and goes on by itself.
 struct LetGo {};
 
-using Word = std::variant<Progress, Started, Said, LetGo>;
+using Word = std::variant<Progress, Started, Said, LetGo, Restarting>;
 
 std::string encode(const Word& word);
 

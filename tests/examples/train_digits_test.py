@@ -238,6 +238,67 @@ class ResumeProcesses(CheckpointTest):
             self.assertRegex(result.err, rf"^rank {rank}: {re.escape(str(self.file))}: ")
 
 
+class Restarts(CheckpointTest):
+    """A worker is killed in the middle of an epoch; --max_restarts starts the job again, and it goes on from its
+    checkpoint: with the bits of a run in which nothing happened.
+
+    control: fails without --checkpoint, which then begins with epoch 1, and without --max_restarts.
+    """
+
+    # The first start would never end. The second runs to the epoch after the checkpoint's.
+    TASK = """
+import os, signal, struct, subprocess, sys, time
+program, file = sys.argv[1:]
+def command(epochs): return [program, "--epochs", str(epochs), "--checkpoint", file]
+if os.environ["SYNCBN_RESTART"] != "0":
+    done = struct.unpack_from("<I", open(file, "rb").read(), %d)[0]
+    os.execv(program, command(done + 1))
+if os.environ["RANK"] == "0": os.execv(program, command(100000))
+worker = subprocess.Popen(command(100000))
+while not os.path.exists(file) and worker.poll() is None: time.sleep(0.01)
+worker.kill()
+worker.wait()
+os.kill(os.getpid(), signal.SIGKILL)
+""" % CheckpointTest.EPOCHS
+
+    def launcher(self, number, local_ranks, port):
+        self.task = self.folder / "task.py"
+        self.task.write_text(self.TASK)
+        return programs.start([
+            programs.BIN / "syncbn-run", "--worker_num=2", f"--local_worker_num={local_ranks}", f"--master_port={port}",
+            f"--log_dir={self.folder / str(number)}", "--join=True", "--cluster_time_out=100", "--max_restarts=2",
+            self.task, programs.BIN / PROGRAM, self.file
+        ])
+
+    def check(self, launchers):
+        results = [programs.finish(launcher, f"launcher {number}") for number, launcher in enumerate(launchers)]
+        for result in results:
+            self.succeed(result)
+            self.assertIn("rank 1", result.err)
+            self.assertIn("failed first: killed by signal 9 (SIGKILL)", result.err)
+            self.assertIn("restart 1 of 2\n", result.err)
+            self.assertNotIn("restart 2 of 2\n", result.err)
+        text = "".join(result.out for result in results).replace("[0] ", "")
+        done = int(re.search(r"^resumed from .* after epoch (\d+)$", text, re.M).group(1))
+        whole = self.succeed(programs.as_threads(2, PROGRAM, "--epochs", done + 1))
+        self.assertEqual(state(text), state(whole))
+        self.assertEqual(state(text)[0], str(done + 1))
+
+    def test_one_node(self):
+        self.check([self.launcher(0, 2, programs.free_ports())])
+
+    def test_two_launchers(self):
+        port = programs.free_ports()
+        launchers = [self.launcher(number, 1, port) for number in range(2)]
+        try:
+            self.check(launchers)
+        finally:
+            for launcher in launchers:
+                if launcher.poll() is None:
+                    programs.end(launcher)
+                    launcher.communicate()
+
+
 class BadCheckpoint(CheckpointTest):
     """Refused with the file's name and what is wrong with it; the file stays as it was.
 

@@ -83,6 +83,7 @@ TEST_F(OptionsTest, BadOnesAreRefused) {
       {{"--worker_log_name=a/b", "true"}, {"--worker_log_name is 'a/b'", "--log_dir"}},
       {{"--node_rank=-2", "true"}, {"--node_rank is '-2'", "from -1 to"}},
       {{"--node_rank=first", "true"}, {"--node_rank is 'first'"}},
+      {{"--max_restarts=-1", "true"}, {"--max_restarts is '-1'", "from 0 to"}},
       {{"--sim_level=4", "true"}, {"--sim_level is '4'", "from -1 to 3"}},
       {{"--sim_level=0", "--sim_rank_id=8", "true"}, {"--sim_rank_id is '8'", "from -1 to 7"}},
       {{"--sim_rank_id=0", "true"}, {"--sim_rank_id is 0", "--sim_level"}},
@@ -160,8 +161,11 @@ TEST_F(OptionsTest, AreMsrunsWithItsDefaults) {
       {"--join", "False"},       {"--cluster_time_out", "600"}, {"--bind_core", "False"},
       {"--sim_level", "-1"},     {"--sim_rank_id", "-1"},       {"--rank_table_file", ""},
       {"--worker_log_name", ""}, {"--tail_worker_log", "-1"}};
-  const Variables ours = {
-      {"--ms_scheduler", "False"}, {"--check_rank_table", ""}, {"--help", ""}, {"--version", ""}};
+  const Variables ours = {{"--ms_scheduler", "False"},
+                          {"--max_restarts", "0"},
+                          {"--check_rank_table", ""},
+                          {"--help", ""},
+                          {"--version", ""}};
   Job& job = start({"--help"}, {});
   ASSERT_EQ(job.wait(), 0);
   // control: an option left out of option_table() fails here, and so does another default in Options.

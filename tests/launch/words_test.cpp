@@ -21,13 +21,23 @@ std::string shown(const Word& word) {
     }
     std::string operator()(const Said& said) const { return "said " + said.text; }
     std::string operator()(const LetGo&) const { return "let go"; }
+    std::string operator()(const Restarting& restarting) const {
+      return "restart " + std::to_string(restarting.restart) + ' ' + restarting.text;
+    }
   };
   return std::visit(Show{}, word);
 }
 
-const std::vector<Word> kWords = {
-    Progress{4, 3, 2, 1}, Started{{5, 0, 65535}},          Said{""}, Said{std::string("a\0b\n", 4)},
-    Started{{}},          Said{std::string(100'000, 'x')}, LetGo{},  Progress{}};
+const std::vector<Word> kWords = {Progress{4, 3, 2, 1},
+                                  Started{{5, 0, 65535}},
+                                  Said{""},
+                                  Said{std::string("a\0b\n", 4)},
+                                  Started{{}},
+                                  Said{std::string(100'000, 'x')},
+                                  LetGo{},
+                                  Progress{},
+                                  Restarting{3, "why\n"},
+                                  Restarting{1, ""}};
 
 TEST(Words, ArriveWholeInPiecesOfAnySize) {
   std::string bytes;

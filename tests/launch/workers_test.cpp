@@ -25,6 +25,7 @@ TEST_F(WorkersTest, FindTheirRankAndTheRendezvousInTheEnvironment) {
                     "--log_dir=" + log_dir().string(), "--join=True", "--cluster_time_out=77"},
                    {"env"},
                    {{"SYNCBN_TOKEN", "secret"},
+                    {"SYNCBN_RESTART", "4"},
                     {"RANK", "9"},
                     {"MS_ROLE", "MS_WORKER"},
                     {"MS_SCHED_HOST", "elsewhere"},
@@ -46,6 +47,7 @@ TEST_F(WorkersTest, FindTheirRankAndTheRendezvousInTheEnvironment) {
                                 {"MS_TOPO_TIMEOUT", "77"},
                                 {"SYNCBN_STORE", fmt::format("127.0.0.1:{}", port)},
                                 {"SYNCBN_TOKEN", "secret"},
+                                {"SYNCBN_RESTART", "0"},
                                 {"PYTHONUNBUFFERED", ""}};
     const Strings lines = lines_of(log(rank));
     for (const auto& variable : expected) {
