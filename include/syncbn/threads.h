@@ -8,7 +8,7 @@ namespace syncbn {
 /// OMP_NUM_THREADS, else the machine's cores divided by the ranks on this host. The results' bits do not
 /// depend on it.
 int get_num_threads();
-/// For calls from this thread; 0 restores the default. @throws InvalidArgument count < 0
+/// For calls from this thread; 0 restores the default. @throws InvalidArgument count outside [0, 4096]
 void set_num_threads(int count);
 
 /// Runs task(0) … task(count - 1), in any order and on any threads, and returns when all are done. Where it

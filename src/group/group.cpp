@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <new>
 #include <stdexcept>
 #include <utility>
 
@@ -25,6 +26,10 @@ Group::Group(std::string name, std::vector<int> ranks, int rank, std::chrono::mi
       on_peer_error_(std::move(on_peer_error)),
       connect_(std::move(connect)) {}
 
+Group::~Group() {
+  if (inherited()) abandon();
+}
+
 void Group::sum(const group::Call& call, std::span<std::int64_t> payload) {
   PendingSum sum{call, payload};
   start(sum);
@@ -43,6 +48,7 @@ void Group::watched(Half half) {
 }
 
 void Group::start(PendingSum& sum) {
+  refuse_fork(sum.call);
   watched([&] {
     const std::lock_guard one_at_a_time(calls_);
     sum.deadline = deadline();
@@ -58,6 +64,7 @@ void Group::start(PendingSum& sum) {
 }
 
 void Group::finish(PendingSum& sum, Deadline deadline) {
+  refuse_fork(sum.call);
   watched([&] {
     const std::lock_guard one_at_a_time(calls_);
     if (!sum.done) settle(deadline);
@@ -79,7 +86,7 @@ void Group::settle(Deadline deadline) {
 }
 
 void Group::fail(const group::Call& call, const std::string& reason) noexcept {
-  if (size() == 1) return;  // nobody waits, and nothing breaks
+  if (size() == 1 || inherited()) return;  // nobody waits, and nothing breaks
   try {
     const std::lock_guard one_at_a_time(calls_);
     const Deadline by = deadline();
@@ -97,6 +104,7 @@ void Group::fail(const group::Call& call, const std::string& reason) noexcept {
 }
 
 void Group::close(const std::string& reason) noexcept {
+  if (inherited()) return abandon();
   const std::lock_guard lock(mutex_);
   if (state_ == State::closed) return;
   state_ = State::closed;
@@ -123,6 +131,23 @@ void Group::attempt(const group::Call& call, Operation operation) {
     end(fmt::format("since call {} ({})", agreed_.verified_calls() + 1, call.subject));
     throw;
   }
+}
+
+// Before any lock: a thread that is not here may hold it.
+void Group::refuse_fork(const group::Call& call) const {
+  if (!inherited()) return;
+  throw GroupError(fmt::format(
+      "group '{}', {}: this process is a fork of the one that joined the group, whose connections "
+      "it can't use; a fork may call init(InitOptions) with a rank of its own after release()",
+      name_, call.subject));
+}
+
+bool Group::inherited() const { return size() > 1 && forks_ != kernels::forks(); }
+
+// To destroy what stands on threads that are not here would take for ever, or speak to the parent's peers.
+void Group::abandon() noexcept {
+  static_cast<void>(communicator_.release());
+  if (connect_ != nullptr) static_cast<void>(new (std::nothrow) Connect(std::exchange(connect_, nullptr)));
 }
 
 void Group::begin(const group::Call& call) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "group/agreed_sum.h"
+#include "kernels/forks.h"
 #include "syncbn/group.h"
 
 namespace syncbn {
@@ -31,7 +32,8 @@ struct PendingSum {
 
 /// A named, ordered list of ranks as one member sees it: connects at the first sum, serialises sums, breaks
 /// for good at the first error that a sum can't survive, and adds group, call and operation to what an engine
-/// reports.
+/// reports. In a fork of the process that made it, a group of several ranks is of no use: every sum is a
+/// GroupError at once, and the connection stays the parent's.
 class Group {
  public:
   using Connect = std::function<std::unique_ptr<Communicator>(Deadline)>;
@@ -40,6 +42,9 @@ class Group {
   /// every PeerError that a sum throws.
   Group(std::string name, std::vector<int> ranks, int rank, std::chrono::milliseconds timeout,
         Connect connect, std::function<void()> on_peer_error = nullptr);
+  ~Group();
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
 
   const std::string& name() const { return name_; }
   const std::vector<int>& ranks() const { return ranks_; }  ///< World ranks; a position is a group rank.
@@ -76,6 +81,9 @@ class Group {
   void settle(Deadline deadline);
   template <class Half>
   void watched(Half half);
+  bool inherited() const;
+  void abandon() noexcept;
+  void refuse_fork(const group::Call& call) const;
   template <class Operation>
   void attempt(const group::Call& call, Operation operation);
   std::string context(const group::Call& call) const;
@@ -89,6 +97,7 @@ class Group {
   const int rank_;
   const std::chrono::milliseconds timeout_;
   const std::function<void()> on_peer_error_;
+  const int forks_ = kernels::forks();
   std::atomic<int> layers_{0};
 
   std::mutex calls_;  // held by the thread that alone uses what follows, while it waits too

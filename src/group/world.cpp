@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <new>
 #include <numeric>
 #include <optional>
 #include <set>
@@ -44,6 +45,14 @@ World::World(std::shared_ptr<group::Engine> engine, std::chrono::milliseconds ti
   groups_.emplace(kWorldGroup, make({std::string(kWorldGroup), std::move(all), 0}));
 }
 
+World::~World() {
+  close();
+  // As Group::abandon().
+  if (inherited()) static_cast<void>(new (std::nothrow) std::shared_ptr(std::move(engine_)));
+}
+
+bool World::inherited() const { return size() > 1 && forks_ != kernels::forks(); }
+
 void World::close() noexcept {
   const std::lock_guard lock(mutex_);
   for (const auto& [name, group] : groups_) group->close("this rank has left its world");
@@ -80,6 +89,9 @@ void World::create_group(const std::string& name, const std::vector<int>& ranks)
   if (name.empty())
     throw InvalidArgument(fmt::format("{}, ranks {}: a group needs a name", call, list_text(ranks)));
   check_list(call, ranks);
+  if (inherited())
+    throw GroupError(fmt::format("{}, ranks {}: this process is a fork of the one that joined the world",
+                                 call, list_text(ranks)));
   const std::lock_guard lock(mutex_);
   const auto known = groups_.find(names_the_world(name) ? kWorldGroup : std::string_view(name));
   if (known != groups_.end()) {

@@ -11,6 +11,7 @@
 
 #include "group/engine.h"
 #include "group/group.h"
+#include "kernels/forks.h"
 
 namespace syncbn {
 
@@ -18,7 +19,7 @@ namespace syncbn {
 class World {
  public:
   World(std::shared_ptr<group::Engine> engine, std::chrono::milliseconds timeout);
-  ~World() { close(); }
+  ~World();
   void close() noexcept;  ///< Closes every group: whoever still holds one gets a GroupError at its next sum.
 
   int rank() const { return engine_->rank(); }
@@ -48,10 +49,12 @@ class World {
   static bool thread_has_own();
 
  private:
+  bool inherited() const;  // by a fork of the process that joined
   void check_list(const std::string& call, const std::vector<int>& ranks) const;
   std::shared_ptr<Group> make(const group::GroupSpec& spec) const;
 
-  const std::shared_ptr<group::Engine> engine_;
+  std::shared_ptr<group::Engine> engine_;
+  const int forks_ = kernels::forks();
   const std::chrono::milliseconds timeout_;
   mutable std::mutex mutex_;  // guards all below
   std::map<std::string, std::shared_ptr<Group>, std::less<>> groups_;

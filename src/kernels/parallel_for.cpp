@@ -1,7 +1,6 @@
 #include "kernels/parallel_for.h"
 
 #include <fmt/format.h>
-#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -9,10 +8,10 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <thread>
 #include <vector>
 
+#include "kernels/forks.h"
 #include "kernels/fp_environment.h"
 #include "syncbn/error.h"
 #include "syncbn/threads.h"
@@ -20,9 +19,10 @@
 namespace syncbn {
 namespace {
 
+constexpr int kMaxThreads = 4096;  // more end the process inside OpenMP
+
 thread_local int chosen_threads = 0;  // 0: the default
 std::atomic<int> ranks_on_host{1};
-std::atomic<bool> forked_after_use{false};
 ParallelFor host_pool;
 
 int cores() {
@@ -38,8 +38,9 @@ int threads_from(const char* variable) {
   if (text == nullptr || *text == '\0') return 0;
   int count = 0;
   const auto [end, error] = std::from_chars(text, text + std::strlen(text), count);
-  if (error != std::errc() || (*end != '\0' && *end != ',') || count < 1) {
-    throw InvalidArgument(fmt::format("{}: '{}', expected a number of threads >= 1", variable, text));
+  if (error != std::errc() || (*end != '\0' && *end != ',') || count < 1 || count > kMaxThreads) {
+    throw InvalidArgument(
+        fmt::format("{}: '{}', expected a number of threads in [1, {}]", variable, text, kMaxThreads));
   }
   return count;
 }
@@ -76,7 +77,8 @@ void run(int threads, int count, const std::function<void(int)>& task) {
 int get_num_threads() { return chosen_threads != 0 ? chosen_threads : default_threads(); }
 
 void set_num_threads(int count) {
-  if (count < 0) throw InvalidArgument(fmt::format("count: {}, expected >= 0 (0: the default)", count));
+  if (count < 0 || count > kMaxThreads)
+    throw InvalidArgument(fmt::format("count: {}, expected 0, the default, to {}", count, kMaxThreads));
   chosen_threads = count;
 }
 
@@ -92,7 +94,7 @@ void detail::parallel_for(int count, const std::function<void(int)>& task) {
     task(i);
   };
   const int threads = std::min(get_num_threads(), count);
-  if (threads <= 1 || forked_after_use) {
+  if (threads <= 1 || threads_lost_in_fork()) {
     for (int i = 0; i < count; ++i) guarded(i);
     return;
   }
@@ -100,8 +102,6 @@ void detail::parallel_for(int count, const std::function<void(int)>& task) {
     host_pool(count, guarded);
     return;
   }
-  static std::once_flag watch_forks;
-  std::call_once(watch_forks, [] { pthread_atfork(nullptr, nullptr, [] { forked_after_use = true; }); });
   run(threads, count, guarded);
 }
 

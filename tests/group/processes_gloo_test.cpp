@@ -102,6 +102,15 @@ TEST_F(GlooJob, LeavesAndJoinsAgain) {
   expect_ends("joined three times");
 }
 
+// control: without Group::abandon the fork's end waits for ever; without inherited() in Group::run its sum is
+// the parent's, or a PeerError.
+TEST_F(GlooJob, AForkLeavesTheGroupAlone) {
+  start_all("fork_after_use", 2);
+  for (const char* text : {"its fork ended with 5", "its fork ended with 6"})
+    for (const auto& worker : workers_) EXPECT_TRUE(worker->shows(text)) << all_output();
+  expect_ends("sums are right after both");
+}
+
 TEST_F(GlooJob, DifferentCallIsAMismatchOnEveryRank) {
   start_all("different_counts", 3);
   expect_ends("MismatchError on rank");

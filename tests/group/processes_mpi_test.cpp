@@ -105,6 +105,14 @@ TEST_P(MpiJob, LeavesAndJoinsAgain) {
   EXPECT_EQ(count("joined three times"), 3) << job_->output();
 }
 
+// control: without the look at forks() in finalize() the fork's exit code ends the job.
+TEST_P(MpiJob, AForkLeavesTheGroupAlone) {
+  EXPECT_EQ(start("fork_after_use", 2).wait(), "exit 0") << job_->output();
+  EXPECT_EQ(count("its fork ended with 5"), 2) << job_->output();
+  EXPECT_EQ(count("its fork ended with 6"), 2) << job_->output();
+  EXPECT_EQ(count("sums are right after both"), 2) << job_->output();
+}
+
 TEST_P(MpiJob, DifferentCallIsAMismatchOnEveryRank) {
   EXPECT_EQ(start("different_counts", 3).wait(), "exit 0") << job_->output();
   EXPECT_EQ(count("MismatchError on rank"), 3) << job_->output();

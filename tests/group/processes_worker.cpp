@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -216,6 +217,43 @@ void stranger_connects() {
   say("sums are right with {} strangers, {} sockets listen", strangers.load(), listening());
 }
 
+// What a GroupError says.
+template <class Call>
+std::string refusal(Call call) {
+  try {
+    call();
+    return "nothing";
+  } catch (const GroupError& error) {
+    return error.what();
+  }
+}
+
+// In a fork: the group is refused at once, ranks as threads have a world of their own. Its end runs all
+// destructors.
+[[noreturn]] void live_as_a_fork(bool leaves) {
+  alarm(30);  // ends a child that hangs
+  if (refusal([] { sum(10); }).find("is a fork of the one that joined") == std::string::npos) _exit(11);
+  if (refusal([] { create_group("late", all_ranks()); }).find("is a fork") == std::string::npos) _exit(12);
+  run_ranks(2, [](int) { sum(10); });
+  if (leaves) release();
+  exit(leaves ? 5 : 6);
+}
+
+void fork_after_use() {
+  for (const bool leaves : {true, false}) {
+    sum(10);
+    const pid_t child = fork();
+    if (child == 0) live_as_a_fork(leaves);
+    int status = 0;
+    waitpid(child, &status, 0);
+    sum(1000);
+    say("its fork ended with {}", WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status));
+  }
+  create_group("later", all_ranks());
+  sum(10, "later");
+  say("sums are right after both");
+}
+
 const char* name_of(const Error& error) {
   if (dynamic_cast<const InvalidArgument*>(&error)) return "InvalidArgument";
   if (dynamic_cast<const MismatchError*>(&error)) return "MismatchError";
@@ -239,6 +277,7 @@ const std::map<std::string, void (*)()> tasks = {
     {"last_exits", last_exits},
     {"join_again", join_again},
     {"stranger_connects", stranger_connects},
+    {"fork_after_use", fork_after_use},
 };
 
 }  // namespace

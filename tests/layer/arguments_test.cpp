@@ -175,7 +175,9 @@ TEST(BadInput, IsaAndThreads) {
   const int threads = get_num_threads();
   expect({{"isa", [] { force_isa("mmx"); }, "InvalidArgument: name: 'mmx', available here: "},
           {"empty isa", [] { force_isa(""); }, "InvalidArgument: name: '', available here: "},
-          {"threads", [] { set_num_threads(-1); }, "InvalidArgument: count: -1, expected"}});
+          {"threads", [] { set_num_threads(-1); },
+           "InvalidArgument: count: -1, expected 0, the default, to 4096"},
+          {"too many threads", [] { set_num_threads(4097); }, "InvalidArgument: count: 4097, expected"}});
   EXPECT_EQ(active_isa(), active);
   EXPECT_EQ(get_num_threads(), threads);
 }

@@ -20,6 +20,7 @@
 #include "group/socket.h"
 #include "group/store_server.h"
 #include "group/tcp_store.h"
+#include "kernels/forks.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
@@ -105,10 +106,9 @@ class WorldStore final : public group::Store {
 unsigned random_word() { return std::random_device()(); }
 
 // Tells this process from every other, in a form that an error message can show.
-const std::string& own_identity() {
-  static const std::string identity =
-      fmt::format("process {} on {} ({:08x})", getpid(), host_name(), random_word());
-  return identity;
+std::string own_identity() {
+  static const unsigned word = random_word();
+  return fmt::format("process {} on {} ({:08x})", getpid(), host_name(), word);
 }
 
 // The store that this process serves for its job. It outlasts release(), since a peer may still be in the old
@@ -120,18 +120,23 @@ class ServedStore {
   // The port that it listens on; `address` is what is listened on, by default spec.host. @throws GroupError
   int serve(const WorldSpec& spec, const std::optional<std::string>& address = std::nullopt) {
     const std::lock_guard lock(mutex_);
+    if (inherited()) static_cast<void>(server_.release());
     if (!server_ || spec.host != host_ || (spec.port != port_ && spec.port != 0) || spec.token != token_) {
       stop();
       server_ = std::make_unique<StoreServer>(address.value_or(spec.host), spec.port, spec.token);
       host_ = spec.host;
       port_ = server_->port();
       token_ = spec.token;
+      forks_ = kernels::forks();
     }
     return port_;
   }
 
  private:
+  // A fork of the process that serves has no thread that would end.
+  bool inherited() const { return server_ != nullptr && forks_ != kernels::forks(); }
   void stop() {
+    if (inherited()) static_cast<void>(server_.release());
     if (server_) server_->wait_until_idle(Clock::now() + kFarewell);
     server_ = nullptr;
   }
@@ -141,6 +146,7 @@ class ServedStore {
   std::string host_;
   int port_ = 0;
   std::string token_;
+  int forks_ = 0;
 };
 // Made when the program is loaded, and so destroyed after the worlds, whose connections close first.
 ServedStore served_store;

@@ -17,6 +17,7 @@
 #include "group/engine.h"
 #include "group/host_identity.h"
 #include "group/interrupt.h"
+#include "kernels/forks.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
@@ -194,10 +195,12 @@ bool settles() noexcept {
   }
 }
 
+std::atomic<int> forks_at_init{-1};
+
 // At the end of a process whose MPI is ours. A rank that ends with an error while its peers wait for it would
 // hang in MPI_Finalize until their deadlines; MPI_Abort ends the job at once, with this rank's exit code.
 void finalize(int status, void*) {
-  if (finalized()) return;
+  if (forks_at_init != kernels::forks() || finalized()) return;  // the end of a fork is not the rank's
   if (status != 0 || !settles())
     MPI_Abort(MPI_COMM_WORLD, status != 0 ? status : EXIT_FAILURE);
   else
@@ -218,8 +221,12 @@ void initialize() {
   MPI_Initialized(&initialized);
   if (initialized != 0) {
     if (finalized()) throw GroupError("MPI has been finalized and can't be initialised again");
+    int unknown = -1;  // the host program has initialised MPI
+    if (!forks_at_init.compare_exchange_strong(unknown, kernels::forks()) && unknown != kernels::forks())
+      throw GroupError("this process is a fork of one that uses MPI");
     return;
   }
+  forks_at_init = kernels::forks();
   check_slurm();
   int level = 0;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
