@@ -110,9 +110,12 @@ void finish(Write write) {
 }  // namespace
 
 Write write_for(const Geometry& geometry) {
-  const bool large =
-      geometry.elements() * static_cast<std::int64_t>(size_of(geometry.dtype)) >= kStreamedBytes;
-  return forced_paths().streaming.value_or(large) ? Write::streaming : Write::cached;
+  const auto bytes = [&](std::int64_t elements) {
+    return elements * static_cast<std::int64_t>(size_of(geometry.dtype));
+  };
+  const bool long_rows = geometry.layout == Layout::channels_last || bytes(geometry.spatial) >= kStreamedRow;
+  const bool streamed = long_rows && bytes(geometry.elements()) >= kStreamedBytes;
+  return forced_paths().streaming.value_or(streamed) ? Write::streaming : Write::cached;
 }
 
 void normalize(const NormalizeTensors& t, const Geometry& geometry, const Part& part,
