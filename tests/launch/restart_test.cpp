@@ -172,6 +172,10 @@ TEST_F(RestartOfNodesTest, BeginAgainTogetherWithTheRanksThatTheyHad) {
   // control: where the node's number is not kept, ranks change places in some of the starts.
   const std::string script =
       "echo $RANK >> $DIR/ranks_of_node_$NODE; "
+      // No start ends before both have written.
+      "until [ \"$(cat $DIR/ranks_of_node_$((1 - NODE)) 2>/dev/null | wc -l)\" -gt $SYNCBN_RESTART ]; do "
+      "sleep "
+      "0.02; done; "
       "[ $SYNCBN_RESTART = 3 ] && exit 0; [ $((RANK + SYNCBN_RESTART % 2)) = 1 ] && exit 6; "
       "trap 'sleep 0.2; exit 0' TERM; while :; do sleep 0.02; done";
   Job& first = launcher(0, 3, script);
