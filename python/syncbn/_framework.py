@@ -4,6 +4,7 @@ import atexit
 import functools
 
 from . import _core
+from ._errors import GroupError
 
 
 @functools.lru_cache(maxsize=1024)
@@ -15,8 +16,19 @@ def core_layer(group, num_features, eps, momentum, affine, bias, track, dtype, a
         process_group=group, dtype=core_dtype(dtype), activation=activation, nonfinite=nonfinite, name=name))
 
 
+def tell_peers(core_group, process_group, name, error):
+    """For a training call that fails before it reaches the core: the peers get an error instead of waiting. The
+    settings of the layer that says so play no part, and may be what is wrong."""
+    try:
+        group = core_group(process_group)
+    except GroupError:
+        return
+    core_layer(group, 1, 0.0, None, False, False, False, "float32", "none", "propagate",
+               name).fail(f"{type(error).__name__}: {error}")
+
+
 def core_dtype(dtype):
-    """Of torch.float32 and MindSpore's Float32 alike."""
+    """Of torch.float32, MindSpore's Float32 and the bare name alike."""
     return getattr(_core.DType, str(dtype).rpartition(".")[2].lower())
 
 

@@ -10,8 +10,7 @@ from mindspore._c_expression import MixedPrecisionType
 from mindspore.graph.jit_context import jit_context
 
 from .. import _checks
-from .._errors import GroupError
-from .._framework import alone, core_layer
+from .._framework import alone, core_layer, tell_peers
 from . import _group
 from ._function import DTYPES, Normalize
 
@@ -130,7 +129,8 @@ class SyncBatchNorm(nn.Cell):
             values, dtype = self._checked_values()
             core = self._core(dtype)
         except Exception as error:
-            self._tell_peers(error)
+            if self.training:
+                tell_peers(_group.core_group, self.process_group, self._name_in_group, error)
             raise
         return Normalize.apply(core, values, self.training, x, values[0], values[1])
 
@@ -160,11 +160,6 @@ class SyncBatchNorm(nn.Cell):
         group = _group.core_group(self.process_group) if self.training else alone()
         return core_layer(group, self.num_features, self.eps, self.momentum, self.affine, self.affine,
                           self.track_running_stats, dtype, "none", "propagate", self._name_in_group)
-
-    def _tell_peers(self, error):
-        """A call that fails before it reaches the core: the peers get an error instead of waiting."""
-        if self.training and not isinstance(error, GroupError):
-            self._core(self.dtype).fail(f"{type(error).__name__}: {error}")
 
     def _checked_input(self, x):
         if not isinstance(x, Tensor):

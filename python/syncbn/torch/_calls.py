@@ -8,6 +8,8 @@ from .._framework import core_dtype
 DTYPES = {dtype: core_dtype(dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 _FIRST = _core.Layout.channels_first
 _LAST = _core.Layout.channels_last
+# What the core counts in where a layer has no counter; nobody looks at it.
+_UNCOUNTED = torch.zeros((), dtype=torch.int64)
 
 
 def dense(x):
@@ -36,27 +38,44 @@ def _address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def addresses(weight, bias, running_mean, running_var, num_batches_tracked, dtype):
+def addresses(weight, bias, running_mean, running_var, num_batches_tracked, dtype, channels):
     """Of parameters and buffers, 0 where absent. They may move between two calls: loading replaces storage."""
     result = []
     for values in (weight, bias, running_mean, running_var):
         if values is None:
             result.append(0)
-        elif values.dtype is dtype and values.is_contiguous():
+        elif values.dtype is dtype and values.numel() == channels and values.is_cpu and values.is_contiguous():
             result.append(values.data_ptr())
         else:
-            _refuse((weight, bias, running_mean, running_var), dtype)
-    result.append(0 if num_batches_tracked is None else num_batches_tracked.data_ptr())
+            _refuse((weight, bias, running_mean, running_var), dtype, channels)
+    counter = num_batches_tracked
+    if counter is None and running_mean is not None:
+        counter = _UNCOUNTED
+    if counter is not None and not (counter.dtype is torch.int64 and counter.numel() == 1 and counter.is_cpu):
+        raise TypeError(f"num_batches_tracked: {counter.dtype} of shape {tuple(counter.shape)} on {counter.device}, "
+                        "expected one torch.int64 on the CPU")
+    result.append(_address(counter))
     return tuple(result)
 
 
-def _refuse(all_values, dtype):
+def _refuse(all_values, dtype, channels):
     for name, values in zip(("weight", "bias", "running_mean", "running_var"), all_values):
-        if values is not None and values.dtype is not dtype:
+        if values is None:
+            continue
+        if values.dtype is not dtype:
             raise TypeError(f"{name}: {values.dtype}, expected {dtype}, the dtype of the layer's other parameters and "
                             "buffers")
-        if values is not None and not values.is_contiguous():
+        if values.numel() != channels:
+            raise ValueError(f"{name} should contain {channels} elements not {values.numel()}")
+        if not values.is_cpu:
+            raise ValueError(f"{name}: on {values.device}, expected it on the CPU, where the input is")
+        if not values.is_contiguous():
             raise ValueError(f"{name}: strides {values.stride()}, expected contiguous memory")
+
+
+def momentum_of(layer):
+    """As in torch the cumulative average stands still where nothing counts the batches."""
+    return 0.0 if layer.momentum is None and layer.num_batches_tracked is None else layer.momentum
 
 
 def check_residual(residual, x):

@@ -33,14 +33,14 @@ class Call:
             mean = var = counter = None
         dtype = torch.float32 if weight is None and mean is None else (mean if weight is None else weight).dtype
         self.core = core_layer(
-            core_group(own.group) if training else alone(), layer.num_features, layer.eps, layer.momentum,
+            core_group(own.group) if training else alone(), layer.num_features, layer.eps, _calls.momentum_of(layer),
             weight is not None, bias is not None, mean is not None, dtype, own.activation or "none", own.nonfinite,
             own.name)
         self.dtype = dtype
         self.activation = own.activation
         self.weight, self.bias = weight, bias
         self.training = training
-        self._values = _calls.addresses(weight, bias, mean, var, counter, dtype)
+        self._values = _calls.addresses(weight, bias, mean, var, counter, dtype, layer.num_features)
         self._tracked = ()
         if training and mean is not None and not recomputing():
             self._tracked = (mean, var) if counter is None else (mean, var, counter)

@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import _calls, _operators
-from .._errors import GroupError
-from .._framework import core_layer
+from .._framework import tell_peers
 from ._function import Call, Forward
 from ._group import core_group, name_of, next_number, process_group_of
 
@@ -17,6 +16,7 @@ _NONFINITE = ("propagate", "skip_update", "error")
 _len_dispatch_stack = torch._C._len_torch_dispatch_stack
 _in_torch_func = torch._C._functorch.peek_interpreter_stack
 _is_compiling = torch.compiler.is_compiling
+_jit_tracer = torch._C._get_tracing_state
 
 
 class Own(NamedTuple):
@@ -34,8 +34,10 @@ class Own(NamedTuple):
             raise ValueError(f"activation: {activation!r}, expected one of {_ACTIVATIONS}")
         if nonfinite not in _NONFINITE:
             raise ValueError(f"nonfinite: {nonfinite!r}, expected one of {_NONFINITE}")
+        if not isinstance(name, (str, type(None))):
+            raise TypeError(f"name: {name!r}, expected a str or None")
         group = name_of(process_group)
-        return Own(group, activation, nonfinite, f"#{next_number(process_group)}" if name is None else name, origin)
+        return Own(group, activation, nonfinite, name or f"#{next_number(process_group)}", origin)
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -138,7 +140,8 @@ class SyncBatchNorm(_BatchNorm):
         ValueError, TypeError, syncbn.MismatchError, syncbn.PeerError, syncbn.TimeoutError, syncbn.GroupError
             The layer's state is then unchanged.
         """
-        if _is_compiling() or type(input) is not Tensor or _len_dispatch_stack() or input.is_meta:
+        if (_is_compiling() or type(input) is not Tensor or _len_dispatch_stack() or input.is_meta
+                or _jit_tracer() is not None):
             return self._forward_by_operators(input, residual)
         try:
             self._check_input_dim(input)
@@ -149,22 +152,12 @@ class SyncBatchNorm(_BatchNorm):
                 _calls.check_residual(residual, input)
             call = Call(self)
         except Exception as error:
-            self._tell_peers(error)
+            if self.training:
+                tell_peers(core_group, self._own.group, self._own.name, error)
             raise
         if torch.is_grad_enabled():
             return Forward.apply(input, call.weight, call.bias, residual, call)
         return call(input, residual)[0]
-
-    def _tell_peers(self, error):
-        """A call that fails before it reaches the core: the peers get an error instead of waiting."""
-        if not self.training:
-            return
-        try:
-            group = core_group(self._own.group)
-        except GroupError:
-            return
-        core_layer(group, 1, 0.0, None, False, False, False, torch.float32, "none", "propagate",
-                   self._own.name).fail(f"{type(error).__name__}: {error}")
 
     def _forward_by_operators(self, input, residual):
         self._check_input_dim(input)

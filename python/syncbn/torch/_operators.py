@@ -14,6 +14,8 @@ from .._framework import alone, core_layer
 from ._group import core_group
 from ._recompute import recomputing
 
+# The core's saved_size, of channels that may be symbolic.
+_SAVED_HEAD, _SAVED_COLUMNS = 2, 5
 _DTYPE_NAMES = {dtype: str(dtype).partition(".")[2] for dtype in _calls.DTYPES}
 
 
@@ -23,7 +25,7 @@ def settings_of(layer):
     weight, mean, own = layer.weight, layer.running_mean, layer._own
     track = mean is not None and (layer.track_running_stats or not layer.training)
     dtype = torch.float32 if weight is None and not track else (mean if weight is None else weight).dtype
-    return (f"{layer.eps}|{layer.momentum}|{weight is not None}|{layer.bias is not None}|{track}|"
+    return (f"{layer.eps}|{_calls.momentum_of(layer)}|{weight is not None}|{layer.bias is not None}|{track}|"
             f"{_DTYPE_NAMES[dtype]}|{own.activation or 'none'}|{own.nonfinite}|{own.group}|{own.name}")
 
 
@@ -61,7 +63,6 @@ def _or_nothing(tensor, x):
     return _nothing(x) if tensor is None else tensor
 
 
-
 @torch.library.custom_op("syncbn::forward", mutates_args=(), device_types="cpu")
 def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residual: Optional[Tensor],
             running_mean: Optional[Tensor], running_var: Optional[Tensor], settings: str,
@@ -69,13 +70,13 @@ def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residua
     if residual is not None:
         _calls.check_residual(residual, x)
     core, dtype = _core(settings, training, x.shape[1])
-    values = _calls.addresses(weight, bias, running_mean, running_var, None, dtype)
+    values = _calls.addresses(weight, bias, running_mean, running_var, None, dtype, x.shape[1])
     return _calls.forward(core, x, values, residual, training, False)
 
 
 @forward.register_fake
 def _(x, weight, bias, residual, running_mean, running_var, settings, training):
-    return _dense_like(x), x.new_empty(2 + 5 * x.shape[1], dtype=torch.float64)
+    return _dense_like(x), x.new_empty(_SAVED_HEAD + _SAVED_COLUMNS * x.shape[1], dtype=torch.float64)
 
 
 @torch.library.custom_op("syncbn::track", mutates_args=("running_mean", "running_var", "num_batches_tracked"),
@@ -84,8 +85,10 @@ def track(running_mean: Tensor, running_var: Tensor, num_batches_tracked: Option
           settings: str) -> None:
     if recomputing():
         return
-    core, dtype = _core(settings, True, running_mean.numel())
-    core.track(saved.data_ptr(), _calls.addresses(None, None, running_mean, running_var, num_batches_tracked, dtype))
+    channels = (saved.numel() - _SAVED_HEAD) // _SAVED_COLUMNS
+    core, dtype = _core(settings, True, channels)
+    values = _calls.addresses(None, None, running_mean, running_var, num_batches_tracked, dtype, channels)
+    core.track(saved.data_ptr(), values)
 
 
 @track.register_fake

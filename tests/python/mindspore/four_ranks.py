@@ -173,6 +173,20 @@ def test_a_wrong_argument_on_one_rank_is_known_to_all(bad, error, text):
     assert (made.running_mean.asnumpy() == mean).all()
 
 
+def test_a_wrong_setting_on_one_rank_is_known_to_all():
+    """Also where the layer that fails can't say it itself."""
+    made = layer(2, process_group=group_of([0, 1, 2, 3], "setting"))
+    x = Tensor(cases.x(0, 5, (2, 2, 2, 2)))
+    if RANK == 1:
+        made.momentum = 2.0
+        with pytest.raises(ValueError, match="momentum: 2"):
+            made(x)
+    else:
+        with pytest.raises(syncbn.PeerError, match="rank 1 failed before its call: .*momentum: 2"):
+            made(x)
+    assert made.num_batches_tracked.asnumpy() == 0
+
+
 def test_one_value_a_channel_is_an_error_on_every_rank():
     made = layer(2, process_group=PAIRS)
     with pytest.raises(ValueError, match="1 element per channel over the whole group"):

@@ -242,3 +242,33 @@ def test_parameters_of_another_dtype_or_order_are_refused():
     layer.running_mean = torch.zeros(8)[::2]
     with pytest.raises(ValueError, match="running_mean: strides"):
         layer(torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("by", ["forward", "_forward_by_operators"])
+@pytest.mark.parametrize("entry, value, text", [
+    ("weight", torch.ones(1), "weight should contain 4 elements not 1"),
+    ("bias", torch.ones(5), "bias should contain 4 elements not 5"),
+    ("running_mean", torch.zeros(3), "running_mean should contain 4 elements not 3"),
+    ("running_var", torch.ones(3), "running_var should contain 4 elements not 3"),
+    ("num_batches_tracked", torch.zeros((), dtype=torch.int32), "num_batches_tracked: torch.int32"),
+    ("num_batches_tracked", torch.zeros(0, dtype=torch.int64), "num_batches_tracked: torch.int64 of shape"),
+], ids=str)
+def test_memory_of_another_size_or_place_is_never_touched(entry, value, text, by):
+    layer = SyncBatchNorm(4)
+    setattr(layer, entry, nn.Parameter(value) if entry in ("weight", "bias") else value)
+    before = {name: kept.clone() for name, kept in layer.state_dict().items()}
+    with pytest.raises((TypeError, ValueError), match=text):
+        getattr(layer, by)(torch.randn(3, 4), None)
+    for name, kept in layer.state_dict().items():
+        assert torch.equal(kept, before[name]), name
+
+
+def test_a_layer_on_meta_does_not_compute():
+    with pytest.raises(ValueError, match="weight: on meta"):
+        SyncBatchNorm(4, device="meta")(torch.randn(3, 4))
+
+
+def test_names_are_strings():
+    with pytest.raises(TypeError, match="name: 3, expected a str"):
+        SyncBatchNorm(4, name=3)
+    assert SyncBatchNorm(4, name="").layer_name.startswith("#")

@@ -88,6 +88,21 @@ def test_attributes_may_change_and_buffers_may_go():
             assert torch.allclose(ours.state_dict()[name], value, atol=1e-6), name
 
 
+@pytest.mark.parametrize("by", ["forward", "_forward_by_operators"])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_layer_without_a_counter_moves_nobody_elses(momentum, by):
+    ours, theirs = SyncBatchNorm(3, momentum=momentum, name="alike"), nn.BatchNorm1d(3, momentum=momentum)
+    other = SyncBatchNorm(3, momentum=momentum, name="alike")  # shares the core's layer
+    x = torch.randn(5, 3)
+    ours(x), theirs(x), other(x)
+    counters = ours.num_batches_tracked, other.num_batches_tracked
+    ours.num_batches_tracked = theirs.num_batches_tracked = None
+    for _ in range(2):
+        assert_close(getattr(ours, by)(x, None), theirs(x), torch.float32)
+    assert counters == (1, 1)
+    assert torch.allclose(ours.running_var, theirs.running_var, atol=1e-6)
+
+
 @pytest.mark.parametrize("cls", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm])
 @pytest.mark.parametrize("assign", [True, False])
 def test_state_dicts_interchange(cls, assign):

@@ -133,6 +133,24 @@ def test_make_fx_fake_and_meta():
         assert SyncBatchNorm(3)(torch.randn(2, 3, 4)).shape == (2, 3, 4)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch means to give it up
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_jit_trace_keeps_the_call_not_its_result(training, grad):
+    layer, reference = SyncBatchNorm(3).train(training), SyncBatchNorm(3).train(training)
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(layer, torch.randn(4, 3, 5), check_trace=False)
+        layer.load_state_dict(reference.state_dict())
+        file = io.BytesIO()
+        torch.jit.save(traced, file)
+        file.seek(0)
+        x = torch.randn(2, 3, 5)
+        expected = reference(x)
+        for module in (traced, torch.jit.load(file)):
+            assert torch.equal(module(x), expected)
+            assert torch.equal(module.running_var, reference.running_var)
+
+
 class Named(torch.Tensor):
     pass
 
