@@ -26,7 +26,8 @@ struct FixedInt {
   /// Σ digits[i] · 2^(47·i), digits below 2^62.
   template <int kDigits>
   static FixedInt from_digits(const std::int64_t (&digits)[kDigits]) {
-    static_assert(kDigitBits * (kDigits - 1) + 64 <= 64 * W);
+    constexpr int at = kDigitBits * (kDigits - 1);  // of the highest digit, whose sign is that of all words
+    static_assert(at + 64 <= 64 * W && at / 64 + 2 >= W);
     constexpr std::uint64_t mask = (std::uint64_t{1} << kDigitBits) - 1;
     FixedInt result;
     std::int64_t carry = 0;
@@ -37,12 +38,10 @@ struct FixedInt {
     }
     // The highest is signed; the number is in two's complement up to here.
     const std::int64_t top = digits[kDigits - 1] + carry;
-    constexpr int at = kDigitBits * (kDigits - 1);
     result.put(static_cast<std::uint64_t>(top), at);
     result.negative = top < 0;
     const std::uint64_t sign = result.negative ? ~std::uint64_t{0} : 0;
     if constexpr (at % 64 != 0 && at / 64 + 1 < W) result.words[at / 64 + 1] |= sign << (at % 64);
-    for (int i = at / 64 + 2; i < W; ++i) result.words[i] = sign;
     result.negate_where(sign);
     return result;
   }
