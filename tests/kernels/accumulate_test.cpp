@@ -1,9 +1,9 @@
 // accumulate() on every instruction set and number of threads against one run of the reference, digit for
 // digit; the reference itself against GMP.
 //
-// control: no normalise() between the reference's additions, forgetting the a-window's limit (`window.a_high`
-// not cut), ignoring the mask in read_channel's direct path, or float32's windows for float16 blocks with a
-// NaN: each makes a test here fail.
+// control: no normalise() between the reference's additions; in BlockSummer or in LaneSummer, a window's
+// a_high or b_high not cut where the one above it ends, or float32's windows for float16 in masked passes; a
+// lane's sums not drained before its window moves: each makes a test here fail.
 
 #include "kernels/accumulate.h"
 
@@ -94,23 +94,30 @@ TEST_P(Accumulate, IsTheReference) {
   }
 }
 
-// Blocks of one channel that jump between far ranges: windows are missed again and again.
+// Channels that jump between far ranges, each at places of its own: windows are missed again and again,
+// between blocks that fit.
 TEST_P(Accumulate, RangesThatJump) {
   const ForcedIsa isa(GetParam());
   std::mt19937_64 random(2);
-  const Geometry g{DType::float32, Layout::channels_first, 1, 1, 20000};
-  for (const int step : {100, 2048, 5000}) {
-    std::vector<float> a(20000), b(20000);
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      const int run = static_cast<int>(i) / step;
-      a[i] = std::ldexp(draw<float>(Kind::ordinary, random), run * 67 % 250 - 125);
-      b[i] = std::ldexp(draw<float>(Kind::ordinary, random), run * 41 % 250 - 125);
-    }
-    for (const auto& pair : {std::pair(&a, &b), std::pair(&a, &a)}) {
-      Record expected(words_of(g)), actual(words_of(g));
-      reference::accumulate({pair.first->data()}, {pair.second->data()}, g, whole(g), expected.data());
-      accumulate({pair.first->data()}, {pair.second->data()}, g, actual.data());
-      EXPECT_EQ(expected, actual) << "step " << step;
+  constexpr std::int64_t kPositions = 12000, kChannels = 2;
+  for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
+    const Geometry g{DType::float32, layout, 1, kChannels, kPositions};
+    for (const std::int64_t step : {100, 2048, 5000}) {
+      std::vector<float> a(kPositions * kChannels), b(a.size());
+      for (std::int64_t c = 0; c < kChannels; ++c) {
+        for (std::int64_t position = 0; position < kPositions; ++position) {
+          const auto i = static_cast<std::size_t>(g.offset(c, position));
+          const int run = static_cast<int>((position + 700 * c) / step + c);
+          a[i] = std::ldexp(draw<float>(Kind::ordinary, random), run * 67 % 250 - 125);
+          b[i] = std::ldexp(draw<float>(Kind::ordinary, random), run * 41 % 250 - 125);
+        }
+      }
+      for (const auto& pair : {std::pair(&a, &b), std::pair(&a, &a)}) {
+        Record expected(words_of(g)), actual(words_of(g));
+        reference::accumulate({pair.first->data()}, {pair.second->data()}, g, whole(g), expected.data());
+        accumulate({pair.first->data()}, {pair.second->data()}, g, actual.data());
+        EXPECT_EQ(expected, actual) << "step " << step << ", layout " << static_cast<int>(layout);
+      }
     }
   }
 }

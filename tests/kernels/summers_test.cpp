@@ -1,0 +1,90 @@
+// What only long sums reach: sums of lanes that are brought to their records before they overflow, and digits
+// that are normalised before they do.
+//
+// control: each of these makes a test here fail: kBlocksBeforeDrain four times as large, no normalise() in
+// LaneSummer::count_adds, or none in BlockSummer::add_products.
+
+#include <gtest/gtest.h>
+
+#include "exact/exact_sum.h"
+#include "kernels/block_summer.h"
+#include "kernels/data.h"
+#include "kernels/lane_summer.h"
+
+namespace syncbn::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+using Record = std::vector<std::int64_t>;
+
+const exact::SumFormat& kFormat = exact::sum_format(DType::float32);
+constexpr float kLargest = std::numeric_limits<float>::max();
+
+// Of x = (2^24 - 1)·2^104, the largest number, x² = (2^48 - 2^25 + 1)·2^208.
+Record expected_record(std::int64_t count, std::int64_t flags) {
+  Record record(static_cast<std::size_t>(kFormat.words()));
+  exact::add_scaled(record.data(), count * ((1 << 24) - 1), 104 - kFormat.unit);
+  std::int64_t* products = record.data() + kFormat.sum_digits;
+  exact::add_scaled(products, count, 208 + 48 - 2 * kFormat.unit);
+  exact::add_scaled(products, -count, 208 + 25 - 2 * kFormat.unit);
+  exact::add_scaled(products, count, 208 - 2 * kFormat.unit);
+  exact::normalise(record.data(), kFormat);
+  record[static_cast<std::size_t>(kFormat.sum_flags())] = flags;
+  record[static_cast<std::size_t>(kFormat.product_flags())] = flags;
+  return record;
+}
+
+// The same block, `blocks` times, against what each of its channels must have.
+void expect_lanes(const Floats& block, int blocks, const Record& expected) {
+  const Rows<float> terms{block.data(), block.data(), nullptr, block.size() / kLanes, 1, kLanes};
+  Record records(kLanes * expected.size());
+  LaneSummer<float> summer(terms, kLanes, records.data());
+  for (int i = 0; i < blocks; ++i) summer.add(terms);
+  summer.finish();
+  for (std::size_t lane = 0; lane < kLanes; ++lane) {
+    const auto first = records.begin() + static_cast<std::ptrdiff_t>(lane * expected.size());
+    ASSERT_EQ(expected, Record(first, first + static_cast<std::ptrdiff_t>(expected.size())))
+        << "lane " << lane;
+  }
+}
+
+class Summers : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(Summers, SumsOfLanesDoNotOverflow) {
+  const ForcedIsa isa(GetParam());
+  constexpr int kBlocks = (1 << 12) + 2;  // of almost 2^51 units each
+  constexpr auto kRows = static_cast<std::int64_t>(kMaxAdditions);
+  expect_lanes(Floats(kMaxAdditions * kLanes, kLargest), kBlocks, expected_record(kBlocks * kRows, 0));
+}
+
+// 31 of the largest numbers add almost 2^47 to a digit, and 2^16 times as much is more than it holds.
+constexpr int kTerms = 31;
+constexpr int kTimes = (1 << 16) + (1 << 12);
+
+// With a NaN each block misses its windows, and goes to the records at once.
+TEST_P(Summers, DigitsOfLanesDoNotOverflow) {
+  const ForcedIsa isa(GetParam());
+  Floats block(kTerms * kLanes, kLargest);
+  block.insert(block.end(), kLanes, std::numeric_limits<float>::quiet_NaN());
+  expect_lanes(block, kTimes, expected_record(std::int64_t{kTimes} * kTerms, exact::kNan));
+}
+
+TEST_P(Summers, DigitsOfBlocksDoNotOverflow) {
+  const ForcedIsa isa(GetParam());
+  const Floats block(kTerms, kLargest);
+  const Record expected = expected_record(std::int64_t{kTimes} * kTerms, 0);
+  Record record(expected.size());
+  BlockSummer<float> summer;
+  for (int i = 0; i < kTimes; ++i) {
+    summer.add({block.data(), block.data(), nullptr, 1, block.size(), block.size()}, record.data());
+  }
+  summer.finish(record.data());
+  EXPECT_EQ(expected, record);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, Summers, ::testing::ValuesIn(vector_isas()),
+                         [](const auto& isa) { return isa.param; });
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Summers);  // where there is the reference only
+
+}  // namespace
+}  // namespace syncbn::kernels
