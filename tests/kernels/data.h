@@ -104,8 +104,8 @@ std::uint64_t bits(Storage value) {
   std::memcpy(&pattern, &value, sizeof value);
   return pattern;
 }
-template <class Storage>
-std::vector<std::uint64_t> bits(const std::vector<Storage>& values) {
+template <class Storage, class Allocator>
+std::vector<std::uint64_t> bits(const std::vector<Storage, Allocator>& values) {
   std::vector<std::uint64_t> patterns;
   for (const Storage value : values) patterns.push_back(bits(value));
   return patterns;
