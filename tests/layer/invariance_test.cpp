@@ -158,24 +158,31 @@ TEST_P(Invariance, RanksSplitsThreadsLayoutsIsasEnvironments) {
   }
 }
 
-// Each way in turn, in more channels than one block has.
+// Each way in turn, in more channels than one block has, with data that miss their windows and with some that
+// are no numbers; of the group's batch and, in an evaluation without running statistics, of its own.
 TEST_P(Invariance, Paths) {
   Random random(90 + static_cast<std::uint64_t>(GetParam()));
+  constexpr Kind kinds[] = {Kind::lognormal, Kind::wide, Kind::sprinkled};
+  int k = 0;
   for (const std::int64_t channels : {1, 3, 32, 70}) {
-    Case whole = whole_batch(GetParam(), Kind::lognormal, 5, 9, random);
-    whole.channels = channels;
-    fill(whole, Kind::lognormal, Kind::normal, random.chance(2), random);
-    fill_state(whole, true, true, random);
-    const oracle::Result expected = run_oracle(whole);
-    for (const std::string& isa : available_isas()) {
-      const ForcedIsa forced(isa);
-      for (int way = 0; way < 8; ++way) {
-        whole.layout = way % 2 == 0 ? Layout::channels_first : Layout::channels_last;
-        whole.threads = 1 + static_cast<int>(random.below(3));
-        kernels::forced_paths() = {(way & 2) != 0, (way & 4) != 0};
-        EXPECT_TRUE(same_bits(expected, run_library(whole)))
-            << isa << ", way " << way << ", " << describe(whole);
-        kernels::forced_paths() = {};
+    for (const bool training : {true, true, false}) {
+      const Kind kind = kinds[(k++ + channels) % 3];
+      Case whole = whole_batch(GetParam(), kind, 5, 9, random);
+      whole.channels = channels;
+      whole.training = training;
+      fill(whole, kind, Kind::normal, random.chance(2), random);
+      fill_state(whole, true, training, random);
+      const oracle::Result expected = run_oracle(whole);
+      for (const std::string& isa : available_isas()) {
+        const ForcedIsa forced(isa);
+        for (int way = 0; way < 8; ++way) {
+          whole.layout = way % 2 == 0 ? Layout::channels_first : Layout::channels_last;
+          whole.threads = 1 + static_cast<int>(random.below(3));
+          kernels::forced_paths() = {(way & 2) != 0, (way & 4) != 0};
+          EXPECT_TRUE(same_bits(expected, run_library(whole)))
+              << name_of(kind) << ", " << isa << ", way " << way << ", " << describe(whole);
+          kernels::forced_paths() = {};
+        }
       }
     }
   }
