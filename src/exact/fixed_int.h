@@ -9,8 +9,8 @@
 namespace syncbn::exact {
 
 /// Exact signed integer of W words of 64 bits, as sign and magnitude: WideInt for numbers whose size is known
-/// when this is compiled, so that no operation has a loop of unknown length (ordinary sums: a fifth of
-/// WideInt's time).
+/// when this is compiled, so that no operation has a loop of unknown length (ordinary sums: a third
+/// to a fifth of WideInt's time).
 template <int W>
 struct FixedInt {
   bool negative = false;  // zero may have either sign

@@ -23,7 +23,7 @@ bool sum_lanes_of(const Rows<Storage>&, const LaneWindows&, LaneSums&, LaneRange
 constexpr std::size_t kVectors = HWY_MAX_BYTES == 64 || HWY_TARGET == HWY_NEON ? 2 : 1;
 
 // Fetches what comes a block later. Rows of 2 KB and more fall into few sets of the first cache, where they
-// would drive each other out: they go into the second (4 KB: 24 instead of 15 GB/s).
+// would drive each other out: they go into the second (4 KB: 24 instead of 15 GB/s, AVX-512).
 template <class Storage>
 HWY_INLINE void fetch(const Storage* p, std::size_t stride) {
   if (stride * sizeof(Storage) < 2048) {

@@ -36,8 +36,7 @@ struct Window {
   std::uint32_t b_low, b_high;     ///< Likewise of b.
 };
 /// The window for at most kMaxAdditions an accumulator, of elements whose largest exponents are those given,
-/// in
-/// [-126, 127]. It reaches down 27 - l octaves, l = kLogAdditions: with p = 24 bits a number, the sums are
+/// in [-126, 127]. It reaches down 27 - l octaves, l = kLogAdditions: with p = 24 bits a number, the sums are
 /// exact for span <= 51 - p - l, and the products for span_a + span_b <= 102 - 2p - 2l.
 Window make_window(int max_exponent_a, int max_exponent_b);
 /// All finite float16 values fit one window.
