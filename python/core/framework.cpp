@@ -159,7 +159,10 @@ class FrameworkLayer {
     if (exists || address != 0) layer_.bind(name, at(address));
   }
   void bind(const Values& values) {
-    for (std::size_t i = 0; i < values.size(); ++i) bind_one(kValues[i], false, values[i]);
+    const SyncBatchNormOptions& o = layer_.options();
+    const bool exist[] = {o.affine, o.affine && o.bias, o.track_running_stats, o.track_running_stats,
+                          o.track_running_stats};
+    for (std::size_t i = 0; i < values.size(); ++i) bind_one(kValues[i], exist[i], values[i]);
   }
 
   nb::object owner_;
