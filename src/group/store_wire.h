@@ -27,7 +27,7 @@ enum class Operation : std::uint8_t {
   append = 'p',
   will = 'w'
 };
-enum class Status : std::uint8_t { done = 'd', refused = 'r' };
+enum class Status : std::uint8_t { done = 'd', refused = 'r', full = 'f' };
 
 template <class T>
 void put(std::string& bytes, T value) {

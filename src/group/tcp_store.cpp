@@ -91,6 +91,8 @@ std::string TcpStore::request(char operation, std::string_view key, std::string_
       const auto reply = wire::decode_reply(body);
       if (!reply) throw PeerError("not an answer of a syncbn store");
       if (reply->number != number) continue;  // a late answer to a get that was given up
+      if (reply->status == wire::Status::full)
+        throw StoreFull("the store is full: it may hold no more keys and values");
       if (reply->status != wire::Status::done)
         throw TokenRefused("the job's token was refused (SYNCBN_TOKEN)");
       return std::string(reply->value);
@@ -101,6 +103,8 @@ std::string TcpStore::request(char operation, std::string_view key, std::string_
     throw ConnectionLost(context(error));
   } catch (const TokenRefused& error) {
     throw TokenRefused(context(error));
+  } catch (const StoreFull& error) {
+    throw StoreFull(context(error));
   } catch (const PeerError& error) {
     throw PeerError(context(error));
   }

@@ -17,6 +17,12 @@ class TokenRefused : public PeerError {
   using PeerError::PeerError;
 };
 
+/// The store holds as much as it may; what was asked is not done.
+class StoreFull : public GroupError {
+ public:
+  using GroupError::GroupError;
+};
+
 /// Client of a StoreServer: one connection, one request at a time. A get that waits holds the others up, so
 /// work that goes on at the same time takes a TcpStore each.
 class TcpStore : public Store {
@@ -26,7 +32,7 @@ class TcpStore : public Store {
   /// @throws TimeoutError; TokenRefused; PeerError: something else listens there
   TcpStore(const std::string& host, int port, const std::string& token, Deadline deadline);
 
-  /// @throws also InvalidArgument: key and value are longer than about 1 MiB
+  /// @throws also InvalidArgument: key and value are longer than about 1 MiB; StoreFull, as add() does
   void set(std::string_view key, std::string_view value) override;
   std::string get(std::string_view key, Deadline deadline) override;
   std::int64_t add(std::string_view key, std::int64_t delta) override;

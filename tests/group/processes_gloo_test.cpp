@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <random>
@@ -194,6 +195,21 @@ TEST_F(GlooJob, RankTakenTwiceIsRefused) {
   EXPECT_TRUE(second.shows("GroupError on rank -1")) << all_output();
   EXPECT_TRUE(second.shows(fmt::format("already taken by process {} on ", workers_[1]->pid())))
       << all_output();
+  for (const std::size_t rank : {0u, 1u}) EXPECT_FALSE(workers_[rank]->has_ended()) << all_output();
+}
+
+// It was started for a larger world; the job that it found has no place for it and goes on.
+TEST_F(GlooJob, SurplusRankIsRefused) {
+  start("sum_for_ever", variables(0, 2));
+  start("sum_for_ever", variables(1, 2));
+  for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
+  Child& surplus = start("sums", variables(2, 3));
+  EXPECT_TRUE(surplus.shows("GroupError on rank -1")) << all_output();
+  EXPECT_TRUE(surplus.shows("rank 0 was started in a world of 2 ranks, rank 2 in one of 3")) << all_output();
+  Child& none = start("sums", variables(2, 2));
+  EXPECT_TRUE(none.shows("GroupError on rank -1")) << all_output();
+  EXPECT_TRUE(none.shows("RANK")) << all_output();
+  for (const std::size_t rank : {0u, 1u}) EXPECT_FALSE(workers_[rank]->has_ended()) << all_output();
 }
 
 TEST_F(GlooJob, WorldsOfDifferentSizesAreRefused) {
@@ -223,6 +239,21 @@ TEST_F(GlooJob, RanksAreHandedOut) {
   expect_ends("sums are right");
   for (int rank = 0; rank < 3; ++rank)
     EXPECT_NE(all_output().find(fmt::format("rank {}: of 3", rank)), std::string::npos) << all_output();
+}
+
+TEST_F(GlooJob, WhenAllRanksAreHandedOutTheNextIsRefused) {
+  const Variables unnumbered = {{"MS_ROLE", "MS_WORKER"},
+                                {"MS_WORKER_NUM", "2"},
+                                {"MS_SCHED_HOST", "127.0.0.1"},
+                                {"MS_SCHED_PORT", std::to_string(ports_[0])},
+                                {"SYNCBN_PORT", std::to_string(ports_[1])},
+                                {"SYNCBN_TIMEOUT_S", "30"}};
+  for (int i = 0; i < 2; ++i) start("sum_for_ever", unnumbered);
+  for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
+  Child& surplus = start("sums", unnumbered);
+  EXPECT_TRUE(surplus.shows(fmt::format("all 2 ranks of the job at 127.0.0.1:{} are taken", ports_[1])))
+      << all_output();
+  for (const std::size_t i : {0u, 1u}) EXPECT_FALSE(workers_[i]->has_ended()) << all_output();
 }
 
 // As above, but MindSpore's init() came first and put the ranks that it found into RANK_ID.
@@ -265,6 +296,20 @@ TEST_F(GlooJob, GarbageConnectionsWhileItStartsDoNoHarm) {
   stranger.join();
   expect_ends("sums are right");
   EXPECT_GT(connections, 0);
+}
+
+// More connections than the serving process has descriptors for, none of which says a word.
+// control: where the store bounds nothing, the ranks behind them wait in vain for an answer to their hello.
+TEST_F(GlooJob, AFloodOfSilentConnectionsBeforeItStartsDoesNoHarm) {
+  constexpr rlimit kDescriptors = {340, 340};
+  constexpr int kSilent = 900;
+  Child& serving = start("sums", variables(0, 3));
+  ASSERT_EQ(prlimit(serving.pid(), RLIMIT_NOFILE, &kDescriptors, nullptr), 0);
+  std::vector<group::Fd> silent;
+  for (int i = 0; i < kSilent; ++i)
+    silent.push_back(group::connect_to("127.0.0.1", ports_[1], Clock::now() + kPatience));
+  for (int rank = 1; rank < 3; ++rank) start("sums", variables(rank, 3));
+  expect_ends("sums are right");
 }
 
 // A stray connection to a socket on which Gloo waits for a peer spoils an attempt to connect.
