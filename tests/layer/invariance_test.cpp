@@ -158,7 +158,7 @@ TEST_P(Invariance, RanksSplitsThreadsLayoutsIsasEnvironments) {
   }
 }
 
-// Each way in turn, in more channels than one block has, with data that miss their windows and with some that
+// Each way in turn, with data that miss their windows and with some that
 // are no numbers; of the group's batch and, in an evaluation without running statistics, of its own.
 TEST_P(Invariance, Paths) {
   Random random(90 + static_cast<std::uint64_t>(GetParam()));
@@ -186,6 +186,26 @@ TEST_P(Invariance, Paths) {
       }
     }
   }
+}
+
+// Large enough for several blocks of channels and, in float32 and float64, for more blocks than tasks.
+//
+// control: where a task leaves its last block out, this alone fails.
+TEST_P(Invariance, BlocksOfChannels) {
+  Random random(70 + static_cast<std::uint64_t>(GetParam()));
+  Case c = whole_batch(GetParam(), Kind::normal, 2, 512, random);
+  c.channels = 160;
+  c.threads = 1;
+  fill(c, Kind::normal, Kind::normal, false, random);
+  fill_state(c, true, true, random);
+  kernels::forced_paths().fused = false;
+  const oracle::Result expected = run_library(c);
+  kernels::forced_paths().fused = true;
+  for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
+    c.layout = layout;
+    EXPECT_TRUE(same_bits(expected, run_library(c))) << describe(c);
+  }
+  kernels::forced_paths() = {};
 }
 
 // Large enough that threads share a channel, and blocks are full.
