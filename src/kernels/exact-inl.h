@@ -31,6 +31,11 @@ using Double = hn::Vec<DoubleTag>;
 struct Accumulator {
   Double sum, high, low;
 
+  // Written out: to implicit ones GCC gives no target's instructions, and NEON's vectors have constructors.
+  HWY_INLINE Accumulator() {}
+  HWY_INLINE Accumulator(Double sum_start, Double high_start, Double low_start)
+      : sum(sum_start), high(high_start), low(low_start) {}
+
   // The product x·y is exact in double. t = fma(x, y, H) keeps its upper part, d = t - H is exact (both in
   // one binade), and fms(x, y, d) is the rest, exact again (Dekker's splitting; Ogita, Rump and Oishi 2005).
   HWY_INLINE void add(Double x, Double y) {
@@ -58,6 +63,8 @@ HWY_INLINE Bits magnitude(Float f) {
 struct Range {
   Bits max, min_minus_one;
 
+  HWY_INLINE Range() {}  // as Accumulator's
+  HWY_INLINE Range(Bits largest, Bits smallest_minus_one) : max(largest), min_minus_one(smallest_minus_one) {}
   static HWY_INLINE Range none() { return {hn::Zero(BitsTag()), hn::Set(BitsTag(), 0xffffffffu)}; }
   HWY_INLINE void see(Float f) {
     const Bits bits = magnitude(f);
@@ -70,6 +77,8 @@ struct Range {
 struct Sieve {
   Bits low, width, left;
 
+  HWY_INLINE Sieve() {}  // as Accumulator's
+  HWY_INLINE Sieve(Bits lowest, Bits wide, Bits below) : low(lowest), width(wide), left(below) {}
   static HWY_INLINE Sieve of(Bits low, Bits width) { return {low, width, hn::Zero(BitsTag())}; }
   HWY_INLINE Float inside(Float f) {
     const Bits bits = magnitude(f);
