@@ -51,7 +51,8 @@ TEST_F(Msrun, AMismatchEndsTheJobAndSaysWhoCalledWhat) {
   const std::string logs =
       worker_log(0) + worker_log(1) + worker_log(2);  // msrun may end one before it speaks
   EXPECT_TRUE(contains(logs, "MismatchError on rank")) << logs;
-  EXPECT_TRUE(contains(logs, "rank 2: all_reduce_sum, values=5; ranks 0-1: all_reduce_sum, values=4"))
+  EXPECT_TRUE(
+      contains(logs, "rank 2 called all_reduce_sum (values=5); ranks 0-1 called all_reduce_sum (values=4)"))
       << logs;
 }
 

@@ -63,7 +63,8 @@ TEST_F(Torchrun, AMismatchEndsTheJobAndSaysWhoCalledWhat) {
   Job& job = run_job(on_one_node(3, free_ports_in_a_row()), {"different_counts", "strict"});
   EXPECT_EQ(job.wait(), 1) << job.err();
   EXPECT_TRUE(contains(job.out(), "MismatchError on rank")) << job.out();
-  EXPECT_TRUE(contains(job.out(), "rank 2: all_reduce_sum, values=5; ranks 0-1: all_reduce_sum, values=4"))
+  EXPECT_TRUE(contains(job.out(),
+                       "rank 2 called all_reduce_sum (values=5); ranks 0-1 called all_reduce_sum (values=4)"))
       << job.out();
 }
 
