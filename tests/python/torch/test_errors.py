@@ -135,6 +135,7 @@ def interrupted(rank, connected):
     if rank == 1:
         dist.barrier()
         return None
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     start = time.monotonic()
     try:
