@@ -8,8 +8,6 @@ from .._framework import core_dtype
 DTYPES = {dtype: core_dtype(dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 _FIRST = _core.Layout.channels_first
 _LAST = _core.Layout.channels_last
-# What the core counts in where a layer has no counter; nobody looks at it.
-_UNCOUNTED = torch.zeros((), dtype=torch.int64)
 
 
 def dense(x):
@@ -49,8 +47,6 @@ def addresses(weight, bias, running_mean, running_var, num_batches_tracked, dtyp
         else:
             _refuse((weight, bias, running_mean, running_var), dtype, channels)
     counter = num_batches_tracked
-    if counter is None and running_mean is not None:
-        counter = _UNCOUNTED
     if counter is not None and not (counter.dtype is torch.int64 and counter.numel() == 1 and counter.is_cpu):
         raise TypeError(f"num_batches_tracked: {counter.dtype} of shape {tuple(counter.shape)} on {counter.device}, "
                         "expected one torch.int64 on the CPU")
