@@ -195,6 +195,9 @@ class SyncBatchNorm {
   /// For a rank whose program can't make the training call that its peers expect next: they get a PeerError
   /// with `reason` instead of waiting, and the group is broken. In evaluation, or alone, nothing happens.
   void fail(const std::string& reason);
+  /// The same for the backward of a forward, which decides whether peers wait for it; the mode may be another
+  /// by now.
+  void fail(const Saved& saved, const std::string& reason);
 
   /// The last forward that kept its Saved here.
   const Saved& saved() const;

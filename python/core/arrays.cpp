@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "errors.h"
 #include "syncbn/error.h"
 
 namespace nb = nanobind;
@@ -161,15 +162,26 @@ struct Pass {
   bool has_residual = false;
 };
 
-// Runs what comes before the layer's own call; the peers hear of its failure.
+// For a failure before the layer's own call: the peers hear of it. `of`: the forward, where a backward fails.
+void fail(SyncBatchNorm& layer, const std::string& reason, const Pass* of) {
+  {
+    const nb::gil_scoped_release unlocked;
+    if (of != nullptr) {
+      layer.fail(of->saved, reason);
+    } else {
+      layer.fail(reason);
+    }
+  }
+  forget_exception();  // of an engine that could not tell them
+}
+
+// Runs what comes before the layer's own call.
 template <class Prepare>
-void prepare_or_fail(SyncBatchNorm& layer, const Prepare& prepare) {
+void prepare_or_fail(SyncBatchNorm& layer, const Pass* of, const Prepare& prepare) {
   try {
     prepare();
   } catch (const std::exception& error) {
-    const std::string reason = error.what();
-    const nb::gil_scoped_release unlocked;
-    layer.fail(reason);
+    fail(layer, error.what(), of);
     throw;
   }
 }
@@ -178,7 +190,7 @@ nb::object forward(SyncBatchNorm& layer, Pass& pass, const nb::object& x_object,
                    const nb::object& residual_object, bool channels_last) {
   std::optional<Array> x, y, residual;
   std::optional<ForwardTensors> tensors;
-  prepare_or_fail(layer, [&] {
+  prepare_or_fail(layer, nullptr, [&] {
     x.emplace("x", x_object, channels_last);
     x->make_dense();
     y.emplace("y", NumPy::get().empty_like(x->object()), channels_last);
@@ -207,7 +219,7 @@ nb::object forward(SyncBatchNorm& layer, Pass& pass, const nb::object& x_object,
 nb::object backward(SyncBatchNorm& layer, const Pass& pass, const nb::object& dy_object, bool channels_last) {
   std::optional<Array> dy, x, y, dx, d_residual;
   std::optional<BackwardTensors> tensors;
-  prepare_or_fail(layer, [&] {
+  prepare_or_fail(layer, &pass, [&] {
     if (!pass.x.is_valid()) throw InvalidArgument("backward: no forward was made before it");
     x.emplace("x", pass.x, channels_last);
     dy.emplace("dy", dy_object, channels_last);
@@ -237,6 +249,7 @@ nb::object backward(SyncBatchNorm& layer, const Pass& pass, const nb::object& dy
 
 void bind_arrays(nb::module_& m, nb::class_<SyncBatchNorm>& layer) {
   nb::class_<Pass>(m, "Pass").def(nb::init<>());
+  layer.def("fail", &fail, "reason"_a, "of"_a.none() = nb::none());
   layer.def("forward", &forward, "into"_a, "x"_a, "residual"_a.none(), "channels_last"_a,
             nb::sig("def forward(self, into: Pass, x: typing.Any, residual: typing.Any, channels_last: bool) "
                     "-> typing.Any"));

@@ -26,26 +26,28 @@ bool interrupted() {
 }
 
 // The class is looked up when an error is raised: syncbn._errors imports nothing of this module.
-void raise(const char* name, const char* message) {
+void raise(const char* name, const char* message, nb::object cause = {}) {
   const nb::object error = nb::module_::import_("syncbn._errors").attr(name)(message);
-  if (kept != nullptr) PyException_SetCause(error.ptr(), std::exchange(kept, nullptr));
+  if (cause.is_valid()) PyException_SetCause(error.ptr(), cause.release().ptr());
   PyErr_SetObject(error.type().ptr(), error.ptr());
 }
 
+// What an engine raised is forgotten with the call, whatever became of it: where it only kept a rank from
+// telling its peers of an error of its own, it is not that error's cause.
 void translate(const std::exception_ptr& error, void*) {
+  nb::object exception = nb::steal(std::exchange(kept, nullptr));
   try {
     std::rethrow_exception(error);
   } catch (const Interrupted&) {
-    const nb::object exception = nb::steal(std::exchange(kept, nullptr));
     PyErr_SetObject(exception.type().ptr(), exception.ptr());
   } catch (const InvalidArgument& e) {
     raise("InvalidArgument", e.what());
   } catch (const MismatchError& e) {
     raise("MismatchError", e.what());
   } catch (const PeerError& e) {
-    raise("PeerError", e.what());
+    raise("PeerError", e.what(), std::move(exception));
   } catch (const TimeoutError& e) {
-    raise("TimeoutError", e.what());
+    raise("TimeoutError", e.what(), std::move(exception));
   } catch (const GroupError& e) {
     raise("GroupError", e.what());
   } catch (const Error& e) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "addresses.h"
+#include "errors.h"
 #include "syncbn/sync_batch_norm.h"
 
 namespace nb = nanobind;
@@ -136,11 +137,19 @@ class FrameworkLayer {
          form.optional(d_x), at(dd_weight), at(dd_bias), at(d_weight)});
   }
 
-  void fail(const std::string& reason) {
-    const nb::gil_scoped_release unlocked;
-    const std::lock_guard lock(calls_);
-    layer_.train(true);
-    layer_.fail(reason);
+  // For a training call that can't be made, or, with the address of its forward's Saved, its backward.
+  void fail(const std::string& reason, Address saved_address) {
+    {
+      const nb::gil_scoped_release unlocked;
+      const std::lock_guard lock(calls_);
+      layer_.train(true);
+      if (saved_address == 0) {
+        layer_.fail(reason);
+      } else {
+        layer_.fail(saved_at(saved_address, layer_.num_features()), reason);
+      }
+    }
+    forget_exception();  // of an engine that could not tell them
   }
 
   std::int64_t saved_size() const {
@@ -185,7 +194,7 @@ void bind_framework(nb::module_& m) {
       .def("double_backward", &FrameworkLayer::double_backward, "saved"_a, "sums"_a, "dy"_a, "x"_a, "y"_a,
            "ddx"_a, "dd_residual"_a, "dd_weight"_a, "dd_bias"_a, "d_dy"_a, "d_x"_a, "d_weight"_a, "shape"_a,
            "dtype"_a, "layout"_a)
-      .def("fail", &FrameworkLayer::fail, "reason"_a);
+      .def("fail", &FrameworkLayer::fail, "reason"_a, "saved"_a = 0);
 }
 
 }  // namespace syncbn::python

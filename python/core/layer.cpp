@@ -102,7 +102,6 @@ void bind_layer(nb::module_& m) {
       .def_prop_ro("name", &SyncBatchNorm::name)
       .def_prop_rw("training", &SyncBatchNorm::training, &SyncBatchNorm::train)
       .def("memory", &memory_of)
-      .def("fail", &SyncBatchNorm::fail, "reason"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("reset_parameters", &SyncBatchNorm::reset_parameters)
       .def("reset_running_stats", &SyncBatchNorm::reset_running_stats);
   bind_arrays(m, layer_class);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ._process_group import resolve
 
 _PARAMETERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _GRADIENTS = ("weight_grad", "bias_grad")
+_OF_THE_CORE = {"_group", "_core", "_pass", *_PARAMETERS, *_GRADIENTS}  # attributes that _make_core sets
 _CORE_DTYPES = {name: getattr(_core.DType, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
 
@@ -117,12 +119,16 @@ class SyncBatchNorm:
         self.activation = None if activation is None else _checks.choice("activation", activation, ("relu",))
         self.affine_gradients = _checks.choice("affine_gradients", affine_gradients, ("local", "group"))
         self.nonfinite = _checks.choice("nonfinite", nonfinite, ("propagate", "skip_update", "error"))
-        self._group = resolve(process_group)  # keeps the group of an engine
+        self._make_core(_checks.string("name", name))
+
+    def _make_core(self, name):
+        """What computes, by the arguments that the layer was made with."""
+        self._group = resolve(self.process_group)  # keeps the group of an engine
         self._core = _core.Layer(
             self.num_features, eps=self.eps, momentum=self.momentum, affine=self.affine,
             track_running_stats=self.track_running_stats, process_group=self._group,
             dtype=_CORE_DTYPES[self.dtype.name], activation=self.activation or "none",
-            affine_gradients=self.affine_gradients, nonfinite=self.nonfinite, name=_checks.string("name", name))
+            affine_gradients=self.affine_gradients, nonfinite=self.nonfinite, name=name)
         self._pass = _core.Pass()
         memory = self._core.memory()
         for entry in _PARAMETERS + _GRADIENTS:
@@ -220,12 +226,12 @@ class SyncBatchNorm:
             See there. The layer is unchanged.
         """
         if type(dy) is not np.ndarray:
-            dy = self._array("dy", dy)
+            dy = self._array("dy", dy, self._pass)
         return self._core.backward(self._pass, dy, self.channels_last)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return copies of the parameters and buffers that the layer has, by name."""
-        return {name: getattr(self, name).copy() for name in _PARAMETERS if getattr(self, name) is not None}
+        return {name: view.copy() for name, view in self._values().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take values from a dict such as `state_dict` returns.
@@ -233,25 +239,23 @@ class SyncBatchNorm:
         Parameters
         ----------
         state : dict of str to array
-            Exactly the layer's names; values are converted to the layer's dtype.
+            Exactly the layer's names. Real numbers of any type are rounded to the layer's dtype.
 
         Raises
         ------
+        TypeError
+            A value is of another type.
         InvalidArgument
-            (A ValueError.) Names or shapes are others than the layer's, or the counter is negative. Nothing is
-            changed.
+            (A ValueError.) Names or shapes are others than the layer's, a finite value has no place in the layer's
+            dtype, or the counter is negative or no whole number. Nothing is changed in any of these cases.
         """
-        own = {name: getattr(self, name) for name in _PARAMETERS if getattr(self, name) is not None}
+        own = self._values()
         if set(state) != set(own):
             raise InvalidArgument(f"state: has {', '.join(sorted(state)) or 'nothing'}, expected "
                                   f"{', '.join(own) or 'nothing'}")
         values = {}
         for name, view in own.items():
-            values[name] = np.asarray(state[name]).astype(view.dtype)
-            if values[name].shape != view.shape:
-                raise InvalidArgument(f"{name}: shape {values[name].shape}, expected {view.shape}")
-        if values.get("num_batches_tracked", 0) < 0:
-            raise InvalidArgument(f"num_batches_tracked: {values['num_batches_tracked']}, expected at least 0")
+            values[name] = _converted(name, np.asarray(state[name]), view)
         for name, view in own.items():
             view[...] = values[name]
 
@@ -270,27 +274,34 @@ class SyncBatchNorm:
         return (f"SyncBatchNorm(\n  num_features={self.num_features}, eps={self.eps}, momentum={self.momentum}, "
                 f"affine={self.affine}, track_running_stats={self.track_running_stats}{further}\n)")
 
+    # Copies, by copy or pickle, have their own values and the same name: to the group they are the same layer. What a
+    # subclass adds goes with them, whatever arguments its own __init__ has.
+
     def __getstate__(self):
-        options = ("num_features", "eps", "momentum", "affine", "track_running_stats", "process_group", "dtype",
-                   "channels_last", "activation", "affine_gradients", "nonfinite", "name")
-        return {"options": {name: getattr(self, name) for name in options}, "training": self.training,
-                "state": self.state_dict()}
+        attributes = {name: value for name, value in vars(self).items() if name not in _OF_THE_CORE}
+        values = {name: view.copy() for name, view in self._values().items()}
+        return {"attributes": attributes, "name": self.name, "training": self.training, "values": values}
 
     def __setstate__(self, saved):
-        self.__init__(**saved["options"])  # under the same name: a copy is the same layer to the group
-        self.load_state_dict(saved["state"])
-        self.set_train(saved["training"])
-
-    def __copy__(self):
-        copy = type(self).__new__(type(self))
-        copy.__setstate__(self.__getstate__())
-        return copy
+        vars(self).update(saved["attributes"])
+        self._make_core(saved["name"])
+        self._core.training = saved["training"]
+        for name, view in self._values().items():
+            view[...] = saved["values"][name]
 
     def __deepcopy__(self, memo):
-        return self.__copy__()  # shares the engine of its group, and has its own values either way
+        memo[id(self.process_group)] = self.process_group  # a copy shares it
+        result = memo[id(self)] = type(self).__new__(type(self))
+        result.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return result
 
-    def _array(self, name, value):
-        """A NumPy array of what has its memory on the CPU; the peers hear of it where there is none."""
+    def _values(self):
+        """The parameters and buffers that the layer has, by name."""
+        return {name: getattr(self, name) for name in _PARAMETERS if getattr(self, name) is not None}
+
+    def _array(self, name, value, of=None):
+        """A NumPy array of what has its memory on the CPU; the peers hear of it where there is none, those that wait
+        for the backward of the pass `of` too."""
         try:
             if isinstance(value, np.ndarray):
                 return value.view(np.ndarray)
@@ -298,5 +309,22 @@ class SyncBatchNorm:
                 raise TypeError(f"{name}: {type(value).__name__}, expected a NumPy array or one with __dlpack__")
             return np.from_dlpack(value)
         except Exception as error:
-            self._core.fail(str(error))
+            self._core.fail(str(error), of)
             raise
+
+
+def _converted(name, given, view):
+    """`given` as the dtype of the layer's `view`; an error where more than a rounding would be lost."""
+    if not np.can_cast(given.dtype, np.float64, "same_kind"):
+        raise TypeError(f"{name}: {given.dtype}, expected real numbers")
+    if given.shape != view.shape:
+        raise InvalidArgument(f"{name}: shape {given.shape}, expected {view.shape}")
+    if name == "num_batches_tracked":
+        count = given.item()
+        if not 0 <= count < 2**63 or count != int(count):
+            raise InvalidArgument(f"{name}: {count}, expected an integer from 0 to 2^63 - 1")
+    with np.errstate(over="ignore"):
+        result = given.astype(view.dtype)
+    if np.any(np.isinf(result) & np.isfinite(given)):
+        raise InvalidArgument(f"{name}: {given}, expected values that {view.dtype} has")
+    return result

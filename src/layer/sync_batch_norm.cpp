@@ -135,6 +135,10 @@ void SyncBatchNorm::fail(const std::string& reason) {
   // The dtype is part of what peers compare only where nobody failed.
   if (impl_->training) impl_->joined_group().fail(impl_->call(Impl::Direction::forward, DType{4}), reason);
 }
+void SyncBatchNorm::fail(const Saved& saved, const std::string& reason) {
+  if (!impl_->is_collective(saved)) return;
+  impl_->joined_group().fail(impl_->call(Impl::Direction::backward, DType{4}), reason);
+}
 const Saved& SyncBatchNorm::saved() const { return impl_->saved; }
 
 std::vector<StateEntry> SyncBatchNorm::state() { return impl_->parameters.state(); }

@@ -415,5 +415,31 @@ TEST(TwoSteps, FailReachesThePeers) {
   EXPECT_NE(seen[1].find("input of rank 0 is no tensor"), std::string::npos) << seen[1];
 }
 
+// Whether peers wait for a backward is its forward's affair: the mode may have changed in between.
+TEST(TwoSteps, FailOfABackwardIsOfItsForwardsMode) {
+  std::vector<std::string> seen(2);
+  run_ranks(2, [&](int rank) {
+    SyncBatchNorm layer(kChannels);
+    const Shape shape{2, kChannels, kSpatial};
+    std::vector<float> x(8, 1.0F), y(8), dx(8);
+    const ForwardTensors forward{view<float>(x, shape), view(y, shape), {}};
+    Saved of_training, of_evaluation;
+    layer.forward(forward, of_training);
+    layer.eval();
+    layer.forward(forward, of_evaluation);
+    layer.train();
+    if (rank == 0) layer.fail(of_evaluation, "nobody waits");
+    layer.forward(forward, of_training);  // the group is whole
+    layer.eval();
+    if (rank == 0) return layer.fail(of_training, "dy of rank 0 is no tensor");
+    try {
+      layer.backward(of_training, {view<float>(y, shape), view<float>(x, shape), {}, view(dx, shape), {}});
+    } catch (const PeerError& error) {
+      seen[1] = error.what();
+    }
+  });
+  EXPECT_NE(seen[1].find("failed before its call: dy of rank 0"), std::string::npos) << seen[1];
+}
+
 }  // namespace
 }  // namespace syncbn::testing

@@ -118,6 +118,21 @@ def test_errors_have_their_cause(error, expected):
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize("bad", [X[:, :1], X.astype(int), [1.0]], ids=["channels", "dtype", "list"])
+def test_what_kept_the_peers_from_hearing_is_no_cause(bad):
+    """An engine that fails while it tells of a wrong argument is the cause of neither that error nor the next."""
+    bn = syncbn.SyncBatchNorm(2, process_group=Failing(OSError("cable")))
+    with pytest.raises((TypeError, ValueError), match="^x: ") as caught:
+        bn(bad)
+    assert caught.value.__cause__ is None
+    with pytest.raises(syncbn.GroupError) as caught:
+        bn(X)
+    assert caught.value.__cause__ is None
+    with pytest.raises(ValueError) as caught:
+        syncbn.SyncBatchNorm(0)
+    assert caught.value.__cause__ is None
+
+
 def test_timeout_error_is_the_built_in_one():
     with pytest.raises(TimeoutError):
         syncbn.SyncBatchNorm(2, process_group=Failing(TimeoutError()))(X)

@@ -135,6 +135,27 @@ def test_peers_hear_of_a_wrong_gradient():
     assert str(errors[1]) in str(errors[0])
 
 
+@pytest.mark.parametrize("bad", [X.astype(int), [1.0]], ids=["dtype", "list"])
+def test_peers_hear_of_a_wrong_gradient_whatever_the_mode_has_become(bad):
+    """They wait, or do not, by the forward that the gradient is of."""
+
+    def body(rank):
+        bn = syncbn.SyncBatchNorm(2)
+        bn.eval()
+        bn(X)
+        bn.train()
+        if rank == 1:
+            with pytest.raises(TypeError):
+                bn.backward(bad)  # of an evaluation: nobody waits, and the group stays whole
+        bn(X)
+        bn.eval()
+        bn.backward(X if rank == 0 else bad)
+
+    errors = failures(2, body)
+    assert isinstance(errors[1], TypeError) and isinstance(errors[0], syncbn.PeerError)
+    assert f"failed before its call: {errors[1]}" in str(errors[0])
+
+
 @pytest.mark.parametrize("options, texts", [
     (lambda rank: {"eps": [1e-5, 1e-3][rank]}, ["eps=1e-05", "eps=0.001"]),
     (lambda rank: {"num_features": [2, 3][rank]}, ["C=2", "C=3"]),

@@ -105,12 +105,17 @@ def test_state_dict_holds_copies():
 @pytest.mark.parametrize("change, match", [
     (lambda state: state.pop("bias"), "expected weight, bias"), (lambda state: state.update(extra=1), "extra"),
     (lambda state: state.update(bias=np.zeros(3)), r"bias: shape \(3,\), expected \(2,\)"),
-    (lambda state: state.update(num_batches_tracked=-1), "num_batches_tracked: -1")])
+    (lambda state: state.update(num_batches_tracked=-1), "num_batches_tracked: -1"),
+    (lambda state: state.update(num_batches_tracked=np.uint64(2**63)), "num_batches_tracked: 9223372036854775808"),
+    (lambda state: state.update(running_var=np.array([1, 1e39])), r"running_var: \[1.e\+00 1.e\+39\], .* float32 has"),
+    (lambda state: state.update(bias=["a", "b"]), None), (lambda state: state.update(bias=np.zeros(2, complex)), None),
+    (lambda state: state.update(bias=[None, 1.0]), None), (lambda state: state.update(num_batches_tracked=2.5), "num_batches_tracked: 2.5"),
+    (lambda state: state.update(num_batches_tracked=np.nan), "num_batches_tracked: nan")])
 def test_bad_state_changes_nothing(change, match):
     bn = syncbn.SyncBatchNorm(2)
     state = {name: value + 1 for name, value in bn.state_dict().items()}
     change(state)
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=match) if match else pytest.raises(TypeError, match="expected real"):
         bn.load_state_dict(state)
     assert np.all(bn.weight == 1) and bn.num_batches_tracked == 0
 
@@ -119,6 +124,10 @@ def test_load_converts():
     bn = syncbn.SyncBatchNorm(2, dtype=ml_dtypes.bfloat16)
     bn.load_state_dict({name: value.astype(np.float64) for name, value in syncbn.SyncBatchNorm(2).state_dict().items()})
     assert bn.weight.dtype == ml_dtypes.bfloat16
+    bn.load_state_dict({"weight": [1, 2], "bias": np.array([True, False]), "running_mean": np.ones(2, np.longdouble),
+                        "running_var": np.array([np.inf, np.nan]), "num_batches_tracked": np.int8(3)})
+    assert bn.weight[1] == 2 and bn.bias[0] == 1 and np.isinf(bn.running_var[0]) and bn.num_batches_tracked == 3
+    syncbn.SyncBatchNorm(2).load_state_dict(bn.state_dict())
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda bn: pickle.loads(pickle.dumps(bn))],
@@ -133,6 +142,52 @@ def test_copies(copied):
         assert data.same_bits(other.state_dict()[name], value)
     other.weight[...] = 9
     assert np.all(bn.weight == 1)
+
+
+class Engine:
+    rank, size = 0, 1
+
+    def all_reduce_sum(self, array, timeout):
+        """Of a group of one: is never called."""
+
+    def __reduce__(self):
+        raise TypeError("an engine has connections")
+
+
+class Named(syncbn.SyncBatchNorm):
+    """A user's own, with another __init__, attributes and a narrower state."""
+
+    def __init__(self, channels, label, **options):
+        super().__init__(channels, eps=1e-3, **options)
+        self.label, self.history = label, [channels]
+
+    def state_dict(self):
+        return {"weight": self.weight.copy()}
+
+    def load_state_dict(self, state):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda bn: pickle.loads(pickle.dumps(bn))],
+                         ids=["copy", "deepcopy", "pickle"])
+def test_copies_of_subclasses(copied):
+    bn = Named(2, label="stem", activation="relu")
+    bn.itself = bn
+    bn(X)
+    other = copied(bn)
+    assert type(other) is Named and other.label == "stem" and other.history == [2] and repr(other) == repr(bn)
+    assert (other.history is bn.history) == (other.itself is bn) == (copied is copy.copy)
+    for name in ("weight", "running_mean", "num_batches_tracked"):
+        assert data.same_bits(getattr(other, name), getattr(bn, name))
+    other(X)
+    assert other.num_batches_tracked == 2 and bn.num_batches_tracked == 1
+    assert other.backward(X).shape == X.shape
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_copies_share_the_engine(copied):
+    bn = syncbn.SyncBatchNorm(2, process_group=Engine())
+    assert copied(bn).process_group is bn.process_group
 
 
 def test_repr():
