@@ -7,7 +7,7 @@ import itertools
 import time
 
 from mindspore import Tensor
-from mindspore.communication import GlobalComm, get_group_size, get_rank
+from mindspore.communication import GlobalComm, get_group_size, get_process_group_ranks, get_rank
 from mindspore.mint import distributed
 
 from .. import _core
@@ -20,16 +20,16 @@ _WORLD_NAMES = ("", "hccl_world_group", "nccl_world_group", "mccl_world_group")
 _WAIT_S = 30
 _GAVE_UP_S = 29
 
-# Numbers of the layers by group: ranks that build the same network agree on them.
+# Numbers of the layers by group, as _members() has it: ranks that build the same network agree on them.
 _numbers = collections.defaultdict(lambda: itertools.count(1))
 
 
 class _Engine:
     """Sums int64 words over the ranks of a MindSpore group."""
 
-    def __init__(self, name):
-        self.rank = get_rank(name)
-        self.size = get_group_size(name)
+    def __init__(self, name, ranks):
+        self.rank = ranks.index(get_rank())
+        self.size = len(ranks)
         self._name = name
 
     def all_reduce_sum(self, array, timeout):
@@ -58,17 +58,17 @@ def size_of(name):
         if resolved(name) == GlobalComm.WORLD_COMM_GROUP:
             return get_group_size()
         raise GroupError(f"process_group: {name!r} can't exist yet: call mindspore.communication.init() first")
-    return _joined(resolved(name))[0]
+    return len(_members(resolved(name))[1])
 
 
 def next_number(name):
-    return next(_numbers["" if name in _WORLD_NAMES else name])
+    return next(_numbers["" if name in _WORLD_NAMES else _members(name)])
 
 
 def core_group(name):
     """The core's group for training."""
     if GlobalComm.INITED:
-        return _joined(resolved(name))[1]
+        return _joined(*_members(resolved(name)))
     size = size_of(name)
     if size == 1:
         return alone()
@@ -76,14 +76,18 @@ def core_group(name):
                      "mindspore.communication.init() first")
 
 
-@functools.lru_cache(maxsize=None)
-def _joined(name):
+def _members(name):
+    """The name and its group's ranks now: MindSpore's destroy_group() may end a group at any time."""
     try:
-        engine = _Engine(name)
+        return name, tuple(get_process_group_ranks(name))
     except RuntimeError as error:
         raise GroupError(f"process_group: {name!r} is unknown to rank {get_rank()}: not made by "
                          "mindspore.communication.create_group(), destroyed, or this rank is no member") from error
-    return engine.size, _core.make_group(name, engine, _WAIT_S)
+
+
+@functools.lru_cache(maxsize=None)
+def _joined(name, ranks):
+    return _core.make_group(name, _Engine(name, ranks), _WAIT_S)
 
 
 atexit.register(_joined.cache_clear)

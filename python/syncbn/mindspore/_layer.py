@@ -170,7 +170,9 @@ class SyncBatchNorm(nn.Cell):
             raise TypeError(f"input: dtype {x.dtype!r}, expected one of {_names(DTYPES)}")
         if x.ndim < 2:
             raise ValueError(f"input: shape {x.shape}, expected at least two dimensions, (N, C, ...)")
-        return x.contiguous()
+        x = x.contiguous()
+        x.data_ptr()  # waits: between here and the sum MindSpore would raise another operator's error
+        return x
 
     def _checked_values(self):
         """The tensors of weight, bias, running_mean, running_var, num_batches_tracked, or None; their dtype."""

@@ -1,10 +1,13 @@
 """Runs on each of four ranks: numbers, bits, groups and errors."""
 
+import resource
+
 import cases
 import mindspore
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, ops
+from mindspore.communication import create_group, destroy_group
 from worker import RANK, SIZE, barrier, bits, group_of, layer, step
 
 import syncbn
@@ -187,6 +190,63 @@ def test_a_wrong_setting_on_one_rank_is_known_to_all():
     assert made.num_batches_tracked.asnumpy() == 0
 
 
+def large():
+    """Of 128 MB, which are zero pages as long as nobody writes to them."""
+    return Tensor.from_numpy(np.zeros((2, 2, 1 << 23), np.float32))
+
+
+def no_more_memory(*_):
+    """64 MB for what comes."""
+    with open("/proc/self/statm") as sizes:
+        used = int(sizes.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+
+
+def memory_in_forward(made, x):
+    no_more_memory()
+    made(x)
+
+
+def memory_in_backward(made, x):
+    def loss(x):
+        y = made(x)
+        y.register_hook(no_more_memory)  # runs before the layer's backward
+        return y.sum()
+
+    mindspore.grad(loss)(x)
+
+
+def operator(made, _):
+    """The operator's error comes when its result is asked for."""
+    made(ops.cholesky(Tensor(-np.eye(2, dtype=np.float32))))
+
+
+def another_operator(made, _):
+    """Of no result that the layer sees, but still under way."""
+    failed = ops.cholesky(Tensor(-np.eye(2, dtype=np.float32)))
+    made(Tensor(np.eye(2, dtype=np.float32)))
+    del failed
+
+
+@pytest.mark.parametrize("call, error, text", [
+    (memory_in_forward, MemoryError, "Unable to allocate"), (memory_in_backward, MemoryError, "Unable to allocate"),
+    (operator, RuntimeError, "positive definite"), (another_operator, RuntimeError, "positive definite"),
+])
+def test_a_failure_between_the_checks_and_the_sum_is_known_to_all(call, error, text):
+    made = layer(2, process_group=group_of([0, 1, 2, 3], call.__name__))
+    x = large() if RANK == 1 and call in (memory_in_forward, memory_in_backward) else Tensor(np.eye(2, dtype=np.float32))
+    if RANK == 1:
+        try:
+            with pytest.raises(error, match=text):
+                call(made, x)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    else:
+        with pytest.raises(syncbn.PeerError, match=f"rank 1 failed before its call: {error.__name__}: .*{text}"):
+            mindspore.grad(lambda x: made(x).sum())(x)
+    assert made.num_batches_tracked.asnumpy() == (call is memory_in_backward)
+
+
 def test_one_value_a_channel_is_an_error_on_every_rank():
     made = layer(2, process_group=PAIRS)
     with pytest.raises(ValueError, match="1 element per channel over the whole group"):
@@ -215,6 +275,34 @@ def test_groups():
     if RANK == 3:
         with pytest.raises(syncbn.GroupError, match="'0-1-2' is unknown to rank 3.*no member"):
             SyncBatchNorm(2, process_group="0-1-2")
+
+
+def test_a_destroyed_group_is_not_used():
+    """Nor the old one where MindSpore gives its name to other ranks."""
+    x = Tensor(np.eye(2, dtype=np.float32))
+    if RANK < 2:
+        group_of([0, 1], "destroyed")
+        made = layer(2, process_group="destroyed")
+        made(x)
+        destroy_group("destroyed")
+
+        def check():
+            with pytest.raises(syncbn.GroupError, match=f"'destroyed' is unknown to rank {RANK}.*destroyed, or"):
+                made(x)
+            with pytest.raises(syncbn.GroupError, match="'destroyed' is unknown"):
+                SyncBatchNorm(2, process_group="destroyed")
+
+        check()
+    barrier()
+    if RANK in (0, 2):
+        create_group("destroyed", [0, 2])
+    if RANK == 2:
+        assert SyncBatchNorm(2, process_group="destroyed").world_size == 2
+    if RANK < 2:
+        check()  # MindSpore makes no group of a name that a rank has destroyed
+        assert made.num_batches_tracked.asnumpy() == 1
+        made.set_train(False)
+        made(x)
 
 
 def test_evaluation_sends_nothing():
