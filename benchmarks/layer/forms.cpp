@@ -104,8 +104,8 @@ void finish(const Report& report) {
   const Buffer x(problem, 1);
   std::vector<std::int64_t> records(static_cast<std::size_t>(kChannels * format.words()));
   syncbn::kernels::accumulate({x.data()}, {x.data()},
-                              {DType::float32, Layout::channels_last, kSamples, kChannels, 1},
-                              records.data());
+                              {DType::float32, Layout::channels_last, kSamples, kChannels, 1}, records.data(),
+                              syncbn::kernels::Form::either);
   std::vector<syncbn::exact::Statistics> statistics(kChannels);
   report.compare(
       about, std::vector<Contender>{{"16384 channels", [&] {

@@ -5,29 +5,40 @@
 #include <cfloat>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "exact/fixed_int.h"
 #include "exact/wide_int.h"
+#include "exact/window_sums.h"
 
 static_assert(FLT_EVAL_METHOD == 0, "every operation must round to its own type");
 
 namespace syncbn::exact {
 namespace {
 
-// The integers of a record without the digits that both sums have zero at their low end: digit 2j of Σa·b
-// weighs digit j of Σa squared, so dropping j of the one and 2j of the other keeps the pair in step.
-struct WideSums {
-  WideInt sum;
-  WideInt product;
-  int unit;  // sum counts in 2^unit, product in 2^(2·unit)
+// The integers of a record: `sum` counts in 2^sum_unit, `product` in 2^product_unit. Of digits, those that
+// both sums have zero at their low end are left out: digit 2j of Σa·b weighs digit j of Σa squared, so
+// dropping j of the one and 2j of the other keeps the pair in step.
+template <class Sum, class Product>
+struct Integers {
+  Sum sum;
+  Product product;
+  int sum_unit, product_unit;
 };
+using WideSums = Integers<WideInt, WideInt>;
+// The same in fixed numbers of words.
+template <int kSum, int kProduct>
+using FixedSums = Integers<FixedInt<kSum>, FixedInt<kProduct>>;
 // Ordinary data needs three digits of the one and six of the other.
 constexpr int kDigits = 3;
-struct Sums {
-  FixedInt<3> sum;
-  FixedInt<5> product;
-  int unit;
-};
+using DigitSums = FixedSums<3, 5>;
+using ShortSums = FixedSums<1, 2>;
+
+ShortSums short_sums(const std::int64_t* record) {
+  const WindowSums sums = window_sums(record);
+  const __int128 product = (static_cast<__int128>(sums.high) << sums.high_shift) + sums.low;
+  return {FixedInt<1>::of(sums.sum), FixedInt<2>::of(product), sums.sum_unit, sums.product_unit};
+}
 
 int low_zeros(const std::int64_t* record, const SumFormat& format) {
   const std::int64_t* products = record + format.sum_digits;
@@ -46,21 +57,26 @@ bool take(const std::int64_t* digits, int first, int count, std::int64_t (&taken
 }
 
 // False where they do not fit.
-bool narrow_sums(const std::int64_t* record, const SumFormat& format, Sums& sums) {
+bool digit_sums(const std::int64_t* record, const SumFormat& format, DigitSums& sums) {
   const int dropped = low_zeros(record, format);
   std::int64_t sum[kDigits], product[2 * kDigits];
   if (!take(record, dropped, format.sum_digits, sum)) return false;
   if (!take(record + format.sum_digits, 2 * dropped, format.product_digits, product)) return false;
-  sums = {FixedInt<3>::from_digits(sum), FixedInt<5>::from_digits(product),
-          format.unit + kDigitBits * dropped};
+  const int unit = format.unit + kDigitBits * dropped;
+  sums = {FixedInt<3>::from_digits(sum), FixedInt<5>::from_digits(product), unit, 2 * unit};
   return true;
 }
 
 WideSums wide_sums(const std::int64_t* record, const SumFormat& format) {
+  if (holds_window_sums(record, format)) {
+    const ShortSums sums = short_sums(record);
+    return {sums.sum.wide(), sums.product.wide(), sums.sum_unit, sums.product_unit};
+  }
   const int dropped = low_zeros(record, format);
+  const int unit = format.unit + kDigitBits * dropped;
   return {WideInt::from_digits(record + dropped, format.sum_digits - dropped),
           WideInt::from_digits(record + format.sum_digits + 2 * dropped, format.product_digits - 2 * dropped),
-          format.unit + kDigitBits * dropped};
+          unit, 2 * unit};
 }
 
 // mean = significand · 2^exponent
@@ -77,17 +93,48 @@ Parts parts_of(double value) {
 }
 
 bool is_special(const std::int64_t* record, const SumFormat& format) {
-  return (record[format.sum_flags()] | record[format.product_flags()]) != 0;
+  return !holds_window_sums(record, format) &&
+         (record[format.sum_flags()] | record[format.product_flags()]) != 0;
+}
+
+// Σa·b − mean·Σa; none where the two lie too far apart.
+template <int kSum, int kProduct>
+std::optional<double> centred(const FixedSums<kSum, kProduct>& sums, const Parts& mean) {
+  constexpr int kWords = kProduct + 2;
+  const FixedInt<kSum + 1> mean_times_sum = FixedInt<1>::of(mean.significand) * sums.sum;
+  const int above = mean.exponent + sums.sum_unit - sums.product_unit;
+  if (above >= 0 && above < 128) {
+    return (sums.product.template widened<kWords>() -
+            mean_times_sum.shifted(above).template widened<kWords>())
+        .to_double(sums.product_unit);
+  }
+  if (above < 0 && above > -128) {
+    return (sums.product.shifted(-above) - mean_times_sum.template widened<kWords>())
+        .to_double(mean.exponent + sums.sum_unit);
+  }
+  return std::nullopt;
+}
+
+// count·Σa·b − (Σa)², of products in units of the sum's squared.
+template <int kSum, int kProduct>
+double second_moment(const FixedSums<kSum, kProduct>& sums, std::int64_t count) {
+  const FixedInt<kProduct + 1> product = FixedInt<1>::of(count) * sums.product;
+  return (product - (sums.sum * sums.sum).template widened<kProduct + 1>()).to_double(sums.product_unit);
 }
 
 double rounded_product(const std::int64_t* record, const SumFormat& format) {
   if (record[format.product_flags()] != 0) return special_value(record[format.product_flags()]);
-  return WideInt::from_digits(record + format.sum_digits, format.product_digits).to_double(2 * format.unit);
+  const WideSums sums = wide_sums(record, format);
+  return sums.product.to_double(sums.product_unit);
 }
 
 }  // namespace
 
 double rounded_sum(const std::int64_t* record, const SumFormat& format) {
+  if (holds_window_sums(record, format)) {
+    const ShortSums sums = short_sums(record);
+    return sums.sum.to_double(sums.sum_unit);
+  }
   if (record[format.sum_flags()] != 0) return special_value(record[format.sum_flags()]);
   int low = 0;
   while (low + 1 < format.sum_digits && record[low] == 0) ++low;
@@ -104,25 +151,21 @@ double centred_product(const std::int64_t* record, const SumFormat& format, doub
     return rounded_product(record, format) - correction;
   }
   const Parts parts = parts_of(mean);
-  Sums sums;
-  if (narrow_sums(record, format, sums)) {
-    const int above = parts.exponent - sums.unit;
-    const FixedInt<4> mean_times_sum = FixedInt<1>::of(parts.significand) * sums.sum;
-    if (above >= 0 && above < 128) {
-      return (sums.product.widened<7>() - mean_times_sum.shifted(above).widened<7>())
-          .to_double(2 * sums.unit);
-    }
-    if (above < 0 && above > -128) {
-      return (sums.product.shifted(-above) - mean_times_sum.widened<7>())
-          .to_double(parts.exponent + sums.unit);
-    }
+  std::optional<double> result;
+  DigitSums sums;
+  if (holds_window_sums(record, format)) {
+    result = centred(short_sums(record), parts);
+  } else if (digit_sums(record, format, sums)) {
+    result = centred(sums, parts);
   }
+  if (result) return *result;
   const WideSums wide = wide_sums(record, format);
-  const int above = parts.exponent - wide.unit;  // the product's unit is 2^(exponent + unit)
   const WideInt mean_times_sum = WideInt(parts.significand) * wide.sum;
-  if (mean_times_sum.is_zero()) return wide.product.to_double(2 * wide.unit);
-  return above >= 0 ? (wide.product - mean_times_sum.shifted(above)).to_double(2 * wide.unit)
-                    : (wide.product.shifted(-above) - mean_times_sum).to_double(parts.exponent + wide.unit);
+  if (mean_times_sum.is_zero()) return wide.product.to_double(wide.product_unit);
+  const int unit = parts.exponent + wide.sum_unit;
+  const int above = unit - wide.product_unit;
+  return above >= 0 ? (wide.product - mean_times_sum.shifted(above)).to_double(wide.product_unit)
+                    : (wide.product.shifted(-above) - mean_times_sum).to_double(unit);
 }
 
 double inverse_std(double var, double eps) {
@@ -135,21 +178,23 @@ Statistics statistics(const std::int64_t* record, const SumFormat& format, std::
   double s1 = 0;
   double m2 = std::numeric_limits<double>::quiet_NaN();
   Statistics result{};
-  if (is_special(record, format)) {
+  const auto set = [&](const auto& sums) {
+    s1 = sums.sum.to_double(sums.sum_unit);
+    m2 = second_moment(sums, count);
+  };
+  DigitSums sums;
+  if (holds_window_sums(record, format)) {
+    set(short_sums(record));
+  } else if (is_special(record, format)) {
     s1 = rounded_sum(record, format);
-    result.mean = record[format.sum_flags()] != 0 ? s1 : s1 / n;
+  } else if (digit_sums(record, format, sums)) {
+    set(sums);
   } else {
-    Sums sums;
-    if (narrow_sums(record, format, sums)) {
-      s1 = sums.sum.to_double(sums.unit);
-      m2 = (FixedInt<1>::of(count) * sums.product - sums.sum * sums.sum).to_double(2 * sums.unit);
-    } else {
-      const WideSums wide = wide_sums(record, format);
-      s1 = wide.sum.to_double(wide.unit);
-      m2 = (WideInt(count) * wide.product - wide.sum * wide.sum).to_double(2 * wide.unit);
-    }
-    result.mean = s1 / n;
+    const WideSums wide = wide_sums(record, format);
+    s1 = wide.sum.to_double(wide.sum_unit);
+    m2 = (WideInt(count) * wide.product - wide.sum * wide.sum).to_double(wide.product_unit);
   }
+  result.mean = s1 / n;
   const double m2_over_n = m2 / n;
   result.var = m2_over_n / n;
   result.var_unbiased = m2_over_n / (n - 1);

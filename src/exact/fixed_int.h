@@ -16,10 +16,13 @@ struct FixedInt {
   bool negative = false;  // zero may have either sign
   std::uint64_t words[W] = {};
 
-  static FixedInt of(std::int64_t value) {
+  static FixedInt of(__int128 value) {
+    const auto magnitude =
+        value < 0 ? 0 - static_cast<unsigned __int128>(value) : static_cast<unsigned __int128>(value);
     FixedInt result;
     result.negative = value < 0;
-    result.words[0] = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
+    result.words[0] = static_cast<std::uint64_t>(magnitude);
+    if constexpr (W > 1) result.words[1] = static_cast<std::uint64_t>(magnitude >> 64);
     return result;
   }
 
@@ -126,6 +129,8 @@ struct FixedInt {
     return std::bit_cast<double>(bits | static_cast<std::uint64_t>(negative) << 63);
   }
 
+  WideInt wide() const { return WideInt::from_words(words, W, negative); }
+
  private:
   template <int V>
   friend struct FixedInt;
@@ -141,7 +146,6 @@ struct FixedInt {
       carry &= static_cast<std::uint64_t>(word == 0);
     }
   }
-  WideInt wide() const { return WideInt::from_words(words, W, negative); }
 };
 
 }  // namespace syncbn::exact

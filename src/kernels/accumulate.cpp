@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "exact/exact_sum.h"
+#include "exact/window_sums.h"
 #include "kernels/block_summer.h"
 #include "kernels/convert.h"
 #include "kernels/isa.h"
@@ -69,6 +70,7 @@ void sum_channels_first(const Operand& a, const Operand& b, const Geometry& g, c
                         std::int64_t* records) {
   const std::int64_t words = exact::sum_format(g.dtype).words();
   if constexpr (std::is_same_v<Storage, double>) {
+    std::fill_n(records, part.channels * words, 0);
     for (std::int64_t c = 0; c < part.channels; ++c) {
       for_each_block<double>(a, b, g, part, part.channel + c, {1, kMaxDoubles},
                              [&](const Rows<double>& terms) { sum_doubles(terms, records + c * words); });
@@ -166,6 +168,7 @@ void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, co
   for (std::int64_t c = 0; c < part.channels; c += kChannelsTogether) {
     const Part some{part.channel + c, std::min(kChannelsTogether, part.channels - c), part.begin, part.end};
     if constexpr (std::is_same_v<Storage, double>) {
+      std::fill_n(records + c * words, some.channels * words, 0);
       for_each_stretch<double>(a, b, g, some, kMaxDoubles, [&](const Rows<double>& first) {
         for (std::int64_t i = 0; i < some.channels; ++i) {
           sum_doubles(shifted(first, static_cast<std::size_t>(i)), records + (c + i) * words);
@@ -181,6 +184,9 @@ void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, co
 
 void accumulate(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                 std::int64_t* records) {
+  if (part.begin == part.end || use_reference()) {
+    std::fill_n(records, part.channels * exact::sum_format(g.dtype).words(), 0);
+  }
   if (part.begin == part.end) return;
   if (use_reference()) return reference::accumulate(a, b, g, part, records);
   with_storage(g.dtype, [&](auto* null) {
@@ -190,7 +196,7 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& g, const Par
   });
 }
 
-void accumulate(const Operand& a, const Operand& b, const Geometry& g, std::int64_t* records) {
+void accumulate(const Operand& a, const Operand& b, const Geometry& g, std::int64_t* records, Form form) {
   const exact::SumFormat& format = exact::sum_format(g.dtype);
   const std::int64_t positions = g.positions();
   const std::int64_t tasks = std::clamp<std::int64_t>(g.elements() / kTaskElements, 1, 8 * get_num_threads());
@@ -208,6 +214,12 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& g, std::int6
     slices = std::max<std::int64_t>(tasks * width / g.channels, 1);
   }
   const std::int64_t columns = (g.channels + width - 1) / width;
+  const auto for_each_record = [&](std::int64_t* first, std::int64_t channels, const auto& body) {
+    for (std::int64_t c = 0; c < channels; ++c) body(first + c * format.words());
+  };
+  if (slices > 1) {
+    for_each_record(records, g.channels, [&](std::int64_t* record) { exact::set(record, format, {}); });
+  }
   std::mutex merging;
   parallel_for(static_cast<int>(columns * slices), [&](int task) {
     const std::int64_t channel = task % columns * width;
@@ -215,16 +227,19 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& g, std::int6
     const Part part{channel, std::min(width, g.channels - channel), positions * slice / slices,
                     positions * (slice + 1) / slices};
     std::int64_t* own = records + channel * format.words();
-    if (slices == 1) return accumulate(a, b, g, part, own);
+    if (slices == 1) {
+      accumulate(a, b, g, part, own);
+      if (form == Form::either) return;
+      return for_each_record(own, part.channels, [&](std::int64_t* r) { exact::spread(r, format); });
+    }
     std::array<std::int64_t, kLocalWords> local;
-    std::fill_n(local.begin(), part.channels * format.words(), 0);
     accumulate(a, b, g, part, local.data());
     const std::lock_guard lock(merging);
-    for (std::int64_t c = 0; c < part.channels; ++c) {
-      exact::merge(own + c * format.words(), local.data() + c * format.words(), format);
-      exact::normalise(own + c * format.words(), format);
-    }
+    for_each_record(local.data(), part.channels,
+                    [&](std::int64_t* r) { exact::unite(own + (r - local.data()), r, format); });
   });
+  if (slices == 1 || form == Form::either) return;
+  for_each_record(records, g.channels, [&](std::int64_t* record) { exact::spread(record, format); });
 }
 
 }  // namespace syncbn::kernels

@@ -3,9 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "exact/window_sums.h"
 #include "kernels/convert.h"
 
 namespace syncbn::kernels {
+namespace {
+
+// A block's sum is that of up to 2^5 accumulators, each below 2^51 units.
+constexpr int kBlocksBeforeDrain = 1 << 6;
+
+}  // namespace
 
 template <class Storage>
 void flag_specials(const Rows<Storage>& terms, std::int64_t* record) {
@@ -30,33 +37,56 @@ BlockSummer<Storage>::BlockSummer()
 template <class Storage>
 void BlockSummer<Storage>::add(const Rows<Storage>& terms, std::int64_t* record) {
   const BlockSum sums = sum_block(terms, window_);
-  if (fits(sums.a_max, sums.a_min_minus_one, window_.a_low, window_.a_high) &&
-      (terms.squares() || fits(sums.b_max, sums.b_min_minus_one, window_.b_low, window_.b_high))) {
-    add_sum(sums, window_, record);
-    add_products(sums, window_, record);
-  } else {
-    add_by_windows(terms, sums, record);
+  if (!fits(sums.a_max, sums.a_min_minus_one, window_.a_low, window_.a_high) ||
+      (!terms.squares() && !fits(sums.b_max, sums.b_min_minus_one, window_.b_low, window_.b_high))) {
+    return add_by_windows(terms, sums, record);
   }
+  sums_.sum += sums.sum;
+  sums_.high += sums.high;
+  sums_.low += sums.low;
+  if (++blocks_ >= kBlocksBeforeDrain) drain(record);
 }
 
 template <class Storage>
 void BlockSummer<Storage>::finish(std::int64_t* record) {
-  exact::normalise(record, format_);
+  if (has_digits_) {
+    drain(record);
+    exact::normalise(record, format_);
+  } else {
+    exact::set(record, format_, window_.sums(sums_.sum, sums_.high, sums_.low));
+    sums_ = {};
+    blocks_ = 0;
+  }
+  has_digits_ = false;
   adds_ = 0;
 }
 
 template <class Storage>
-void BlockSummer<Storage>::add_sum(const BlockSum& sums, const Window& window, std::int64_t* record) {
-  exact::add_scaled(record, sums.sum, window.sum_ulp - format_.unit);
+void BlockSummer<Storage>::drain(std::int64_t* record) {
+  add_to_record(window_, sums_, true, record);
+  sums_ = {};
+  blocks_ = 0;
+}
+
+// Of the record, which are zero at first.
+template <class Storage>
+std::int64_t* BlockSummer<Storage>::digits(std::int64_t* record) {
+  if (!has_digits_) std::fill_n(record, format_.words(), 0);
+  has_digits_ = true;
+  return record;
 }
 
 template <class Storage>
-void BlockSummer<Storage>::add_products(const BlockSum& sums, const Window& window, std::int64_t* record) {
-  std::int64_t* products = record + format_.sum_digits;
+void BlockSummer<Storage>::add_to_record(const Window& window, const BlockSum& sums, bool first_of_b,
+                                         std::int64_t* record) {
+  std::int64_t* products = digits(record) + format_.sum_digits;
+  if (first_of_b) exact::add_scaled(record, sums.sum, window.sum_ulp - format_.unit);
   exact::add_scaled(products, sums.high, window.high_ulp - 2 * format_.unit);
   exact::add_scaled(products, sums.low, window.low_ulp - 2 * format_.unit);
   adds_ += 2;
-  if (adds_ >= exact::kAddsBeforeNormalise) finish(record);
+  if (adds_ < exact::kAddsBeforeNormalise) return;
+  exact::normalise(record, format_);
+  adds_ = 0;
 }
 
 template <class Storage>
@@ -64,6 +94,7 @@ void BlockSummer<Storage>::add_by_windows(const Rows<Storage>& terms, const Bloc
                                           std::int64_t* record) {
   const bool squares = terms.squares();
   const std::uint32_t b_seen = squares ? seen.a_max : seen.b_max;
+  drain(record);
   if (std::max(seen.a_max, b_seen) >= kInfinityBits) flag_specials(terms, record);
   for (Descent b(b_seen); !b.is_done();) {
     std::uint32_t b_low = 0, b_left = 0;
@@ -72,8 +103,7 @@ void BlockSummer<Storage>::add_by_windows(const Rows<Storage>& terms, const Bloc
       window.a_high = std::min(window.a_high, a.limit());
       window.b_high = std::min(window.b_high, b.limit());
       const BlockSum sums = sum_block_masked(terms, window);
-      if (b.is_first()) add_sum(sums, window, record);
-      add_products(sums, window, record);
+      add_to_record(window, sums, b.is_first(), record);
       a.go_on(window.a_low, sums.a_max);
       b_low = window.b_low;
       b_left = squares ? 0 : sums.b_max;

@@ -11,8 +11,10 @@ namespace syncbn::kernels {
 template <class Storage>
 void flag_specials(const Rows<Storage>& terms, std::int64_t* record);
 
-/// Adds blocks of one channel to its record, in the window where the last blocks lay; a block that does not
-/// fit is summed again, window by window.
+/// Sums of blocks of one channel after the other, in the window where the last blocks lay. The sums are kept
+/// in that window's units as long as it does not move; if it never does, these are what the record gets
+/// (exact/window_sums.h). A block that does not fit is summed again, window by window, and goes to the
+/// record's digits.
 template <class Storage>
 class BlockSummer {
  public:
@@ -20,19 +22,23 @@ class BlockSummer {
 
   /// `terms` within kMaxAdditions.
   void add(const Rows<Storage>& terms, std::int64_t* record);
-  /// To be called for a record after its last block, or when another record's blocks come.
+  /// Sets the record, after its last block; another one's may follow.
   void finish(std::int64_t* record);
 
  private:
   void add_by_windows(const Rows<Storage>& terms, const BlockSum& seen, std::int64_t* record);
-  void add_sum(const BlockSum& sums, const Window& window, std::int64_t* record);
-  void add_products(const BlockSum& sums, const Window& window, std::int64_t* record);
+  void drain(std::int64_t* record);
+  std::int64_t* digits(std::int64_t* record);
+  void add_to_record(const Window& window, const BlockSum& sums, bool first_of_b, std::int64_t* record);
 
   const exact::SumFormat& format_;
   int a_exponent_ = 2;
   int b_exponent_ = 2;
   Window window_;
-  int adds_ = 0;
+  BlockSum sums_{};          // in the window's units; its ranges are not used
+  int blocks_ = 0;           // since the sums were last drained
+  int adds_ = 0;             // to the record, since it was last normalised
+  bool has_digits_ = false;  // the record
 };
 
 }  // namespace syncbn::kernels

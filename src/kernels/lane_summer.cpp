@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "exact/window_sums.h"
 #include "kernels/block_summer.h"
 
 namespace syncbn::kernels {
@@ -28,14 +29,14 @@ LaneSummer<Storage>::LaneSummer(const Rows<Storage>& terms, std::int64_t channel
       channels_(static_cast<std::size_t>(channels)),
       records_(records) {
   constexpr std::size_t kPeek = 8;
-  for (std::size_t lane = 0; lane < kLanes; ++lane) aim(lane, 0, 0);
-  if (std::is_same_v<Storage, float16>) return;
-  Rows<Storage> first = terms;
-  first.rows = std::min(first.rows, kPeek);
-  LaneSums unused{};
-  LaneRanges seen;
-  sum_lanes(first, windows_, unused, seen);
-  for (std::size_t lane = 0; lane < channels_; ++lane) {
+  LaneRanges seen{};
+  if (!std::is_same_v<Storage, float16>) {
+    Rows<Storage> first = terms;
+    first.rows = std::min(first.rows, kPeek);
+    LaneSums unused{};
+    sum_lanes(first, windows_, unused, seen);
+  }
+  for (std::size_t lane = 0; lane < kLanes; ++lane) {
     const std::uint32_t b_max = terms.squares() ? seen.a_max[lane] : seen.b_max[lane];
     // So few say little about the others: one octave more to spare.
     aim(lane, std::min(next_exponent(seen.a_max[lane]) + 1, 127), std::min(next_exponent(b_max) + 1, 127));
@@ -44,8 +45,14 @@ LaneSummer<Storage>::LaneSummer(const Rows<Storage>& terms, std::int64_t channel
 
 template <class Storage>
 void LaneSummer<Storage>::aim(std::size_t lane, int a_exponent, int b_exponent) {
-  window_[lane] = window_of<Storage>(a_exponent, b_exponent);
-  windows_.set(lane, window_[lane]);
+  a_exponent_[lane] = a_exponent;
+  b_exponent_[lane] = b_exponent;
+  windows_.set(lane, window(lane));
+}
+
+template <class Storage>
+Window LaneSummer<Storage>::window(std::size_t lane) const {
+  return window_of<Storage>(a_exponent_[lane], b_exponent_[lane]);
 }
 
 template <class Storage>
@@ -61,8 +68,13 @@ void LaneSummer<Storage>::add(const Rows<Storage>& terms) {
 template <class Storage>
 void LaneSummer<Storage>::finish() {
   for (std::size_t lane = 0; lane < channels_; ++lane) {
-    drain(lane);
-    exact::normalise(record(lane), format_);
+    if (has_digits_[lane]) {
+      drain(lane);
+      exact::normalise(record(lane), format_);
+    } else {
+      const Window w = window(lane);
+      exact::set(record(lane), format_, w.sums(sums_.sum[lane], sums_.high[lane], sums_.low[lane]));
+    }
   }
 }
 
@@ -71,13 +83,22 @@ std::int64_t* LaneSummer<Storage>::record(std::size_t lane) {
   return records_ + static_cast<std::int64_t>(lane) * format_.words();
 }
 
+// Of the record, which are zero at first.
 template <class Storage>
-void LaneSummer<Storage>::add_to_record(std::size_t lane, const Window& window, const LaneSums& sums,
+std::int64_t* LaneSummer<Storage>::digits(std::size_t lane) {
+  if (!has_digits_[lane]) std::fill_n(record(lane), format_.words(), 0);
+  has_digits_[lane] = true;
+  return record(lane);
+}
+
+template <class Storage>
+void LaneSummer<Storage>::add_to_record(std::size_t lane, const Window& w, const LaneSums& sums,
                                         bool first_of_b) {
-  std::int64_t* products = record(lane) + format_.sum_digits;
-  if (first_of_b) exact::add_scaled(record(lane), sums.sum[lane], window.sum_ulp - format_.unit);
-  exact::add_scaled(products, sums.high[lane], window.high_ulp - 2 * format_.unit);
-  exact::add_scaled(products, sums.low[lane], window.low_ulp - 2 * format_.unit);
+  std::int64_t* record = digits(lane);
+  std::int64_t* products = record + format_.sum_digits;
+  if (first_of_b) exact::add_scaled(record, sums.sum[lane], w.sum_ulp - format_.unit);
+  exact::add_scaled(products, sums.high[lane], w.high_ulp - 2 * format_.unit);
+  exact::add_scaled(products, sums.low[lane], w.low_ulp - 2 * format_.unit);
 }
 
 // Each lane has had up to two additions to a digit since the last call.
@@ -85,13 +106,15 @@ template <class Storage>
 void LaneSummer<Storage>::count_adds() {
   adds_ += 2;
   if (adds_ < exact::kAddsBeforeNormalise) return;
-  for (std::size_t lane = 0; lane < channels_; ++lane) exact::normalise(record(lane), format_);
+  for (std::size_t lane = 0; lane < channels_; ++lane) {
+    if (has_digits_[lane]) exact::normalise(record(lane), format_);
+  }
   adds_ = 0;
 }
 
 template <class Storage>
 void LaneSummer<Storage>::drain(std::size_t lane) {
-  add_to_record(lane, window_[lane], sums_, true);
+  add_to_record(lane, window(lane), sums_, true);
   sums_.sum[lane] = sums_.high[lane] = sums_.low[lane] = 0;
 }
 
@@ -101,7 +124,7 @@ void LaneSummer<Storage>::move_to(std::size_t lane, std::uint32_t a_max, std::ui
   const auto exponent = [](std::uint32_t max, std::uint32_t high) {
     return max < kInfinityBits ? next_exponent(max) : static_cast<int>(high >> 23) - 128;
   };
-  const Window& w = window_[lane];
+  const Window w = window(lane);
   const int a = exponent(a_max, w.a_high);
   const int b = exponent(b_max, w.b_high);
   drain(lane);
@@ -114,14 +137,14 @@ void LaneSummer<Storage>::add_by_windows(const Rows<Storage>& terms, const LaneR
   const auto& b_max = squares ? seen.a_max : seen.b_max;
   std::array<Descent, kLanes> a, b;  // done in lanes that did fit
   for (std::size_t lane = 0; lane < channels_; ++lane) {
-    const Window& w = window_[lane];
+    const Window w = window(lane);
     if (fits(seen.a_max[lane], seen.a_min_minus_one[lane], w.a_low, w.a_high) &&
         (squares || fits(seen.b_max[lane], seen.b_min_minus_one[lane], w.b_low, w.b_high))) {
       continue;
     }
     b[lane] = Descent(b_max[lane]);
     if (std::max(seen.a_max[lane], b_max[lane]) >= kInfinityBits)
-      flag_specials(column(terms, lane), record(lane));
+      flag_specials(column(terms, lane), digits(lane));
     move_to(lane, seen.a_max[lane], b_max[lane]);
   }
   count_adds();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "exact/exact_sum.h"
@@ -8,13 +9,14 @@
 namespace syncbn::kernels {
 
 /// Sums of kLanes neighbouring channels in channels-last. Each channel has its own window, where its last
-/// elements lay, and its sums are kept in that window's units as long as it does not move; those of a block
-/// that does not fit are summed again, window by window.
+/// elements lay, and its sums are kept in that window's units as long as it does not move: if it never does,
+/// these are what its record gets (exact/window_sums.h). Those of a block that does not fit are summed again,
+/// window by window, and go to the record's digits.
 template <class Storage>
 class LaneSummer {
  public:
-  /// `terms`: the first rows to come, from which the windows are aimed. `records`: one for each of the first
-  /// `channels` lanes; the others are not kept.
+  /// `terms`: the first rows to come, from which the windows are aimed. `records`: to be set, one for each of
+  /// the first `channels` lanes; the others are not kept.
   LaneSummer(const Rows<Storage>& terms, std::int64_t channels, std::int64_t* records);
 
   /// `terms`: up to kMaxAdditions rows of kLanes elements.
@@ -27,18 +29,21 @@ class LaneSummer {
   void move_to(std::size_t lane, std::uint32_t a_max, std::uint32_t b_max);
   void drain(std::size_t lane);
   void count_adds();
+  Window window(std::size_t lane) const;
   std::int64_t* record(std::size_t lane);
+  std::int64_t* digits(std::size_t lane);
   void add_by_windows(const Rows<Storage>& terms, const LaneRanges& seen);
   void add_to_record(std::size_t lane, const Window& window, const LaneSums& sums, bool first_of_b);
 
   const exact::SumFormat& format_;
   const std::size_t channels_;
   std::int64_t* const records_;
-  LaneWindows windows_;
+  LaneWindows windows_{};
   LaneSums sums_{};
-  Window window_[kLanes];
-  int blocks_ = 0;  // since the sums were last drained
-  int adds_ = 0;    // to the records, since they were last normalised
+  std::array<int, kLanes> a_exponent_, b_exponent_;  // of the windows
+  std::array<bool, kLanes> has_digits_{};            // whose record is digits already
+  int blocks_ = 0;                                   // since the sums were last drained
+  int adds_ = 0;                                     // to the records, since they were last normalised
 };
 
 }  // namespace syncbn::kernels

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "exact/window_sums.h"
 #include "syncbn/dtype.h"
 
 /// What the vector kernels of the exact sums have in common: the terms that one call sums, and the window of
@@ -34,6 +35,11 @@ struct Window {
   int sum_ulp, high_ulp, low_ulp;  ///< log2 of each accumulator's unit.
   std::uint32_t a_low, a_high;     ///< |bits| of a admitted: [a_low, a_high).
   std::uint32_t b_low, b_high;     ///< Likewise of b.
+
+  /// What the accumulators hold, as integers in their units.
+  exact::WindowSums sums(std::int64_t sum, std::int64_t high, std::int64_t low) const {
+    return {sum, high, low, sum_ulp, low_ulp, high_ulp - low_ulp};
+  }
 };
 /// The window for at most kMaxAdditions an accumulator, of elements whose largest exponents are those given,
 /// in [-126, 127]. It reaches down 27 - l octaves, l = kLogAdditions: with p = 24 bits a number, the sums are

@@ -124,7 +124,7 @@ void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t, 
   const auto prepare = [&] {
     check(from, t);
     if (alone) together = layer::channels_together(geometry, options.activation == Activation::relu ? 3 : 2);
-    records.assign(together != 0 ? 0 : backward_words(t.x.dtype), 0);
+    records.resize(together != 0 ? 0 : backward_words(t.x.dtype));
     start_backward(from, t, records, !alone, workspace_);
   };
   if (group != nullptr) {
@@ -159,7 +159,8 @@ void SyncBatchNorm::Impl::start_backward(const Saved& from, const BackwardTensor
   work.resize_backward(num_features);
   if (records.empty()) return;
   Backward steps(t, from, options.activation == Activation::relu, work);
-  kernels::accumulate(steps.gradient(), {t.x.data}, geometry, records.data());
+  kernels::accumulate(steps.gradient(), {t.x.data}, geometry, records.data(),
+                      of_group ? kernels::Form::digits : kernels::Form::either);
   if (of_group && geometry.positions() != 0) steps.set_own_sums(records.data());
 }
 

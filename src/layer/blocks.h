@@ -19,10 +19,9 @@ std::int64_t channels_together(const kernels::Geometry& geometry, int tensors);
 /// Words of the records of the channels of a block.
 inline constexpr std::int64_t kBlockWords = 6144;
 
-/// body(part, records) for each block of channels, in parallel; its records are zeros.
+/// body(part, records) for each block of channels, in parallel; its records are to be set.
 template <class Body>
 void for_each_block(const kernels::Geometry& geometry, std::int64_t together, const Body& body) {
-  const std::int64_t words = exact::sum_format(geometry.dtype).words();
   const std::int64_t blocks = (geometry.channels + together - 1) / together;
   // A thread takes neighbours one after the other: while it writes one, the next is fetched into its core's
   // cache.
@@ -32,7 +31,6 @@ void for_each_block(const kernels::Geometry& geometry, std::int64_t together, co
       const std::int64_t channel = block * together;
       const std::int64_t channels = std::min(together, geometry.channels - channel);
       std::int64_t records[kBlockWords];
-      std::fill_n(records, channels * words, 0);
       body(kernels::Part{channel, channels, 0, geometry.positions()}, records);
     }
   });

@@ -150,8 +150,9 @@ void SyncBatchNorm::Impl::double_backward(const Saved& from, const BackwardSums&
     message.resize(2 * records + 2 * channels * static_cast<std::size_t>(value_words));
     if (t.ddx) {
       const kernels::Operand u{t.ddx->data};
-      kernels::accumulate(u, {t.x.data}, geometry, message.data());
-      kernels::accumulate({t.dy.data, relu ? t.y->data : nullptr}, u, geometry, message.data() + records);
+      kernels::accumulate(u, {t.x.data}, geometry, message.data(), kernels::Form::digits);
+      kernels::accumulate({t.dy.data, relu ? t.y->data : nullptr}, u, geometry, message.data() + records,
+                          kernels::Form::digits);
     }
     layer::for_each_channel(num_features, [&](std::int64_t c) {
       const auto i = static_cast<std::size_t>(c);

@@ -143,8 +143,8 @@ void SyncBatchNorm::Impl::make_by_group(const ForwardTensors& t) {
   prepare_or_fail(group, description, [&] {
     layer::check_forward(t, num_features);
     if (group.size() == 1) together = layer::channels_together(layer::geometry_of(t.x), 1);
-    message.assign(together != 0 ? 1 : forward_words(t.x.dtype), 0);
-    start_forward(t, message, workspace_);
+    message.resize(together != 0 ? 1 : forward_words(t.x.dtype));
+    start_forward(t, message, workspace_, group.size() == 1 ? kernels::Form::either : kernels::Form::digits);
   });
   group.sum(description, message);
   finish_forward(t, together, message, workspace_);
@@ -156,11 +156,11 @@ std::size_t SyncBatchNorm::Impl::forward_words(DType input) const {
 }
 
 void SyncBatchNorm::Impl::start_forward(const ForwardTensors& t, std::span<std::int64_t> message,
-                                        layer::Workspace& work) const {
+                                        layer::Workspace& work, kernels::Form form) const {
   const kernels::Geometry geometry = layer::geometry_of(t.x);
   work.resize_forward(num_features);
   message[0] = geometry.positions();
-  if (message.size() > 1) kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1);
+  if (message.size() > 1) kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1, form);
 }
 
 void SyncBatchNorm::Impl::finish_forward(const ForwardTensors& t, std::int64_t together,
@@ -201,8 +201,8 @@ void SyncBatchNorm::Impl::make_alone(const ForwardTensors& t) {
   const std::int64_t together = layer::channels_together(geometry, 1);
   std::vector<std::int64_t>& records = workspace_.message;
   if (together == 0) {
-    records.assign(static_cast<std::size_t>(num_features * exact::sum_format(t.x.dtype).words()), 0);
-    kernels::accumulate({t.x.data}, {t.x.data}, geometry, records.data());
+    records.resize(static_cast<std::size_t>(num_features * exact::sum_format(t.x.dtype).words()));
+    kernels::accumulate({t.x.data}, {t.x.data}, geometry, records.data(), kernels::Form::either);
   }
   if (made.count != 0) forward.by_batch(together, records.data());
 }

@@ -11,6 +11,7 @@
 
 #include "group/agreed_sum.h"
 #include "group/group.h"
+#include "kernels/accumulate.h"
 #include "kernels/batch.h"
 #include "kernels/parallel_for.h"
 #include "layer/parameters.h"
@@ -56,13 +57,13 @@ struct SyncBatchNorm::Impl {
                        const DoubleBackwardTensors& tensors);  // double_backward.cpp
 
   /// A training call's two halves, before and after the group's sum, of checked tensors. `message` is this
-  /// call's part of it, zeros at first; of a forward it may be the count alone, and the sums are made later,
+  /// call's part of it, to be set; of a forward it may be the count alone, and the sums are made later,
   /// `together` channels at a time. The first half may fail on this rank alone, and changes nothing but
   /// `work`, which the second half needs.
   std::size_t forward_words(DType input) const;
   std::size_t backward_words(DType input) const;
-  void start_forward(const ForwardTensors& tensors, std::span<std::int64_t> message,
-                     layer::Workspace& work) const;
+  void start_forward(const ForwardTensors& tensors, std::span<std::int64_t> message, layer::Workspace& work,
+                     kernels::Form form) const;
   void finish_forward(const ForwardTensors& tensors, std::int64_t together,
                       std::span<const std::int64_t> message, layer::Workspace& work);
   void start_backward(const Saved& from, const BackwardTensors& tensors, std::span<std::int64_t> records,

@@ -143,7 +143,8 @@ void JointCall::forward(SyncBatchNorm& layer, const ForwardTensors& tensors, Sav
       {&of, &of.call(SyncBatchNorm::Impl::Direction::forward, tensors.x.dtype), tensors, {}, &saved, {}},
       [&](Impl::Entry& entry) {
         layer::check_forward(tensors, of.num_features);
-        of.start_forward(tensors, impl_->extend(entry, of.forward_words(tensors.x.dtype)), entry.work);
+        of.start_forward(tensors, impl_->extend(entry, of.forward_words(tensors.x.dtype)), entry.work,
+                         kernels::Form::digits);
       });
 }
 

@@ -94,7 +94,7 @@ struct Batch {
     const T* const other = b.empty() ? a.data() : b.data();
     std::vector<std::int64_t> result(static_cast<std::size_t>(geometry.channels * format.words()));
     const kernels::Operand first{a.data() + offset, mask.empty() ? nullptr : mask.data() + offset};
-    kernels::accumulate(first, {other + offset}, share, result.data());
+    kernels::accumulate(first, {other + offset}, share, result.data(), kernels::Form::digits);
     return result;
   }
 };

@@ -56,7 +56,7 @@ void expect_reference(const Dims& dims, Layout layout, Kind kind, bool masked, i
   };
   const auto accumulated = [&](const Operand& a, const Operand& b) {
     Record records(words_of(g));
-    accumulate(a, b, g, records.data());
+    accumulate(a, b, g, records.data(), Form::digits);
     return records;
   };
   set_num_threads(threads);
@@ -115,7 +115,7 @@ TEST_P(Accumulate, RangesThatJump) {
       for (const auto& pair : {std::pair(&a, &b), std::pair(&a, &a)}) {
         Record expected(words_of(g)), actual(words_of(g));
         reference::accumulate({pair.first->data()}, {pair.second->data()}, g, whole(g), expected.data());
-        accumulate({pair.first->data()}, {pair.second->data()}, g, actual.data());
+        accumulate({pair.first->data()}, {pair.second->data()}, g, actual.data(), Form::digits);
         EXPECT_EQ(expected, actual) << "step " << step << ", layout " << static_cast<int>(layout);
       }
     }
@@ -223,7 +223,8 @@ TEST(Reference, FlagsOfSpecialTerms) {
     const ForcedIsa isa(name);
     for (const auto& c : cases) {
       Record record(static_cast<std::size_t>(format.words()));
-      accumulate({&c.a}, {&c.b}, {DType::float32, Layout::channels_last, 1, 1, 1}, record.data());
+      accumulate({&c.a}, {&c.b}, {DType::float32, Layout::channels_last, 1, 1, 1}, record.data(),
+                 Form::digits);
       EXPECT_EQ(c.sum, record[static_cast<std::size_t>(format.sum_flags())]) << name << c.a << " * " << c.b;
       EXPECT_EQ(c.product, record[static_cast<std::size_t>(format.product_flags())])
           << name << c.a << " * " << c.b;

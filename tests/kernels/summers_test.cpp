@@ -1,8 +1,8 @@
-// What only long sums reach: sums of lanes that are brought to their records before they overflow, and digits
-// that are normalised before they do.
+// What only long sums reach: sums in a window's units that are brought to their records before they overflow,
+// and digits that are normalised before they do.
 //
-// control: each of these makes a test here fail: kBlocksBeforeDrain four times as large, no normalise() in
-// LaneSummer::count_adds, or none in BlockSummer::add_products.
+// control: each of these makes a test here fail: kBlocksBeforeDrain four times as large (that of blocks where
+// there is AVX-512), no normalise() in LaneSummer::count_adds, or none in BlockSummer::add_to_record.
 
 #include <gtest/gtest.h>
 
@@ -69,10 +69,24 @@ TEST_P(Summers, DigitsOfLanesDoNotOverflow) {
   expect_lanes(block, kTimes, expected_record(std::int64_t{kTimes} * kTerms, exact::kNan));
 }
 
+TEST_P(Summers, SumsOfBlocksDoNotOverflow) {
+  const ForcedIsa isa(GetParam());
+  constexpr int kBlocks = (1 << 8) + 2;
+  const Floats block(kMaxAdditions * block_step(), kLargest);
+  Record record(static_cast<std::size_t>(kFormat.words()));
+  BlockSummer<float> summer;
+  for (int i = 0; i <= kBlocks; ++i) {  // the first misses its window
+    summer.add({block.data(), block.data(), nullptr, 1, block.size(), block.size()}, record.data());
+  }
+  summer.finish(record.data());
+  EXPECT_EQ(expected_record((kBlocks + 1) * static_cast<std::int64_t>(block.size()), 0), record);
+}
+
 TEST_P(Summers, DigitsOfBlocksDoNotOverflow) {
   const ForcedIsa isa(GetParam());
-  const Floats block(kTerms, kLargest);
-  const Record expected = expected_record(std::int64_t{kTimes} * kTerms, 0);
+  Floats block(kTerms, kLargest);
+  block.push_back(std::numeric_limits<float>::quiet_NaN());
+  const Record expected = expected_record(std::int64_t{kTimes} * kTerms, exact::kNan);
   Record record(expected.size());
   BlockSummer<float> summer;
   for (int i = 0; i < kTimes; ++i) {

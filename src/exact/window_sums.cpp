@@ -1,0 +1,86 @@
+#include "exact/window_sums.h"
+
+#include <algorithm>
+
+namespace syncbn::exact {
+namespace {
+
+// Beyond what the flags of a sum reach.
+constexpr std::int64_t kHoldsWindowSums = std::int64_t{1} << 62;
+
+// value · 2^bits, false where it is too large.
+bool raise(std::int64_t& value, int bits) {
+  if (bits > 62) return value == 0;
+  return !__builtin_mul_overflow(value, std::int64_t{1} << bits, &value);
+}
+
+// False where the sum has no room in the finer units of the two.
+bool add(WindowSums& into, WindowSums from) {
+  const auto is_nothing = [](const WindowSums& sums) { return (sums.sum | sums.high | sums.low) == 0; };
+  if (is_nothing(from)) return true;
+  if (is_nothing(into)) {
+    into = from;
+    return true;
+  }
+  if (into.high_shift != from.high_shift) return false;
+  const int sum_unit = std::min(into.sum_unit, from.sum_unit);
+  const int product_unit = std::min(into.product_unit, from.product_unit);
+  for (WindowSums* sums : {&into, &from}) {
+    const int products_up = sums->product_unit - product_unit;
+    if (!raise(sums->sum, sums->sum_unit - sum_unit) || !raise(sums->high, products_up) ||
+        !raise(sums->low, products_up)) {
+      return false;
+    }
+  }
+  into.sum_unit = sum_unit;
+  into.product_unit = product_unit;
+  return !__builtin_add_overflow(into.sum, from.sum, &into.sum) &&
+         !__builtin_add_overflow(into.high, from.high, &into.high) &&
+         !__builtin_add_overflow(into.low, from.low, &into.low);
+}
+
+}  // namespace
+
+void set(std::int64_t* record, const SumFormat& format, const WindowSums& sums) {
+  record[0] = sums.sum;
+  record[1] = sums.high;
+  record[2] = sums.low;
+  record[3] = sums.sum_unit;
+  record[4] = sums.product_unit * 64 + sums.high_shift;
+  record[format.sum_flags()] = kHoldsWindowSums;
+  record[format.product_flags()] = 0;
+}
+
+bool holds_window_sums(const std::int64_t* record, const SumFormat& format) {
+  return record[format.sum_flags()] == kHoldsWindowSums;
+}
+
+WindowSums window_sums(const std::int64_t* record) {
+  const auto products = static_cast<int>(record[4]);
+  return {record[0], record[1], record[2], static_cast<int>(record[3]), products >> 6, products & 63};
+}
+
+void spread(std::int64_t* record, const SumFormat& format) {
+  if (!holds_window_sums(record, format)) return;
+  const WindowSums sums = window_sums(record);
+  std::fill_n(record, format.words(), 0);
+  const int above_unit = sums.product_unit - 2 * format.unit;
+  std::int64_t* products = record + format.sum_digits;
+  add_scaled(record, sums.sum, sums.sum_unit - format.unit);
+  add_scaled(products, sums.high, above_unit + sums.high_shift);
+  add_scaled(products, sums.low, above_unit);
+  normalise(record, format);
+}
+
+void unite(std::int64_t* into, std::int64_t* from, const SumFormat& format) {
+  if (holds_window_sums(into, format) && holds_window_sums(from, format)) {
+    WindowSums sums = window_sums(into);
+    if (add(sums, window_sums(from))) return set(into, format, sums);
+  }
+  spread(into, format);
+  spread(from, format);
+  merge(into, from, format);
+  normalise(into, format);
+}
+
+}  // namespace syncbn::exact
