@@ -141,11 +141,7 @@ void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, con
   std::array<std::optional<LaneSummer<Storage>>, kChannelsTogether / kLanes> summers;
   std::optional<LaneTile<Storage>> tile;
   if (static_cast<std::size_t>(part.channels) % kLanes != 0) tile.emplace();
-  // Longer stretches of long rows would need more pages of memory at a time than a core knows the places of.
-  constexpr std::size_t kStretchBytes = 64 << 10;
-  const std::size_t positions = std::clamp<std::size_t>(
-      kStretchBytes / (static_cast<std::size_t>(g.channels) * sizeof(Storage)), 8, kMaxAdditions);
-  for_each_stretch<Storage>(a, b, g, part, positions, [&](const Rows<Storage>& first) {
+  for_each_stretch<Storage>(a, b, g, part, kMaxAdditions, [&](const Rows<Storage>& first) {
     const auto channels = static_cast<std::size_t>(part.channels);
     for (std::size_t c = 0; c < channels; c += kLanes) {
       const std::size_t count = std::min(kLanes, channels - c);
