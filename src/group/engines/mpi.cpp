@@ -66,15 +66,22 @@ bool finalized() {
 }
 
 // Calls `done` until it is true. False: the deadline passed first. A sum between two processes takes
-// microseconds, so it spins for about a millisecond; whoever waits longer waits for a slow peer and leaves it
-// the core.
+// microseconds, so it spins for a millisecond, letting others have the core if they want it; whoever waits
+// longer waits for a slow peer and sleeps.
 template <class Done>
 bool poll_until(Deadline deadline, Done done) {
-  for (int tries = 0; !done(); ++tries) {
-    if (tries < 1000) continue;
+  constexpr int kTries = 500;  // about 20 µs
+  bool finished = done();
+  const auto patience = Clock::now() + std::chrono::milliseconds(1);
+  while (!finished && Clock::now() < patience) {
+    for (int i = 0; i < kTries && !finished; ++i) finished = done();
+    if (!finished) std::this_thread::yield();
+  }
+  for (int naps = 1; !finished; ++naps) {
     if (Clock::now() >= deadline) return false;
-    if (tries % 1000 == 0) check_interrupt();  // after 50 ms and more
+    if (naps % 1000 == 0) check_interrupt();  // after 50 ms and more
     std::this_thread::sleep_for(std::chrono::microseconds(50));
+    finished = done();
   }
   return true;
 }
