@@ -4,7 +4,7 @@ build := build/release
 workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=syncbn_log --join=True --cluster_time_out=100
 sources := find include src python/core tests examples benchmarks cmake -name '*.h' -o -name '*.cpp'
 # Debian's Python, which has matplotlib. PREFIX='chrt -f 1' measures right on a machine that does other work too.
-run_bench = /usr/bin/python3 benchmarks/layer/run.py build/benchmarks/bin --prefix '$(PREFIX)'
+run_bench = /usr/bin/python3 -B benchmarks/layer/run.py build/benchmarks --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel fuzz bench bench-torch bench-build bench-quick scaling instructions format format-check clean
@@ -63,16 +63,14 @@ bench-build: venv
 	cmake --preset benchmarks $(CMAKE_FLAGS)
 	cmake --build --preset benchmarks
 
-bench-torch: venv ## measure syncbn.torch against torch.nn.BatchNorm2d (2 min, an idle machine)
-	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
-	cmake --build --preset release --target syncbn_package
-	PYTHONPATH=$(build)/python $(PREFIX) .venv/bin/python benchmarks/torch/layer.py
-
-bench: bench-torch bench-build ## measure against oneDNN, PyTorch and memory (12 min, an idle machine): table, JSON, pictures
+bench: bench-build ## measure against oneDNN, PyTorch and memory (12 min, an idle machine): tables, JSON, pictures, in docs/
 	$(run_bench)
 
 bench-quick: bench-build ## the same for few shapes, nothing written (2 min)
 	$(run_bench) --quick
+
+bench-torch: bench-build ## only syncbn.torch against torch.nn.BatchNorm, nothing written (2 min)
+	$(run_bench) --only nn
 
 scaling: bench-build ## simulate many ranks, measure start-up (15 min, an idle machine), write docs/scaling.*
 	rm -f docs/scaling.csv

@@ -19,13 +19,14 @@ namespace {
 constexpr double kSample = 4e-3;  // seconds at least
 constexpr double kLong = 20e-3;   // a call that long needs no other to warm up
 
-double seconds_of(const std::function<void()>& call, int count) {
+}  // namespace
+
+double seconds_of(const Contender& contender, int count) {
+  if (contender.announce) contender.announce(count);
   const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < count; ++i) call();
+  for (int i = 0; i < count; ++i) contender.call();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
-
-}  // namespace
 
 Settings Settings::parse(int argc, char** argv) {
   Settings settings;
@@ -72,8 +73,8 @@ std::vector<std::vector<double>> interleaved(std::span<const Contender> contende
   std::vector<int> calls;
   std::vector<bool> warm_up;
   for (const Contender& contender : contenders) {
-    seconds_of(contender.call, 1);  // first calls allocate, plan and start threads
-    const double once = std::min(seconds_of(contender.call, 1), seconds_of(contender.call, 1));
+    seconds_of(contender, 1);  // first calls allocate, plan and start threads
+    const double once = std::min(seconds_of(contender, 1), seconds_of(contender, 1));
     calls.push_back(std::clamp(static_cast<int>(kSample / once), 1, 100000));
     warm_up.push_back(once < kLong);
   }
@@ -81,8 +82,8 @@ std::vector<std::vector<double>> interleaved(std::span<const Contender> contende
   for (int round = 0; round < repeats; ++round) {
     for (std::size_t turn = 0; turn < contenders.size(); ++turn) {
       const std::size_t i = (turn + static_cast<std::size_t>(round)) % contenders.size();
-      if (warm_up[i]) seconds_of(contenders[i].call, 1);
-      samples[i].push_back(seconds_of(contenders[i].call, calls[i]) / calls[i]);
+      if (warm_up[i]) seconds_of(contenders[i], 1);
+      samples[i].push_back(seconds_of(contenders[i], calls[i]) / calls[i]);
     }
   }
   return samples;

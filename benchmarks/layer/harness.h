@@ -14,6 +14,8 @@ namespace bench {
 struct Contender {
   std::string name;
   std::function<void()> call;
+  /// Told before calls how many come, outside of what is timed: for ranks that must make them too.
+  std::function<void(int count)> announce = nullptr;
 };
 
 /// Options of every program here: --quick (few shapes, few repeats), --repeats N, --only TEXT (comparisons
@@ -30,6 +32,9 @@ struct Settings {
   std::vector<std::vector<std::int64_t>> all_shapes() const;
   std::vector<std::vector<std::int64_t>> large_shapes() const;
 };
+
+/// Seconds that `count` calls take together.
+double seconds_of(const Contender& contender, int count);
 
 /// Seconds of one call, sample by sample: sample i of all contenders was taken in the same round, so that a
 /// ratio of two is a ratio of neighbours in time. A sample is a call of some milliseconds, or as many calls

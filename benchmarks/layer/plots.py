@@ -1,105 +1,99 @@
 """Pictures of the results. Each says on which processor and when it was measured."""
 
+import os
+
 import matplotlib
 
 matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "syncbn"  # the same results give the same file
-import matplotlib.pyplot as plt
+# The same results give the same file.
+matplotlib.rcParams |= {"svg.hashsalt": "syncbn", "svg.fonttype": "none", "font.size": 9}
+import matplotlib.pyplot as plt  # noqa: E402
 
-from report import FIRST, LARGE, LAST, SMALL
+from report import DIRECTIONS, ENGINES, LARGE, OPERATOR, SMALL, dims, find, isas  # noqa: E402
 
 COLOURS = {"syncbn": "#1b6ca8", "onednn": "#c4543c", "torch": "#e0a030", "torch_out": "#e0a030", "loops": "#8a8a8a"}
 NAMES = {"onednn": "oneDNN", "torch": "PyTorch's operator", "torch_out": "PyTorch's operator", "loops": "double loops"}
-PANELS = [("forward", FIRST), ("forward", LAST), ("backward", FIRST), ("backward", LAST)]
 
 
 def save(figure, results, folder, name, title):
     machine = results["machine"]
     figure.suptitle(title)
-    figure.text(0.5, 0.005, f"{machine['processor']}, {machine['cores']} cores, {machine['date']}", ha="center",
-                fontsize=8, color="#555555")
+    figure.text(0.5, 0.005, f"{machine['processor']}, {isas(results)[0]}, {machine['date']}", ha="center", color="#555555")
     figure.tight_layout(rect=(0, 0.02, 1, 1))
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     plt.close(figure)
 
 
-def find(results, suite, **wanted):
-    return [line for line in results["results"]
-            if line["suite"] == suite and all(line.get(key) == value for key, value in wanted.items())]
-
-
-def panels():
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8))
-    return figure, zip(PANELS, axes.flat)
+def bars(results, folder, name, title, ylabel, shapes, contenders):
+    """A group of bars for each shape; `contenders`: direction -> (name, suite, ratio) of each bar of a group."""
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8), sharey="row")
+    for (direction, layout), axis in zip(DIRECTIONS, axes.flat):
+        where = {"isa": isas(results)[0], "direction": direction, "layout": layout, "dtype": "float32"}
+        for i, (who, suite, ratio) in enumerate(contenders(direction)):
+            values = {line["shape"]: line["ratio"][ratio] for line in find(results, suite, **where)}
+            axis.bar([x + (i - 1) * 0.27 for x in range(len(shapes))], [values.get(shape, 0) for shape in shapes], 0.27,
+                     color=COLOURS[who], label=NAMES.get(who, who))
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set_xticks(range(len(shapes)), shapes, rotation=20, ha="right")
+        axis.set_title(f"{direction}, {layout}")
+        axis.set_ylabel(ylabel)
+    axes[0, 0].legend()
+    save(figure, results, folder, name, title)
 
 
 def by_shape(results, folder):
-    """How many times as long others take."""
-    figure, parts = panels()
-    for (direction, layout), axis in parts:
-        peers = {line["shape"]: line for line in find(results, "peers", direction=direction, layout=layout)}
-        torch = {line["shape"]: line
-                 for line in find(results, "torch", direction=direction, layout=layout, dtype="float32")}
-        shapes = [shape for shape in LARGE + SMALL if shape in peers]
-        operator = "torch_out" if direction == "forward" else "torch"
-        for i, (who, lines) in enumerate((("onednn", peers), (operator, torch), ("loops", peers))):
-            values = [lines[shape]["ratio"][f"{who}/syncbn"] if shape in lines else 0 for shape in shapes]
-            axis.bar([x + (i - 1) * 0.27 for x in range(len(shapes))], values, 0.27, color=COLOURS[who], label=NAMES[who])
-        axis.axhline(1, color="black", linewidth=0.8)
-        axis.set_xticks(range(len(shapes)), shapes, rotation=30, ha="right", fontsize=8)
-        axis.set_title(f"{direction}, {layout}")
-        axis.set_ylabel("time ÷ syncbn's")
-    axis.legend()
-    save(figure, results, folder, "ratios", "Others' time over syncbn's, float32, one rank; above 1 syncbn is faster")
+    def contenders(direction):
+        operator = OPERATOR[direction]
+        return (("onednn", "peers", "onednn/syncbn"), (operator, "torch", f"{operator}/syncbn"),
+                ("loops", "peers", "loops/syncbn"))
+    bars(results, folder, "ratios", "Others' time over syncbn's, float32, one rank: above 1 syncbn is faster",
+         "time ÷ syncbn's", LARGE + SMALL, contenders)
 
 
 def copy_limit(results, folder):
-    figure, parts = panels()
-    for (direction, layout), axis in parts:
-        lines = {line["shape"]: line for line in find(results, "peers", direction=direction, layout=layout)}
-        shapes = [shape for shape in LARGE if shape in lines]
-        for i, who in enumerate(("syncbn", "onednn", "loops")):
-            axis.bar([x + (i - 1) * 0.27 for x in range(len(shapes))],
-                     [lines[shape]["ratio"][f"copy/{who}"] for shape in shapes], 0.27, color=COLOURS[who],
-                     label=NAMES.get(who, who))
-        axis.set_xticks(range(len(shapes)), shapes, fontsize=8)
-        axis.set_ylim(0, 1)
-        axis.set_title(f"{direction}, {layout}")
-        axis.set_ylabel("fraction of the copy's speed")
-    axis.legend()
-    save(figure, results, folder, "copy_limit", "Speed against a streaming copy of the bytes that must move, float32")
+    bars(results, folder, "copy_limit", "Speed against a streaming copy of the bytes that must move, float32, one rank",
+         "copy's time ÷ time", LARGE, lambda direction: [(who, "peers", f"copy/{who}") for who in ("syncbn", "onednn", "loops")])
 
 
 def ranks(results, folder):
-    figure, axis = plt.subplots(figsize=(8, 5))
-    for engine, marker in (("threads", "o"), ("mpi", "s"), ("gloo", "^")):
-        for size, style in ((2, "-"), (4, "--")):
-            lines = find(results, "message", engine=engine, ranks=size, direction="forward")
-            points = sorted((int(line["shape"].strip("()").split(",")[1]), line["median"]["together"]) for line in lines)
+    """One rank is the same layer in a group of its own."""
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True)
+    for axis, channels in zip(axes, (64, 1024)):
+        for engine, marker in zip(ENGINES, "os^"):
+            lines = [line for line in find(results, "message", engine=engine, direction="forward")
+                     if dims(line)[1] == channels]
+            points = {1: line["median"]["alone"] for line in lines}
+            points |= {line["ranks"]: line["median"]["together"] for line in lines}
             if points:
-                axis.loglog(*zip(*((c, 1e6 * t) for c, t in points)), style, marker=marker, label=f"{engine}, {size} ranks")
-    axis.set_xlabel("channels")
-    axis.set_ylabel("µs a forward")
-    axis.legend()
-    save(figure, results, folder, "ranks", "A forward of two samples a rank: the cost of the group's sum")
+                axis.plot(*zip(*((n, 1e6 * t) for n, t in sorted(points.items()))), marker=marker, label=engine)
+        axis.set(title=f"{channels} channels", yscale="log", xlabel="ranks")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+        axis.axvline(os.cpu_count(), color="black", linewidth=0.8, linestyle=":")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("µs a forward")
+    axes[0].legend()
+    save(figure, results, folder, "ranks",
+         "A forward of two samples a rank: what the group's sum costs (right of the dotted line ranks share cores)")
 
 
 def growth(results, folder):
     figure, axes = plt.subplots(1, 2, figsize=(12, 5))
-    for layout, style in ((FIRST, "-"), (LAST, "--")):
-        for direction, marker in (("forward", "o"), ("backward", "s")):
-            lines = [(tuple(map(int, line["shape"].strip("()").split(","))), line["median"]["syncbn"])
-                     for line in find(results, "growth", layout=layout, direction=direction)]
-            label = f"{direction}, {layout}"
-            by_n = sorted((d[0], 1e3 * t) for d, t in lines if d[2] == 28)
-            by_c = sorted((d[1], 1e3 * t) for d, t in lines if d[2] == 14)
-            for axis, points in zip(axes, (by_n, by_c)):
-                if points:
-                    axis.loglog(*zip(*points), style, marker=marker, label=label)
+    for direction, layout in DIRECTIONS:
+        lines = [(dims(line), 1e3 * line["median"]["syncbn"])
+                 for line in find(results, "growth", isa=isas(results)[0], layout=layout, direction=direction)]
+        style = ("-" if layout == DIRECTIONS[0][1] else "--") + ("o" if direction == "forward" else "s")
+        for axis, varies, size in zip(axes, (0, 1), (28, 14)):
+            points = sorted((d[varies], t) for d, t in lines if d[2] == size)
+            if points:
+                axis.plot(*zip(*points), style, markersize=4, label=f"{direction}, {layout}")
     axes[0].set_xlabel("N of (N, 256, 28, 28)")
     axes[1].set_xlabel("C of (16384 / C, C, 14, 14)")
     for axis in axes:
-        axis.set_ylabel("ms")
+        axis.set(yscale="log", ylabel="ms")
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.grid(alpha=0.3)
     axes[0].legend()
     save(figure, results, folder, "growth", "Time against batch and channels, float32, one rank")
 

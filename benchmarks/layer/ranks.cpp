@@ -8,9 +8,11 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <stdexcept>
 
 #include "contenders.h"
+#include "group/registry.h"
 #include "syncbn/group.h"
 #include "syncbn/joint_call.h"
 #include "syncbn/threads.h"
@@ -18,7 +20,11 @@
 namespace bench {
 namespace {
 
-enum class Order : char { forward, backward, separate, joint, blocking, overlapped, stop };
+// What rank 0 wants of the others: so many calls of a step of the comparison.
+struct Order {
+  int step;  // negative: the comparison is over
+  int count;
+};
 
 // How rank 0 gives orders to one other rank, a thread or a process of the same parent.
 class Orders {
@@ -36,11 +42,11 @@ class Orders {
     unlink(path_.c_str());
   }
   void give(Order order) {
-    if (write(pipe_, &order, 1) != 1) throw std::runtime_error("write: " + path_);
+    if (write(pipe_, &order, sizeof order) != sizeof order) throw std::runtime_error("write: " + path_);
   }
   Order take() {
     Order order{};
-    if (read(pipe_, &order, 1) != 1) throw std::runtime_error("read: " + path_);
+    if (read(pipe_, &order, sizeof order) != sizeof order) throw std::runtime_error("read: " + path_);
     return order;
   }
 
@@ -49,62 +55,102 @@ class Orders {
   int pipe_;
 };
 
-void call(Syncbn& layer, Order order) { order == Order::forward ? layer.forward() : layer.backward(); }
-
 // The share of this rank: samples are the outermost dimension in both layouts.
 Problem share_of(Problem problem, int ranks) {
   problem.dims[0] /= ranks;
   return problem;
 }
 
-struct Measurement {
-  const Report& report;
-  std::string engine;
-  int cores;
+class Measurement {
+ public:
+  Measurement(const Report& report, std::string engine, int cores)
+      : report_(report), engine_(std::move(engine)), cores_(cores) {
+    for (int r = 1; r < size_; ++r) {
+      if (rank_ == 0 || rank_ == r) orders_.push_back(std::make_unique<Orders>(r));
+    }
+  }
 
-  // Both directions on a batch of which every rank has a share.
-  void run(const std::string& suite, const Problem& whole) const {
-    const int rank = syncbn::get_rank(), size = syncbn::get_group_size();
-    const Tensors own(share_of(whole, size));
-    syncbn::set_num_threads(std::max(1, cores / size));
-    Syncbn together(own);
-    together.backward();
-    if (rank != 0) {
-      Orders orders(rank);
-      for (Order order = orders.take(); order != Order::stop; order = orders.take()) call(together, order);
+  void run_all() const {
+    if (rank_ == 0) syncbn::create_group("alone", {0});
+    for (const auto layout : {syncbn::Layout::channels_first, syncbn::Layout::channels_last}) {
+      if (size_ > cores_) break;
+      for (const auto& dims : report_.settings().large_shapes()) run_layer("ranks", {dims, layout});
+    }
+    // So few elements that a call is its message.
+    for (const std::int64_t channels : {64, 256, 1024, 2048}) run_layer("message", {{2 * size_, channels}});
+    for (const std::int64_t channels : {64, 256, 1024, 2048}) run_sums(channels);
+    for (const std::int64_t channels : {64, 512}) run_joint(channels);
+  }
+
+ private:
+  // Compares steps that all ranks make together, and what rank 0 does alone while the others sleep.
+  void compare(nlohmann::json about, const std::vector<Contender>& steps,
+               const std::vector<Contender>& alone = {}) const {
+    if (rank_ != 0) {
+      for (Order order = orders_[0]->take(); order.step >= 0; order = orders_[0]->take()) {
+        for (int i = 0; i < order.count; ++i) steps[static_cast<std::size_t>(order.step)].call();
+      }
       return;
     }
-    std::vector<std::unique_ptr<Orders>> others;
-    for (int r = 1; r < size; ++r) others.push_back(std::make_unique<Orders>(r));
     const auto tell = [&](Order order) {
-      for (const auto& other : others) other->give(order);
+      for (const auto& other : orders_) other->give(order);
     };
-    const Tensors all(whole);
-    syncbn::SyncBatchNormOptions options;
-    options.process_group = "alone";
-    syncbn::set_num_threads(cores);
-    Syncbn alone(all, options);
-    for (const auto& [name, order] : {std::pair{"forward", Order::forward}, {"backward", Order::backward}}) {
-      auto about = describe(suite, whole, name);
-      about["engine"] = engine;
-      about["ranks"] = size;
-      report.compare(about, std::vector<Contender>{{"alone",
-                                                    [&, order = order] {
-                                                      syncbn::set_num_threads(cores);
-                                                      call(alone, order);
-                                                    }},
-                                                   {"together", [&, order = order] {
-                                                      syncbn::set_num_threads(std::max(1, cores / size));
-                                                      tell(order);
-                                                      call(together, order);
-                                                    }}});
+    std::vector<Contender> contenders = alone;
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      contenders.push_back({steps[i].name, steps[i].call, [&tell, i](int count) {
+                              tell({static_cast<int>(i), count});
+                            }});
     }
-    tell(Order::stop);
+    about["engine"] = engine_;
+    about["ranks"] = size_;
+    report_.compare(about, contenders);
+    tell({-1, 0});
+  }
+
+  // Both directions on a batch of which every rank has a share, against one rank with all of it and all
+  // cores.
+  void run_layer(const std::string& suite, const Problem& whole) const {
+    const Tensors own(share_of(whole, size_));
+    const int threads = std::max(1, cores_ / size_);
+    syncbn::set_num_threads(threads);
+    Syncbn together(own);
+    std::optional<Tensors> all;
+    std::optional<Syncbn> single;
+    if (rank_ == 0) {
+      all.emplace(whole);
+      syncbn::SyncBatchNormOptions options;
+      options.process_group = "alone";
+      single.emplace(*all, options);
+    }
+    for (const auto& [direction, call] :
+         {std::pair{"forward", &Syncbn::forward}, std::pair{"backward", &Syncbn::backward}}) {
+      const auto with = [call = call](Syncbn& layer, int count) {
+        syncbn::set_num_threads(count);
+        (layer.*call)();
+      };
+      compare(describe(suite, whole, direction), {{"together", [&] { with(together, threads); }}},
+              {{"alone", [&] { with(*single, cores_); }}});
+    }
+  }
+
+  // A sum of so many words a channel, with the header that every sum has.
+  void run_sums(std::int64_t channels) const {
+    const auto group = syncbn::group::resolve_group(syncbn::kWorldGroup);
+    std::vector<std::int64_t> words(static_cast<std::size_t>(23 * channels));
+    std::vector<syncbn::group::Call> calls;
+    std::vector<Contender> steps;
+    for (const std::int64_t each : {23, 8})
+      calls.push_back({fmt::format("{} words a channel", each), fmt::format("C={}", channels)});
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      const auto count = static_cast<std::size_t>((i == 0 ? 23 : 8) * channels);
+      steps.push_back(
+          {calls[i].subject, [&, i, count] { group->sum(calls[i], std::span(words).first(count)); }});
+    }
+    compare(describe("sum", {{size_, channels}}, "forward"), steps);
   }
 
   // Eight layers' forwards in eight messages and in one; one forward before some other work, and around it.
   void run_joint(std::int64_t channels) const {
-    const int rank = syncbn::get_rank(), size = syncbn::get_group_size();
     const Problem problem{{2, channels}};
     const Tensors t(problem);
     syncbn::set_num_threads(1);
@@ -119,66 +165,33 @@ struct Measurement {
       }
     };
     syncbn::JointCall joint;
-    const auto make = [&](Order order) {
-      switch (order) {
-        case Order::separate:
-          for (std::size_t i = 0; i < layers.size(); ++i) layers[i].forward(tensors, saved[i]);
-          break;
-        case Order::joint:
-          for (std::size_t i = 0; i < layers.size(); ++i) joint.forward(layers[i], tensors, saved[i]);
-          joint.finish();
-          break;
-        case Order::blocking:
-          layers[0].forward(tensors, saved[0]);
-          work();
-          break;
-        default:
-          joint.forward(layers[0], tensors, saved[0]);
-          joint.start();
-          work();
-          joint.finish();
-      }
+    const auto separate = [&] {
+      for (std::size_t i = 0; i < layers.size(); ++i) layers[i].forward(tensors, saved[i]);
     };
-    make(Order::separate);
-    if (rank != 0) {
-      Orders orders(rank);
-      for (Order order = orders.take(); order != Order::stop; order = orders.take()) make(order);
-      return;
-    }
-    std::vector<std::unique_ptr<Orders>> others;
-    for (int r = 1; r < size; ++r) others.push_back(std::make_unique<Orders>(r));
-    const auto tell = [&](Order order) {
-      for (const auto& one : others) one->give(order);
+    const auto together = [&] {
+      for (std::size_t i = 0; i < layers.size(); ++i) joint.forward(layers[i], tensors, saved[i]);
+      joint.finish();
     };
-    auto about = describe("joint", problem, "forward");
-    about["engine"] = engine;
-    about["ranks"] = size;
-    std::vector<Contender> contenders;
-    for (const auto& [name, order] : {std::pair{"separate", Order::separate},
-                                      {"joint", Order::joint},
-                                      {"blocking", Order::blocking},
-                                      {"overlapped", Order::overlapped}}) {
-      contenders.push_back({name, [&, order = order] {
-                              tell(order);
-                              make(order);
-                            }});
-    }
-    contenders.push_back({"work", work});
-    report.compare(about, contenders);
-    tell(Order::stop);
+    const auto blocking = [&] {
+      layers[0].forward(tensors, saved[0]);
+      work();
+    };
+    const auto overlapped = [&] {
+      joint.forward(layers[0], tensors, saved[0]);
+      joint.start();
+      work();
+      joint.finish();
+    };
+    compare(describe("joint", problem, "forward"),
+            {{"separate", separate}, {"joint", together}, {"blocking", blocking}, {"overlapped", overlapped}},
+            {{"work", work}});
   }
 
-  void run_all() const {
-    const int size = syncbn::get_group_size();
-    if (syncbn::get_rank() == 0) syncbn::create_group("alone", {0});
-    for (const auto layout : {syncbn::Layout::channels_first, syncbn::Layout::channels_last}) {
-      if (size > cores) break;
-      for (const auto& dims : report.settings().large_shapes()) run("ranks", {dims, layout});
-    }
-    // So few elements that a call is its message.
-    for (const std::int64_t channels : {64, 256, 1024, 4096}) run("message", {{2 * size, channels}});
-    for (const std::int64_t channels : {64, 512}) run_joint(channels);
-  }
+  const Report& report_;
+  const std::string engine_;
+  const int cores_;
+  const int rank_ = syncbn::get_rank(), size_ = syncbn::get_group_size();
+  std::vector<std::unique_ptr<Orders>> orders_;  // of rank 0: to each other; else from it
 };
 
 }  // namespace
@@ -191,12 +204,11 @@ int main(int argc, char** argv) {
   syncbn::init();
   if (syncbn::get_group_size() > 1) {
     const bool mpi = std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr;
-    bench::Measurement{report, mpi ? "mpi" : "gloo", cores}.run_all();
+    bench::Measurement(report, mpi ? "mpi" : "gloo", cores).run_all();
     syncbn::release();
   } else {
     syncbn::release();
-    syncbn::run_ranks(report.settings().ranks, [&](int) {
-      bench::Measurement{report, "threads", cores}.run_all();
-    });
+    syncbn::run_ranks(report.settings().ranks,
+                      [&](int) { bench::Measurement(report, "threads", cores).run_all(); });
   }
 }

@@ -6,8 +6,8 @@ A table stands between the lines `<!-- NAME -->` and `<!-- end -->`; what else i
 import collections
 import csv
 import pathlib
-import re
 import statistics
+import sys
 
 import matplotlib
 
@@ -16,6 +16,10 @@ matplotlib.rcParams |= {"svg.hashsalt": "scaling", "svg.fonttype": "none", "font
 from matplotlib import pyplot  # noqa: E402
 
 import model  # noqa: E402
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import pages  # noqa: E402
+from pages import table  # noqa: E402
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 FORMS = {"exact": "syncbn, SUM", "gathered": "gathered"}
@@ -61,11 +65,6 @@ class Steps:
 
 def powers(last):
     return [2**i for i in range(1, last.bit_length())]
-
-
-def table(header, rows):
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def messages(steps):
@@ -174,7 +173,6 @@ def draw(steps):
 
 def main():
     steps = Steps(read("scaling.csv"))
-    page = (DOCS / "scaling.md").read_text()
     measured = read("startup.csv")
     tables = {
         "messages": messages(steps),
@@ -185,12 +183,7 @@ def main():
         "machine": measured[0]["machine"],
         "starting": starting(measured),
     }
-    for name, text in tables.items():
-        page, found = re.subn(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda at: at[1] + text + "\n" + at[2], page,
-                              flags=re.DOTALL)
-        if found != 1:
-            raise SystemExit(f"docs/scaling.md has {found} places for the table '{name}', expected 1")
-    (DOCS / "scaling.md").write_text(page)
+    pages.fill(DOCS / "scaling.md", tables)
     draw(steps)
 
 

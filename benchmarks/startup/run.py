@@ -8,12 +8,14 @@ import json
 import os
 import pathlib
 import platform
-import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import pages  # noqa: E402
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "startup.csv"
 COLUMNS = ("machine", "kind", "ranks", "groups", "joined", "first", "second", "grouped", "total", "worker_kb",
@@ -28,8 +30,7 @@ RUNS = (
 
 
 def machine():
-    model = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}, Linux {platform.release()}"
+    return f"{pages.processor()}, Linux {platform.release()}"
 
 
 def free_port():
