@@ -9,3 +9,7 @@ def test_four_ranks(tmp_path):
 
 def test_two_ranks(tmp_path):
     jobs.pytest_on(2, tmp_path, "two_ranks.py")
+
+
+def test_five_ranks(tmp_path):
+    jobs.pytest_on(5, tmp_path, "five_ranks.py")
