@@ -109,7 +109,7 @@ class Group;
 /// all have ended. Rethrows a failed rank's exception as it is: the lowest rank's among those that failed of
 /// themselves and not as an effect of another (PeerError; then GroupError, TimeoutError). Whoever waits for a
 /// rank that has failed or ended gets a PeerError at once. The ranks share get_num_threads() of this thread.
-/// @throws InvalidArgument size < 1, or an empty body
+/// @throws InvalidArgument size outside [1, 65536], or an empty body
 void run_ranks(int size, const std::function<void(int rank)>& body);
 
 /// A group on an engine of the caller's own, for a layer's `process_group`. `name` appears in messages.

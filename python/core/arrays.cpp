@@ -104,6 +104,8 @@ class Array {
     };
     std::vector<std::int64_t> strides;
     fill(sizes_, interface_->shape);
+    if (sizes_[1] == 0)  // Shape would not say of which array
+      throw InvalidArgument(fmt::format("{}: shape {}, expected C >= 1", name_, text("shape")));
     fill(strides, interface_->strides);
     orders_ = (interface_->flags & ArrayInterface::kAligned) == 0 ? kNone : dense_orders(strides);
   }
@@ -227,11 +229,16 @@ nb::object backward(SyncBatchNorm& layer, const Pass& pass, const nb::object& dy
     dx.emplace("dx", NumPy::get().empty_like(pass.x), channels_last);
     Orders order = x->orders() & dx->orders();
     if ((order & dy->orders()) != kNone) order &= dy->orders();
+    if (pass.y.is_valid()) {  // the caller's meanwhile, who may have given it another form
+      y.emplace("y", pass.y, channels_last);
+      y->make_like(*x);
+      if ((order & y->orders()) != kNone) order &= y->orders();
+    }
     const Shape shape{std::span<const std::int64_t>(x->sizes())};
     tensors.emplace(BackwardTensors{dy->view(Shape(std::span<const std::int64_t>(dy->sizes())), order),
                                     x->view(shape, order), std::nullopt, dx->view(shape, order),
                                     std::nullopt});
-    if (pass.y.is_valid()) tensors->y = y.emplace("y", pass.y, channels_last).view(shape, order);
+    if (y) tensors->y = y->view(Shape(std::span<const std::int64_t>(y->sizes())), order);
     if (pass.has_residual) {
       tensors->d_residual =
           d_residual.emplace("d_residual", NumPy::get().empty_like(pass.x), channels_last).view(shape, order);

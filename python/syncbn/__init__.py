@@ -4,7 +4,7 @@
 frameworks.
 """
 
-from ._core import active_isa, available_isas, bits_version, get_num_threads, set_num_threads
+from ._core import active_isa, available_isas, bits_version, get_num_threads
 from ._core import version as __version__
 from ._errors import Error, GroupError, InvalidArgument, MismatchError, PeerError, TimeoutError
 from ._groups import (
@@ -24,6 +24,7 @@ from ._groups import (
     run_ranks,
 )
 from ._layer import SyncBatchNorm
+from ._threads import set_num_threads
 
 __all__ = [
     "Error",

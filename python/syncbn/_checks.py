@@ -7,20 +7,26 @@ import numpy as np
 from ._errors import InvalidArgument
 
 
-def integer(name, value):
-    """An int; a NumPy integer will do, a bool or float will not."""
-    if not isinstance(value, (bool, np.bool_)):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise TypeError(f"{name}: {value!r}, expected an int")
+def integer(name, value, bits=64):
+    """An int that C++ has in so many bits; a NumPy integer will do, a bool or float will not."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: {value!r}, expected an int")
+    if not -2**(bits - 1) <= number < 2**(bits - 1):
+        raise InvalidArgument(f"{name}: {number}, expected an int of {bits} bits")
+    return number
 
 
 def real(name, value):
     """A float, or an int as one."""
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InvalidArgument(f"{name}: {value}, expected a float") from None
     raise TypeError(f"{name}: {value!r}, expected a float")
 
 
@@ -31,9 +37,14 @@ def boolean(name, value):
 
 
 def string(name, value):
-    if isinstance(value, str):
-        return value
-    raise TypeError(f"{name}: {value!r}, expected a str")
+    """A str that UTF-8 has, which one with half a surrogate pair is not."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: {value!r}, expected a str")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{name}: {value!r}, expected text that UTF-8 has") from None
+    return value
 
 
 def choice(name, value, allowed):
@@ -46,4 +57,4 @@ def ranks(name, value):
     """A list of ints, such as create_group takes."""
     if not isinstance(value, list):
         raise TypeError(f"{name}: {value!r}, expected a list of ranks")
-    return [integer(f"{name}[{i}]", rank) for i, rank in enumerate(value)]
+    return [integer(f"{name}[{i}]", rank, 32) for i, rank in enumerate(value)]

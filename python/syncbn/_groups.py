@@ -59,15 +59,18 @@ def init(
     """
     _checks.choice("backend", backend, ("auto", "gloo", "mpi", "simulation"))
     if rank is None and size is None:
+        if (host, port, timeout, token) != ("127.0.0.1", 0, None, ""):
+            raise InvalidArgument(f"host: {host!r}, port: {port!r}, timeout: {timeout!r}, token: expected together with "
+                                  "rank and size only")
         _core.init(backend)
         return
     if rank is None or size is None:
         raise InvalidArgument(f"rank: {rank}, size: {size}, expected both or none")
     _core.init_as(
-        rank=_checks.integer("rank", rank),
-        size=_checks.integer("size", size),
+        rank=_checks.integer("rank", rank, 32),
+        size=_checks.integer("size", size, 32),
         host=_checks.string("host", host),
-        port=_checks.integer("port", port),
+        port=_checks.integer("port", port, 32),
         backend="gloo" if backend == "auto" else backend,
         timeout=None if timeout is None else _checks.real("timeout", timeout),
         token=_checks.string("token", token),
@@ -194,7 +197,7 @@ def get_world_rank_from_group_rank(group: str, group_rank_id: int) -> int:
         Unknown group, no such position, or not initialised.
     """
     _checks.string("group", group)
-    return _core.get_world_rank_from_group_rank(group, _checks.integer("group_rank_id", group_rank_id))
+    return _core.get_world_rank_from_group_rank(group, _checks.integer("group_rank_id", group_rank_id, 32))
 
 
 def get_group_rank_from_world_rank(world_rank_id: int, group: str) -> int:
@@ -210,7 +213,7 @@ def get_group_rank_from_world_rank(world_rank_id: int, group: str) -> int:
         Unknown group, the rank is not in it, or not initialised.
     """
     _checks.string("group", group)
-    return _core.get_group_rank_from_world_rank(_checks.integer("world_rank_id", world_rank_id), group)
+    return _core.get_group_rank_from_world_rank(_checks.integer("world_rank_id", world_rank_id, 32), group)
 
 
 def all_reduce_sum(values: np.ndarray, group: str = WORLD) -> None:
@@ -262,7 +265,7 @@ def run_ranks(size: int, body: Callable[[int], T]) -> list[T]:
         What a failed rank has raised: the lowest rank's among those that failed of themselves, not as an effect of
         another.
     """
-    size = _checks.integer("size", size)
+    size = _checks.integer("size", size, 32)
     if not callable(body):
         raise TypeError(f"body: {body!r}, expected a callable that takes the rank")
     results: list = [None] * max(size, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from ._process_group import resolve
 
 _PARAMETERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _GRADIENTS = ("weight_grad", "bias_grad")
-_OF_THE_CORE = {"_group", "_core", "_pass", *_PARAMETERS, *_GRADIENTS}  # attributes that _make_core sets
+_VIEWS = frozenset(_PARAMETERS + _GRADIENTS)
+_OF_THE_CORE = {"_group", "_core", "_pass", *_VIEWS}  # attributes that _make_core sets
+_FIXED = frozenset(("num_features", "eps", "momentum", "affine", "track_running_stats", "process_group", "dtype",
+                    "channels_last", "activation", "affine_gradients", "nonfinite"))
 _CORE_DTYPES = {name: getattr(_core.DType, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
 
@@ -60,12 +64,14 @@ class SyncBatchNorm:
     Attributes
     ----------
     weight, bias : numpy.ndarray of shape (C,), or None
-        Live views: what is written to them, the layer uses.
+        Live views: what is written to them, the layer uses. An assignment to the attribute writes to the view.
     running_mean, running_var : numpy.ndarray of shape (C,), or None
     num_batches_tracked : numpy.ndarray of shape () and int64, or None
     weight_grad, bias_grad : numpy.ndarray of shape (C,), or None
         Overwritten by every `backward`.
     training : bool
+
+    The arguments are attributes, too, and fixed.
 
     Raises
     ------
@@ -112,9 +118,7 @@ class SyncBatchNorm:
         self.affine = _checks.boolean("affine", affine)
         self.track_running_stats = _checks.boolean("track_running_stats", track_running_stats)
         self.process_group = process_group
-        self.dtype = np.dtype(np.float32 if dtype is None else dtype)
-        if self.dtype.name not in _CORE_DTYPES or not self.dtype.isnative:
-            raise TypeError(f"dtype: {self.dtype}, expected float16, bfloat16, float32 or float64")
+        self.dtype = _dtype(dtype)
         self.channels_last = _checks.boolean("channels_last", channels_last)
         self.activation = None if activation is None else _checks.choice("activation", activation, ("relu",))
         self.affine_gradients = _checks.choice("affine_gradients", affine_gradients, ("local", "group"))
@@ -136,7 +140,21 @@ class SyncBatchNorm:
             if view is not None:
                 counter = entry == "num_batches_tracked"
                 view = view.view(np.int64).reshape(()) if counter else view.view(self.dtype)
-            setattr(self, entry, view)
+            vars(self)[entry] = view
+
+    def __setattr__(self, name, value):
+        # What the core has taken does not follow the attribute.
+        if name in _FIXED and "_core" in vars(self):
+            raise AttributeError(f"{name}: fixed when the layer is made, to {getattr(self, name)!r}")
+        if name in _VIEWS:
+            view = getattr(self, name)
+            if value is view:  # after `bn.weight *= 2`
+                return
+            if view is None:
+                raise AttributeError(f"{name}: this layer has none")
+            view[...] = _converted(name, np.asarray(value), view)
+            return
+        super().__setattr__(name, value)
 
     @property
     def name(self) -> str:
@@ -198,7 +216,7 @@ class SyncBatchNorm:
             residual = self._array("residual", residual)
         done = _core.Pass()
         y = self._core.forward(done, x, residual, self.channels_last)
-        self._pass = done
+        vars(self)["_pass"] = done
         return y
 
     forward = __call__
@@ -250,8 +268,10 @@ class SyncBatchNorm:
             dtype, or the counter is negative or no whole number. Nothing is changed in any of these cases.
         """
         own = self._values()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: {type(state).__name__}, expected a dict")
         if set(state) != set(own):
-            raise InvalidArgument(f"state: has {', '.join(sorted(state)) or 'nothing'}, expected "
+            raise InvalidArgument(f"state: has {', '.join(sorted(map(str, state))) or 'nothing'}, expected "
                                   f"{', '.join(own) or 'nothing'}")
         values = {}
         for name, view in own.items():
@@ -303,6 +323,8 @@ class SyncBatchNorm:
         """A NumPy array of what has its memory on the CPU; the peers hear of it where there is none, those that wait
         for the backward of the pass `of` too."""
         try:
+            if isinstance(value, np.ma.MaskedArray):
+                raise TypeError(f"{name}: a masked array, expected one without a mask: statistics would not heed it")
             if isinstance(value, np.ndarray):
                 return value.view(np.ndarray)
             if not hasattr(value, "__dlpack__"):
@@ -311,6 +333,16 @@ class SyncBatchNorm:
         except Exception as error:
             self._core.fail(str(error), of)
             raise
+
+
+def _dtype(given):
+    try:
+        dtype = np.dtype(np.float32 if given is None else given)
+    except TypeError:
+        dtype = None
+    if dtype is None or dtype.name not in _CORE_DTYPES or not dtype.isnative:
+        raise TypeError(f"dtype: {given!r}, expected float16, bfloat16, float32 or float64")
+    return dtype
 
 
 def _converted(name, given, view):

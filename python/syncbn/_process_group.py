@@ -14,8 +14,10 @@ _groups: weakref.WeakValueDictionary[int, _core.Group] = weakref.WeakValueDictio
 
 def resolve(process_group):
     """Return what the core's Layer takes: None, a name, or a group that was made for an engine."""
-    if process_group is None or isinstance(process_group, (str, _core.Group)):
+    if process_group is None or isinstance(process_group, _core.Group):
         return process_group
+    if isinstance(process_group, str):
+        return _checks.string("process_group", process_group)
     if isinstance(process_group, list):
         return _of_ranks(process_group)
     if is_mpi4py(process_group):

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "group/engines/threads.h"
+#include "group/group.h"
 #include "group/interrupt.h"
 #include "group/launch_env.h"
 #include "group/world.h"
@@ -51,7 +52,8 @@ std::string what(const std::exception_ptr& error) {
 }  // namespace
 
 void run_ranks(int size, const std::function<void(int rank)>& body) {
-  if (size < 1) throw InvalidArgument(fmt::format("size: {}, expected a number of ranks >= 1", size));
+  if (size < 1 || size > kMaxRanks)
+    throw InvalidArgument(fmt::format("size: {}, expected a number of ranks in [1, {}]", size, kMaxRanks));
   if (!body) throw InvalidArgument("body: an empty function, expected one that takes the rank");
   const auto threads = std::make_shared<group::ThreadWorld>(size);
   const auto timeout = group::read_timeout();

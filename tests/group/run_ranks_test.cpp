@@ -50,9 +50,9 @@ TEST(RunRanks, ARankAlone) {
 
 TEST(RunRanks, BadArguments) {
   EXPECT_EQ(outcome([] { run_ranks(0, [](int) {}); }),
-            "InvalidArgument: size: 0, expected a number of ranks >= 1");
+            "InvalidArgument: size: 0, expected a number of ranks in [1, 65536]");
   EXPECT_EQ(outcome([] { run_ranks(-3, [](int) {}); }),
-            "InvalidArgument: size: -3, expected a number of ranks >= 1");
+            "InvalidArgument: size: -3, expected a number of ranks in [1, 65536]");
   EXPECT_EQ(outcome([] { run_ranks(2, nullptr); }),
             "InvalidArgument: body: an empty function, expected one that takes the rank");
 }
