@@ -1,6 +1,6 @@
 // control: without FpEnvironment in parallel_for TasksRoundToNearest fails, without the restore in its
 // destructor CallersEnvironmentReturns; without pthread_atfork the child of AfterFork never ends (OpenMP);
-// `i <= count` in the serial loop fails EveryTaskOnce.
+// `i <= count` in the serial loop fails EveryTaskOnce, `k < 1` in Shares::work NoTaskWaitsForAnother.
 
 #include "kernels/parallel_for.h"
 
@@ -51,6 +51,23 @@ TEST_F(ParallelFor, EveryTaskOnce) {
       EXPECT_EQ(std::vector<int>(static_cast<std::size_t>(count), 1), runs(count));
     }
   }
+}
+
+// The first task ends when all the others have, of which some are its own thread's.
+TEST_F(ParallelFor, NoTaskWaitsForAnother) {
+  set_num_threads(2);
+  constexpr int kCount = 8;
+  std::atomic<int> done = 0;
+  bool in_time = true;
+  parallel_for(kCount, [&](int task) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (task == 0 && done < kCount - 1 && in_time) {
+      in_time = std::chrono::steady_clock::now() < deadline;
+      std::this_thread::yield();
+    }
+    ++done;
+  });
+  EXPECT_TRUE(in_time);
 }
 
 TEST_F(ParallelFor, SeveralCallersAtOnce) {
