@@ -168,11 +168,6 @@ double centred_product(const std::int64_t* record, const SumFormat& format, doub
                     : (wide.product.shifted(-above) - mean_times_sum).to_double(unit);
 }
 
-double inverse_std(double var, double eps) {
-  const double shifted = var + eps;
-  return 1 / std::sqrt(shifted);
-}
-
 Statistics statistics(const std::int64_t* record, const SumFormat& format, std::int64_t count, double eps) {
   const auto n = static_cast<double>(count);
   double s1 = 0;
@@ -200,13 +195,6 @@ Statistics statistics(const std::int64_t* record, const SumFormat& format, std::
   result.var_unbiased = m2_over_n / (n - 1);
   result.invstd = inverse_std(result.var, eps);
   return result;
-}
-
-double running_update(double running, double batch, double factor) {
-  const double keep = 1 - factor;
-  const double kept = keep * running;
-  const double added = factor * batch;
-  return kept + added;
 }
 
 }  // namespace syncbn::exact

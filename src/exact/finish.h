@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "exact/exact_sum.h"
@@ -25,11 +26,19 @@ double rounded_sum(const std::int64_t* record, const SumFormat& format);
 /// fl64(Σa·b − mean·Σa): exact, rounded once; where a sum is special or mean is not finite, in double.
 double centred_product(const std::int64_t* record, const SumFormat& format, double mean);
 /// 1 / sqrt(var + eps)
-double inverse_std(double var, double eps);
+inline double inverse_std(double var, double eps) {
+  const double shifted = var + eps;
+  return 1 / std::sqrt(shifted);
+}
 /// mean = S1 / n, m2 = fl64(n·S2 − S1²), var = m2 / n / n; count > 0. The record holds S1 = Σx, S2 = Σx².
 Statistics statistics(const std::int64_t* record, const SumFormat& format, std::int64_t count, double eps);
 /// (1 − factor)·running + factor·batch, before it is rounded to the layer's dtype.
-double running_update(double running, double batch, double factor);
+inline double running_update(double running, double batch, double factor) {
+  const double keep = 1 - factor;
+  const double kept = keep * running;
+  const double added = factor * batch;
+  return kept + added;
+}
 
 /// y = fma(x − mean_hi, k, shift) in the compute type T: float for 16- and 32-bit input, double for float64.
 template <class T>

@@ -16,13 +16,20 @@ struct FixedInt {
   bool negative = false;  // zero may have either sign
   std::uint64_t words[W] = {};
 
+  static FixedInt of(std::int64_t value) {
+    FixedInt result;
+    result.negative = value < 0;
+    result.words[0] = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
+    return result;
+  }
   static FixedInt of(__int128 value) {
-    const auto magnitude =
-        value < 0 ? 0 - static_cast<unsigned __int128>(value) : static_cast<unsigned __int128>(value);
+    static_assert(W > 1);
+    using Unsigned = unsigned __int128;
+    const Unsigned magnitude = value < 0 ? 0 - static_cast<Unsigned>(value) : static_cast<Unsigned>(value);
     FixedInt result;
     result.negative = value < 0;
     result.words[0] = static_cast<std::uint64_t>(magnitude);
-    if constexpr (W > 1) result.words[1] = static_cast<std::uint64_t>(magnitude >> 64);
+    result.words[1] = static_cast<std::uint64_t>(magnitude >> 64);
     return result;
   }
 

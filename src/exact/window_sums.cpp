@@ -5,9 +5,6 @@
 namespace syncbn::exact {
 namespace {
 
-// Beyond what the flags of a sum reach.
-constexpr std::int64_t kHoldsWindowSums = std::int64_t{1} << 62;
-
 // value · 2^bits, false where it is too large.
 bool raise(std::int64_t& value, int bits) {
   if (bits > 62) return value == 0;
@@ -40,25 +37,6 @@ bool add(WindowSums& into, WindowSums from) {
 }
 
 }  // namespace
-
-void set(std::int64_t* record, const SumFormat& format, const WindowSums& sums) {
-  record[0] = sums.sum;
-  record[1] = sums.high;
-  record[2] = sums.low;
-  record[3] = sums.sum_unit;
-  record[4] = sums.product_unit * 64 + sums.high_shift;
-  record[format.sum_flags()] = kHoldsWindowSums;
-  record[format.product_flags()] = 0;
-}
-
-bool holds_window_sums(const std::int64_t* record, const SumFormat& format) {
-  return record[format.sum_flags()] == kHoldsWindowSums;
-}
-
-WindowSums window_sums(const std::int64_t* record) {
-  const auto products = static_cast<int>(record[4]);
-  return {record[0], record[1], record[2], static_cast<int>(record[3]), products >> 6, products & 63};
-}
 
 void spread(std::int64_t* record, const SumFormat& format) {
   if (!holds_window_sums(record, format)) return;

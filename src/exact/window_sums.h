@@ -16,11 +16,27 @@ struct WindowSums {
   int sum_unit = 0, product_unit = 0, high_shift = 0;
 };
 
+/// Stands in the flags of the sum, beyond what they reach, in a record of window sums.
+inline constexpr std::int64_t kHoldsWindowSums = std::int64_t{1} << 62;
+
+inline bool holds_window_sums(const std::int64_t* record, const SumFormat& format) {
+  return record[format.sum_flags()] == kHoldsWindowSums;
+}
 /// Makes a record hold just these; what it held before does not matter.
-void set(std::int64_t* record, const SumFormat& format, const WindowSums& sums);
-bool holds_window_sums(const std::int64_t* record, const SumFormat& format);
+inline void set(std::int64_t* record, const SumFormat& format, const WindowSums& sums) {
+  record[0] = sums.sum;
+  record[1] = sums.high;
+  record[2] = sums.low;
+  record[3] = sums.sum_unit;
+  record[4] = sums.product_unit * 64 + sums.high_shift;
+  record[format.sum_flags()] = kHoldsWindowSums;
+  record[format.product_flags()] = 0;
+}
 /// Of a record that holds them.
-WindowSums window_sums(const std::int64_t* record);
+inline WindowSums window_sums(const std::int64_t* record) {
+  const auto products = static_cast<int>(record[4]);
+  return {record[0], record[1], record[2], static_cast<int>(record[3]), products >> 6, products & 63};
+}
 /// Makes a record hold normalised digits, if it does not yet.
 void spread(std::int64_t* record, const SumFormat& format);
 /// into += from, in whichever form holds the sum; `from` may be spread.

@@ -138,23 +138,23 @@ template <class Storage>
 void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                       std::int64_t* records) {
   const std::int64_t words = exact::sum_format(g.dtype).words();
-  std::array<std::optional<LaneSummer<Storage>>, kChannelsTogether / kLanes> summers;
+  std::array<LaneSummer<Storage>, kChannelsTogether / kLanes> summers;
   std::optional<LaneTile<Storage>> tile;
   if (static_cast<std::size_t>(part.channels) % kLanes != 0) tile.emplace();
+  const auto channels = static_cast<std::size_t>(part.channels);
+  bool started = false;
   for_each_stretch<Storage>(a, b, g, part, kMaxAdditions, [&](const Rows<Storage>& first) {
-    const auto channels = static_cast<std::size_t>(part.channels);
     for (std::size_t c = 0; c < channels; c += kLanes) {
       const std::size_t count = std::min(kLanes, channels - c);
       Rows<Storage> terms = shifted(first, c);
       if (count < kLanes) terms = tile->copy(terms, count);
-      std::optional<LaneSummer<Storage>>& summer = summers[c / kLanes];
-      if (!summer) summer.emplace(terms, count, records + static_cast<std::int64_t>(c) * words);
-      summer->add(terms);
+      LaneSummer<Storage>& summer = summers[c / kLanes];
+      if (!started) summer.start(terms, count, records + static_cast<std::int64_t>(c) * words);
+      summer.add(terms);
     }
+    started = true;
   });
-  for (auto& summer : summers) {
-    if (summer) summer->finish();
-  }
+  for (std::size_t c = 0; c < channels; c += kLanes) summers[c / kLanes].finish();
 }
 
 template <class Storage>

@@ -24,18 +24,22 @@ Rows<Storage> column(Rows<Storage> terms, std::size_t lane) {
 }  // namespace
 
 template <class Storage>
-LaneSummer<Storage>::LaneSummer(const Rows<Storage>& terms, std::int64_t channels, std::int64_t* records)
-    : format_(exact::sum_format(dtype_of<Storage>)),
-      channels_(static_cast<std::size_t>(channels)),
-      records_(records) {
+void LaneSummer<Storage>::start(const Rows<Storage>& terms, std::size_t channels, std::int64_t* records) {
   constexpr std::size_t kPeek = 8;
-  LaneRanges seen{};
-  if (!std::is_same_v<Storage, float16>) {
-    Rows<Storage> first = terms;
-    first.rows = std::min(first.rows, kPeek);
-    LaneSums unused{};
-    sum_lanes(first, windows_, unused, seen);
+  channels_ = channels;
+  records_ = records;
+  windows_ = {};
+  sums_ = {};
+  has_digits_ = {};
+  blocks_ = adds_ = 0;
+  if (std::is_same_v<Storage, float16>) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) aim(lane, 0, 0);
+    return;
   }
+  Rows<Storage> first = terms;
+  first.rows = std::min(first.rows, kPeek);
+  LaneRanges seen;
+  sum_lanes(first, windows_, sums_, seen);  // in empty windows, where nothing fits
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     const std::uint32_t b_max = terms.squares() ? seen.a_max[lane] : seen.b_max[lane];
     // So few say little about the others: one octave more to spare.
@@ -70,23 +74,23 @@ void LaneSummer<Storage>::finish() {
   for (std::size_t lane = 0; lane < channels_; ++lane) {
     if (has_digits_[lane]) {
       drain(lane);
-      exact::normalise(record(lane), format_);
+      exact::normalise(record(lane), format());
     } else {
       const Window w = window(lane);
-      exact::set(record(lane), format_, w.sums(sums_.sum[lane], sums_.high[lane], sums_.low[lane]));
+      exact::set(record(lane), format(), w.sums(sums_.sum[lane], sums_.high[lane], sums_.low[lane]));
     }
   }
 }
 
 template <class Storage>
 std::int64_t* LaneSummer<Storage>::record(std::size_t lane) {
-  return records_ + static_cast<std::int64_t>(lane) * format_.words();
+  return records_ + static_cast<std::int64_t>(lane) * format().words();
 }
 
 // Of the record, which are zero at first.
 template <class Storage>
 std::int64_t* LaneSummer<Storage>::digits(std::size_t lane) {
-  if (!has_digits_[lane]) std::fill_n(record(lane), format_.words(), 0);
+  if (!has_digits_[lane]) std::fill_n(record(lane), format().words(), 0);
   has_digits_[lane] = true;
   return record(lane);
 }
@@ -95,10 +99,10 @@ template <class Storage>
 void LaneSummer<Storage>::add_to_record(std::size_t lane, const Window& w, const LaneSums& sums,
                                         bool first_of_b) {
   std::int64_t* record = digits(lane);
-  std::int64_t* products = record + format_.sum_digits;
-  if (first_of_b) exact::add_scaled(record, sums.sum[lane], w.sum_ulp - format_.unit);
-  exact::add_scaled(products, sums.high[lane], w.high_ulp - 2 * format_.unit);
-  exact::add_scaled(products, sums.low[lane], w.low_ulp - 2 * format_.unit);
+  std::int64_t* products = record + format().sum_digits;
+  if (first_of_b) exact::add_scaled(record, sums.sum[lane], w.sum_ulp - format().unit);
+  exact::add_scaled(products, sums.high[lane], w.high_ulp - 2 * format().unit);
+  exact::add_scaled(products, sums.low[lane], w.low_ulp - 2 * format().unit);
 }
 
 // Each lane has had up to two additions to a digit since the last call.
@@ -107,7 +111,7 @@ void LaneSummer<Storage>::count_adds() {
   adds_ += 2;
   if (adds_ < exact::kAddsBeforeNormalise) return;
   for (std::size_t lane = 0; lane < channels_; ++lane) {
-    if (has_digits_[lane]) exact::normalise(record(lane), format_);
+    if (has_digits_[lane]) exact::normalise(record(lane), format());
   }
   adds_ = 0;
 }

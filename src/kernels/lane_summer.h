@@ -15,9 +15,9 @@ namespace syncbn::kernels {
 template <class Storage>
 class LaneSummer {
  public:
-  /// `terms`: the first rows to come, from which the windows are aimed. `records`: to be set, one for each of
-  /// the first `channels` lanes; the others are not kept.
-  LaneSummer(const Rows<Storage>& terms, std::int64_t channels, std::int64_t* records);
+  /// To be called first. `terms`: the first rows to come, from which the windows are aimed. `records`: to be
+  /// set, one for each of the first `channels` lanes; the others are not kept.
+  void start(const Rows<Storage>& terms, std::size_t channels, std::int64_t* records);
 
   /// `terms`: up to kMaxAdditions rows of kLanes elements.
   void add(const Rows<Storage>& terms);
@@ -29,21 +29,21 @@ class LaneSummer {
   void move_to(std::size_t lane, std::uint32_t a_max, std::uint32_t b_max);
   void drain(std::size_t lane);
   void count_adds();
+  static const exact::SumFormat& format() { return exact::sum_format(dtype_of<Storage>); }
   Window window(std::size_t lane) const;
   std::int64_t* record(std::size_t lane);
   std::int64_t* digits(std::size_t lane);
   void add_by_windows(const Rows<Storage>& terms, const LaneRanges& seen);
   void add_to_record(std::size_t lane, const Window& window, const LaneSums& sums, bool first_of_b);
 
-  const exact::SumFormat& format_;
-  const std::size_t channels_;
-  std::int64_t* const records_;
-  LaneWindows windows_{};
-  LaneSums sums_{};
+  std::size_t channels_;
+  std::int64_t* records_;
+  LaneWindows windows_;
+  LaneSums sums_;
   std::array<int, kLanes> a_exponent_, b_exponent_;  // of the windows
-  std::array<bool, kLanes> has_digits_{};            // whose record is digits already
-  int blocks_ = 0;                                   // since the sums were last drained
-  int adds_ = 0;                                     // to the records, since they were last normalised
+  std::array<bool, kLanes> has_digits_;              // whose record is digits already
+  int blocks_;                                       // since the sums were last drained
+  int adds_;                                         // to the records, since they were last normalised
 };
 
 }  // namespace syncbn::kernels

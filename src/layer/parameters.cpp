@@ -2,46 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
-
 #include "syncbn/error.h"
 
 namespace syncbn::layer {
-namespace {
-
-template <class Body>
-auto with_type(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::float16:
-      return body(float16());
-    case DType::bfloat16:
-      return body(bfloat16());
-    case DType::float32:
-      return body(float());
-    default:
-      return body(double());
-  }
-}
-
-}  // namespace
 
 ChannelValues::ChannelValues(DType dtype, std::int64_t channels, double value)
     : dtype_(dtype), size_(static_cast<std::size_t>(channels)), own_(size_ * size_of(dtype)) {
   fill(value);
-}
-
-double ChannelValues::operator[](std::int64_t channel) const {
-  return with_type(dtype_, [&](auto value) {
-    std::memcpy(&value, data() + static_cast<std::size_t>(channel) * sizeof value, sizeof value);
-    return static_cast<double>(value);
-  });
-}
-
-void ChannelValues::set(std::int64_t channel, double value) {
-  with_type(dtype_, [&](auto zero) {
-    const auto rounded = static_cast<decltype(zero)>(value);
-    std::memcpy(data() + static_cast<std::size_t>(channel) * sizeof rounded, &rounded, sizeof rounded);
-  });
 }
 
 void ChannelValues::fill(double value) {

@@ -2,12 +2,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "syncbn/dtype.h"
 #include "syncbn/sync_batch_norm.h"
 
 namespace syncbn::layer {
@@ -15,14 +17,38 @@ namespace syncbn::layer {
 /// One value per channel in the layer's dtype, in memory of its own or the caller's. Read as double, which is
 /// exact; written with one rounding.
 class ChannelValues {
+  template <class Body>
+  auto with_type(const Body& body) const {
+    switch (dtype_) {
+      case DType::float16:
+        return body(float16());
+      case DType::bfloat16:
+        return body(bfloat16());
+      case DType::float32:
+        return body(float());
+      default:
+        return body(double());
+    }
+  }
+
  public:
   ChannelValues(DType dtype, std::int64_t channels, double value);
 
   /// Reads and writes there from now on; null: in its own memory again. Copies nothing.
   void bind(void* memory) { bound_ = static_cast<std::byte*>(memory); }
 
-  double operator[](std::int64_t channel) const;
-  void set(std::int64_t channel, double value);
+  double operator[](std::int64_t channel) const {
+    return with_type([&](auto value) {
+      std::memcpy(&value, data() + static_cast<std::size_t>(channel) * sizeof value, sizeof value);
+      return static_cast<double>(value);
+    });
+  }
+  void set(std::int64_t channel, double value) {
+    with_type([&](auto zero) {
+      const auto rounded = static_cast<decltype(zero)>(value);
+      std::memcpy(data() + static_cast<std::size_t>(channel) * sizeof rounded, &rounded, sizeof rounded);
+    });
+  }
   void fill(double value);
   StateEntry entry(std::string name);
 

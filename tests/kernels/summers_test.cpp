@@ -38,7 +38,8 @@ Record expected_record(std::int64_t count, std::int64_t flags) {
 void expect_lanes(const Floats& block, int blocks, const Record& expected) {
   const Rows<float> terms{block.data(), block.data(), nullptr, block.size() / kLanes, 1, kLanes};
   Record records(kLanes * expected.size());
-  LaneSummer<float> summer(terms, kLanes, records.data());
+  LaneSummer<float> summer;
+  summer.start(terms, kLanes, records.data());
   for (int i = 0; i < blocks; ++i) summer.add(terms);
   summer.finish();
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
