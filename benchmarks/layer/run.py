@@ -100,7 +100,7 @@ def main():
     parser.add_argument("--isa", choices=ISAS)
     parser.add_argument("--prefix", default="")
     arguments = parser.parse_args()
-    lines = []
+    lines, failed = [], []
     with tempfile.TemporaryDirectory() as log:
         known = programs(os.path.abspath(arguments.build), log)
         unknown = set(arguments.only or ()) - set(known)
@@ -114,14 +114,19 @@ def main():
                 crowded = name[-1].isdigit() and int(name[-1]) > os.cpu_count()
                 command = [*DEADLINE, *([] if crowded else shlex.split(arguments.prefix)), *shlex.split(known[name]),
                            *["--quick"] * arguments.quick]
-                lines.extend(map(summary, run(command, ISAS.get(isa, {}), log)))
+                try:
+                    lines.extend(map(summary, run(command, ISAS.get(isa, {}), log)))
+                except subprocess.CalledProcessError as error:  # the others' minutes are not lost
+                    failed.append(f"{name}: exit code {error.returncode}")
 
         if arguments.isa:
             measure(arguments.isa, arguments.only or ALONE)
         else:
             measure(None, arguments.only or known)
-            if lines[0]["isa"] == "avx512" and not arguments.quick:
+            if lines and lines[0]["isa"] == "avx512" and not arguments.quick:
                 measure("avx2", [name for name in ALONE if name in (arguments.only or ALONE)])
+    if not lines:
+        raise SystemExit(f"nothing was measured; {'; '.join(failed)}")
     machine = {"processor": pages.processor(), "date": datetime.date.today().isoformat()}
     results = {"machine": machine, "results": lines}
     print(report.text(results))
@@ -131,6 +136,8 @@ def main():
         write(results)
         report.fill(results)
         plots.draw(results, DOCS / "img")
+    if failed:
+        raise SystemExit(f"these have failed, and are missing above: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":
