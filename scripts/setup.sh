@@ -13,7 +13,7 @@ packages=(
   libcli11-dev                   # syncbn-run
   libgtest-dev libgmp-dev libmpfr-dev python3 valgrind  # tests
   iproute2 nftables munge slurm-wlm  # tests of several nodes, of bad networks and of Slurm
-  python3-venv python3-dev       # the Python package; PyTorch and MindSpore, in .venv
+  python3-venv python3-dev python3-mypy  # the Python package; PyTorch and MindSpore, in .venv
 )
 case "${1:-}" in
   "") ;;

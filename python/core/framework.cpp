@@ -152,6 +152,7 @@ class FrameworkLayer {
     forget_exception();  // of an engine that could not tell them
   }
 
+  std::int64_t num_features() const { return layer_.num_features(); }
   std::int64_t saved_size() const {
     return kHead + static_cast<std::int64_t>(kSaved.size()) * layer_.num_features();
   }
@@ -184,6 +185,7 @@ class FrameworkLayer {
 void bind_framework(nb::module_& m) {
   nb::class_<FrameworkLayer>(m, "FrameworkLayer")
       .def(nb::init<nb::object>(), "layer"_a)
+      .def_prop_ro("num_features", &FrameworkLayer::num_features)
       .def_prop_ro("saved_size", &FrameworkLayer::saved_size)
       .def_prop_ro("sums_size", &FrameworkLayer::sums_size)
       .def("forward", &FrameworkLayer::forward, "saved"_a, "values"_a, "x"_a, "y"_a, "residual"_a, "shape"_a,

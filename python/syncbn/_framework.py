@@ -2,29 +2,55 @@
 
 import atexit
 import functools
+import threading
 
 from . import _core
 from ._errors import GroupError
 
-
-@functools.lru_cache(maxsize=1024)
-def core_layer(group, num_features, eps, momentum, affine, bias, track, dtype, activation, nonfinite, name):
-    """The core's layer with these settings. It has no values of its own, so one serves all layers that are alike, and a
-    framework's layer holds nothing that could not be copied, pickled or changed. dtype: the framework's."""
-    return _core.FrameworkLayer(_core.Layer(
-        num_features, eps=eps, momentum=momentum, affine=affine, bias=bias, track_running_stats=track,
-        process_group=group, dtype=core_dtype(dtype), activation=activation, nonfinite=nonfinite, name=name))
+# Layers that a group keeps: more than a network has, for what made and dropped them may go on for long.
+_KEPT = 4096
 
 
-def tell_peers(core_group, process_group, name, error):
-    """For a training call that fails before it reaches the core: the peers get an error instead of waiting. The
-    settings of the layer that says so play no part, and may be what is wrong."""
+class Group:
+    """A group of the core, with the core's layers in it: those have no values of their own, so one serves all that
+    are alike, and a framework's layer holds nothing that could not be copied, pickled or changed."""
+
+    def __init__(self, name, engine, timeout=None):
+        self._core = _core.make_group(name, engine, timeout)
+        self._layers = {}
+        self._making = threading.Lock()
+
+    def layer(self, eps, momentum, *kind):
+        """`kind`: num_features, affine, bias, track, dtype (the framework's), activation, nonfinite and name. Where eps or
+        momentum change, which a schedule may do at every step, the layer with the old ones is forgotten."""
+        found = self._layers.get(kind)
+        if found is None or found[0] != eps or found[1] != momentum:
+            found = eps, momentum, self._made(eps, momentum, *kind)
+            with self._making:
+                while len(self._layers) >= _KEPT:
+                    del self._layers[next(iter(self._layers))]
+                self._layers[kind] = found
+        return found[2]
+
+    def _made(self, eps, momentum, num_features, affine, bias, track, dtype, activation, nonfinite, name):
+        return _core.FrameworkLayer(_core.Layer(
+            num_features, eps=eps, momentum=momentum, affine=affine, bias=bias, track_running_stats=track,
+            process_group=self._core, dtype=core_dtype(dtype), activation=activation, nonfinite=nonfinite, name=name))
+
+
+def tell_peers(core_group, process_group, name, reason):
+    """For a training call that fails before it reaches a layer of the core: the peers get an error instead of waiting.
+    The settings of the layer that says so play no part, and may be what is wrong."""
     try:
         group = core_group(process_group)
     except GroupError:
         return
-    core_layer(group, 1, 0.0, None, False, False, False, "float32", "none", "propagate",
-               name).fail(f"{type(error).__name__}: {error}")
+    group.layer(0.0, None, 1, False, False, False, "float32", "none", "propagate", name).fail(reason)
+
+
+def reason_of(error):
+    """What the peers read of it."""
+    return f"{type(error).__name__}: {error}"
 
 
 def core_dtype(dtype):
@@ -42,8 +68,7 @@ class _Alone:
 @functools.lru_cache(maxsize=None)
 def alone():
     """The group of a process by itself."""
-    return _core.make_group("this process", _Alone())
+    return Group("this process", _Alone())
 
 
-atexit.register(core_layer.cache_clear)
 atexit.register(alone.cache_clear)

@@ -10,9 +10,8 @@ from mindspore import Tensor
 from mindspore.communication import GlobalComm, get_group_size, get_process_group_ranks, get_rank
 from mindspore.mint import distributed
 
-from .. import _core
 from .._errors import GroupError
-from .._framework import alone
+from .._framework import Group, alone
 
 # What mindspore.communication takes for the world on every device, beside the empty name.
 _WORLD_NAMES = ("", "hccl_world_group", "nccl_world_group", "mccl_world_group")
@@ -21,7 +20,7 @@ _WAIT_S = 30
 _GAVE_UP_S = 29
 
 # Numbers of the layers by group, as _members() has it: ranks that build the same network agree on them.
-_numbers = collections.defaultdict(lambda: itertools.count(1))
+_numbers: collections.defaultdict = collections.defaultdict(lambda: itertools.count(1))
 
 
 class _Engine:
@@ -66,7 +65,7 @@ def next_number(name):
 
 
 def core_group(name):
-    """The core's group for training."""
+    """The Group for training."""
     if GlobalComm.INITED:
         return _joined(*_members(resolved(name)))
     size = size_of(name)
@@ -87,7 +86,7 @@ def _members(name):
 
 @functools.lru_cache(maxsize=None)
 def _joined(name, ranks):
-    return _core.make_group(name, _Engine(name, ranks), _WAIT_S)
+    return Group(name, _Engine(name, ranks), _WAIT_S)
 
 
 atexit.register(_joined.cache_clear)

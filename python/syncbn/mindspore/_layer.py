@@ -10,7 +10,7 @@ from mindspore._c_expression import MixedPrecisionType
 from mindspore.graph.jit_context import jit_context
 
 from .. import _checks
-from .._framework import alone, core_layer, tell_peers
+from .._framework import alone, reason_of, tell_peers
 from . import _group
 from ._function import DTYPES, Normalize
 
@@ -130,7 +130,7 @@ class SyncBatchNorm(nn.Cell):
             core = self._core(dtype)
         except Exception as error:
             if self.training:
-                tell_peers(_group.core_group, self.process_group, self._name_in_group, error)
+                tell_peers(_group.core_group, self.process_group, self._name_in_group, reason_of(error))
             raise
         return Normalize.apply(core, values, self.training, x, values[0], values[1])
 
@@ -158,8 +158,8 @@ class SyncBatchNorm(nn.Cell):
 
     def _core(self, dtype):
         group = _group.core_group(self.process_group) if self.training else alone()
-        return core_layer(group, self.num_features, self.eps, self.momentum, self.affine, self.affine,
-                          self.track_running_stats, dtype, "none", "propagate", self._name_in_group)
+        return group.layer(self.eps, self.momentum, self.num_features, self.affine, self.affine,
+                           self.track_running_stats, dtype, "none", "propagate", self._name_in_group)
 
     def _checked_input(self, x):
         if not isinstance(x, Tensor):

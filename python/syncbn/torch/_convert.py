@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from ._layer import Own, SyncBatchNorm
 
 _ORIGINS = {cls.__name__: cls for cls in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)}
+_MEMBERS = "_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"
 # They use the batch norm they own in ways of their own.
 _FUSED_PACKAGES = ("torch.ao.nn.", "torch.nn.intrinsic.", "torch.nn.qat.", "torch.nn.quantizable.")
 
@@ -148,10 +149,11 @@ def _replaced(module, replacement):
 
 
 def _same(layer, cls, own):
-    """A layer of another class that shares everything that makes up this one."""
+    """A layer of another class with everything that makes up this one. A change of one of the two, of a parameter or
+    buffer for another, is none of the other. Registries of hooks are shared: handles remove hooks from them."""
     result = cls.__new__(cls)
     state = {key: value for key, value in vars(layer).items() if key not in ("_own", "process_group")}
-    vars(result).update(state)
+    vars(result).update(state, **{key: state[key].copy() for key in _MEMBERS})
     if own is not None:
         vars(result)["_own"] = own
     return result

@@ -4,7 +4,7 @@ import torch
 from torch.autograd.function import Function
 
 from . import _calls
-from .._framework import alone, core_layer
+from .._framework import alone
 from ._group import core_group
 from ._recompute import recomputing
 
@@ -30,24 +30,26 @@ class Call:
         mean, var, counter = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
         training, own = layer.training, layer._own
         if training and not layer.track_running_stats:
-            mean = var = counter = None
+            mean = var = None
+        if mean is None:
+            counter = None
         dtype = torch.float32 if weight is None and mean is None else (mean if weight is None else weight).dtype
-        self.core = core_layer(
-            core_group(own.group) if training else alone(), layer.num_features, layer.eps, _calls.momentum_of(layer),
-            weight is not None, bias is not None, mean is not None, dtype, own.activation or "none", own.nonfinite,
-            own.name)
+        group = core_group(own.group) if training else alone()
+        self.core = group.layer(
+            layer.eps, _calls.momentum_of(layer), layer.num_features, weight is not None, bias is not None,
+            mean is not None, dtype, own.activation or "none", own.nonfinite, own.name)
         self.dtype = dtype
         self.activation = own.activation
         self.weight, self.bias = weight, bias
         self.training = training
-        self._values = _calls.addresses(weight, bias, mean, var, counter, dtype, layer.num_features)
+        self._values = weight, bias, mean, var, counter
         self._tracked = ()
         if training and mean is not None and not recomputing():
             self._tracked = (mean, var) if counter is None else (mean, var, counter)
 
     def __call__(self, x, residual):
         tracked = self._tracked
-        y_and_saved = _calls.forward(self.core, x, self._values, residual, self.training, bool(tracked))
+        y_and_saved = _calls.forward(self.core, self.dtype, x, self._values, residual, self.training, bool(tracked))
         if tracked:
             _increment_versions(tracked)
         return y_and_saved

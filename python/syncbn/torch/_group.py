@@ -11,9 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from .. import _core
 from .._errors import GroupError
-from .._framework import alone
+from .._framework import Group, alone
 
 # A wait in slices ends with Ctrl-C; one without does not. Slices cost nothing that can be measured.
 _SLICE = 0.25  # seconds
@@ -26,14 +25,15 @@ class Engine:
     """Sums over the ranks of a process group, in a gloo group of its own over the same ranks.
 
     In the process group itself they would meet DistributedDataParallel's traffic, whose order differs between the ranks
-    where one of them does not use a parameter; gloo ends the process then. The group is made at the first sum.
+    where one of them does not use a parameter; gloo ends the process then. The group is made at the first sum, and not by
+    new_group(): that names groups by a count of all that a process has made, on which these ranks may not agree, the less
+    so as they come here one by one.
     """
 
     def __init__(self, process_group):
         self.rank = process_group.rank()
         self.size = process_group.size()
         self._name = process_group.group_name
-        self._ranks = dist.get_process_group_ranks(process_group)
         self._gloo = None
 
     def all_reduce_sum(self, array, timeout):
@@ -56,14 +56,16 @@ class Engine:
                     raise TimeoutError(f"no sum after {timeout:.3g} s") from None
 
     def _connect(self, deadline):
-        self._meet(deadline)
+        store = dist.PrefixStore(f"syncbn/{self._name}", dist.distributed_c10d._get_default_store())
+        self._meet(store, deadline)
         remaining = timedelta(seconds=max(deadline - time.monotonic(), 0.001))
-        return dist.new_group(self._ranks, timeout=remaining, backend="gloo", use_local_synchronization=True)
+        if hasattr(store, "clone"):  # not in torch 2.4. A wait locks other threads out of a store's connection.
+            store = store.clone()
+        return dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), self.rank, self.size, timeout=remaining)
 
-    def _meet(self, deadline):
-        """Wait until all ranks are about to make the group; new_group's own wait can't be interrupted."""
-        store = dist.distributed_c10d._get_default_store()
-        keys = [f"syncbn/{self._name}/{rank}" for rank in self._ranks]
+    def _meet(self, store, deadline):
+        """Wait until all ranks are about to connect; gloo's own wait can't be interrupted."""
+        keys = [str(rank) for rank in range(self.size)]
         store.set(keys[self.rank], "1")
         pause = 0.001
         while not store.check(keys):
@@ -74,8 +76,8 @@ class Engine:
             pause = min(2 * pause, 0.05)
 
 
-_groups = weakref.WeakKeyDictionary()  # ProcessGroup: the core's group
-_numbers = weakref.WeakKeyDictionary()  # ProcessGroup: numbers of its layers
+_groups: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # ProcessGroup: Group
+_numbers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # ProcessGroup: numbers of its layers
 _built_before = 0
 
 
@@ -120,7 +122,7 @@ def process_group_of(name):
 
 
 def core_group(name):
-    """The core's group over the process group `name`, '' being the default. One rank alone where there is none."""
+    """The Group over the process group `name`, '' being the default. One rank alone where there is none."""
     if not name:
         process_group = _default_process_group()
         if process_group is None:
@@ -132,7 +134,7 @@ def core_group(name):
     group = _groups.get(process_group)
     if group is None:
         label = f"torch.distributed's {name}" if name else "torch.distributed's world"
-        group = _groups[process_group] = _core.make_group(label, Engine(process_group))
+        group = _groups[process_group] = Group(label, Engine(process_group))
     return group
 
 

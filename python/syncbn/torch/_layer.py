@@ -4,10 +4,11 @@ from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import _calls, _operators
-from .._framework import tell_peers
+from .._framework import reason_of, tell_peers
 from ._function import Call, Forward
 from ._group import core_group, name_of, next_number, process_group_of
 
@@ -16,7 +17,14 @@ _NONFINITE = ("propagate", "skip_update", "error")
 _len_dispatch_stack = torch._C._len_torch_dispatch_stack
 _in_torch_func = torch._C._functorch.peek_interpreter_stack
 _is_compiling = torch.compiler.is_compiling
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # not in torch 2.4
 _jit_tracer = torch._C._get_tracing_state
+
+
+# A compiler that traces the call runs it at once: the error ends the program before any code that it could be part of.
+@torch.compiler.assume_constant_result
+def _tell_peers(group, name, reason):
+    tell_peers(core_group, group, name, reason)
 
 
 class Own(NamedTuple):
@@ -26,6 +34,7 @@ class Own(NamedTuple):
     activation: Optional[str]
     nonfinite: str
     name: str
+    name_tensor: Tensor  # the same for operators
     origin: Optional[str]  # the class that a conversion replaced
 
     @staticmethod
@@ -37,7 +46,8 @@ class Own(NamedTuple):
         if not isinstance(name, (str, type(None))):
             raise TypeError(f"name: {name!r}, expected a str or None")
         group = name_of(process_group)
-        return Own(group, activation, nonfinite, name or f"#{next_number(process_group)}", origin)
+        name = name or f"#{next_number(process_group)}"
+        return Own(group, activation, nonfinite, name, _operators.name_tensor(name), origin)
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -140,33 +150,33 @@ class SyncBatchNorm(_BatchNorm):
         ValueError, TypeError, syncbn.MismatchError, syncbn.PeerError, syncbn.TimeoutError, syncbn.GroupError
             The layer's state is then unchanged.
         """
-        if (_is_compiling() or type(input) is not Tensor or _len_dispatch_stack() or input.is_meta
-                or _jit_tracer() is not None):
-            return self._forward_by_operators(input, residual)
+        by_operators = (_is_compiling() or type(input) is not Tensor or _len_dispatch_stack() or input.is_meta
+                        or _jit_tracer() is not None)
         try:
             self._check_input_dim(input)
-            if _in_torch_func() is not None:
-                raise RuntimeError("SyncBatchNorm does not work under torch.func transforms (grad, vjp, vmap, ...): "
-                                   "use torch.autograd")
-            if residual is not None:
-                _calls.check_residual(residual, input)
-            call = Call(self)
+            if not by_operators:
+                if _in_torch_func() is not None:
+                    raise RuntimeError("SyncBatchNorm does not work under torch.func transforms (grad, vjp, vmap, ...): "
+                                       "use torch.autograd")
+                call = Call(self)
         except Exception as error:
-            if self.training:
-                tell_peers(core_group, self._own.group, self._own.name, error)
+            if self.training and not (input.is_meta or isinstance(input, FakeTensor) or _is_exporting()):
+                _tell_peers(self._own.group, self._own.name, reason_of(error))
             raise
+        if by_operators:
+            return self._forward_by_operators(input, residual)
         if torch.is_grad_enabled():
             return Forward.apply(input, call.weight, call.bias, residual, call)
         return call(input, residual)[0]
 
     def _forward_by_operators(self, input, residual):
-        self._check_input_dim(input)
         settings = _operators.settings_of(self)
+        name = self._own.name_tensor
         tracked = self.training and self.track_running_stats and self.running_mean is not None
         evaluated = not self.training
         y, saved = torch.ops.syncbn.forward(
             input, self.weight, self.bias, residual, self.running_mean if evaluated else None,
-            self.running_var if evaluated else None, settings, self.training)
+            self.running_var if evaluated else None, name, settings, self.training)
         if tracked:
-            torch.ops.syncbn.track(self.running_mean, self.running_var, self.num_batches_tracked, saved, settings)
+            torch.ops.syncbn.track(self.running_mean, self.running_var, self.num_batches_tracked, saved, name, settings)
         return y

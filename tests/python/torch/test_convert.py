@@ -84,6 +84,26 @@ def test_a_round_trip_gives_the_type_back(cls):
     assert type(quiet(revert_sync_batchnorm, copy.deepcopy(converted))) is cls
 
 
+def test_a_bare_layer_and_what_it_became_are_two_layers():
+    layer = nn.BatchNorm2d(4)
+    parameters, removed = list(layer.parameters()), []
+    handle = layer.register_forward_hook(lambda *_: removed.append(1))
+    converted = quiet(convert_sync_batchnorm, layer)
+    assert all(mine is theirs for mine, theirs in zip(converted.parameters(), parameters))
+    converted.weight = nn.Parameter(torch.full((4,), 2.0))
+    converted.running_mean = converted.running_var = None
+    converted.register_buffer("more", torch.zeros(1), persistent=False)
+    converted.part = nn.Identity()
+    assert layer.weight is parameters[0] and layer.running_mean is not None
+    assert not hasattr(layer, "more") and not hasattr(layer, "part") and not layer._non_persistent_buffers_set
+    reverted = quiet(revert_sync_batchnorm, converted)
+    reverted.bias = None
+    assert converted.bias is parameters[1]
+    handle.remove()
+    converted(torch.randn(2, 4, 3, 3))
+    assert not removed
+
+
 def test_a_directly_built_layer_needs_its_dimensions_said():
     model = nn.Sequential(nn.BatchNorm2d(3), SyncBatchNorm(3))
     convert_sync_batchnorm(model)

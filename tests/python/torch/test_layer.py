@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -245,6 +246,31 @@ def test_a_layer_used_twice_before_backward():
     x.grad = None
     once(x).pow(3).sum().backward()
     assert torch.equal(gradient, x.grad)
+
+
+@pytest.mark.parametrize("by", ["forward", "_forward_by_operators"])
+def test_layers_that_are_alike_in_several_threads(by):
+    """Copies share the core's layer, which takes one call at a time, each with its own values."""
+    torch.manual_seed(2)
+    layers = [copy.deepcopy(SyncBatchNorm(64, activation="relu", name="alike")) for _ in range(4)]
+    for i, layer in enumerate(layers):
+        nn.init.normal_(layer.weight), nn.init.constant_(layer.running_mean, i)
+    references = copy.deepcopy(layers)
+    inputs = [torch.randn(8, 64, 5) + i for i in range(4)]
+
+    def steps(layer, x):
+        gradients = []
+        for i in range(30):
+            layer.train(i % 3 != 2)
+            layer.zero_grad()
+            leaf = (x * (i + 1)).requires_grad_()
+            getattr(layer, by)(leaf, None).pow(2).sum().backward()
+            gradients += [leaf.grad, layer.weight.grad, layer.bias.grad]
+        return gradients + list(layer.state_dict().values())
+
+    with ThreadPoolExecutor(4) as pool:
+        for ours, theirs in zip(pool.map(steps, layers, inputs), map(steps, references, inputs)):
+            assert all(torch.equal(one, other) for one, other in zip(ours, theirs))
 
 
 def test_a_changed_input_is_noticed_and_changed_buffers_are_no_ones_business():

@@ -1,10 +1,12 @@
 """Compile, export, modes and tensor subclasses: everything that traces goes through operators."""
 
+import copy
 import io
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch._dynamo.testing
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.parallel import DistributedDataParallel
@@ -28,6 +30,11 @@ SHAPES = {
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch._dynamo.reset()
+
+
+def of(layer):
+    """What operators are told of a layer besides tensors and mode."""
+    return layer._own.name_tensor, _operators.settings_of(layer)
 
 
 def small():
@@ -63,6 +70,34 @@ def test_compiled_has_the_bits_of_eager(backend):
     assert_steps_agree(compiled, model, reference)
 
 
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), SyncBatchNorm(3, activation="relu")
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+def test_equal_blocks_are_compiled_once():
+    """More of them, each compiled apart, than one code may have versions of."""
+    blocks = [Block() for _ in range(torch._dynamo.config.recompile_limit + 4)]
+    blocks[3].norm = SyncBatchNorm(3, activation="relu", name="a name")
+    assert len({block.norm.layer_name for block in blocks}) == len(blocks)
+    references = copy.deepcopy(blocks)
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    x = torch.randn(2, 3, 4, 4)
+    for block, reference in zip(blocks, references):
+        compiled = torch.compile(block, fullgraph=True, backend=counter)
+        for net in (compiled, reference):
+            net(x).pow(2).sum().backward()
+        for (name, ours), theirs in zip(block.state_dict().items(), reference.state_dict().values()):
+            assert torch.equal(ours, theirs), name
+        for ours, theirs in zip(block.parameters(), reference.parameters()):
+            assert torch.equal(ours.grad, theirs.grad)
+    assert counter.frame_count == 1
+
+
 def test_inductor():
     layers = [nn.Sequential(SyncBatchNorm(4), nn.ReLU()) for _ in range(2)]
     compiled = torch.compile(layers[0], fullgraph=True)
@@ -85,25 +120,25 @@ def test_strides_are_those_of_eager_and_of_the_fake_kernel(x):
     ours, traced = layer(x), torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
     assert torch.equal(ours, traced) and ours.stride() == traced.stride()
     result = torch.library.opcheck(torch.ops.syncbn.forward.default,
-                                   (x, layer.weight, layer.bias, None, None, None, _operators.settings_of(layer), True),
+                                   (x, layer.weight, layer.bias, None, None, None, *of(layer), True),
                                    test_utils=("test_schema", "test_faketensor"))
     assert set(result.values()) == {"SUCCESS"}
 
 
 def test_operators_are_well_formed():
     layer = SyncBatchNorm(3)
-    settings = _operators.settings_of(layer)
+    own = of(layer)
     x = torch.randn(4, 3, 2, requires_grad=True)
-    y, saved = torch.ops.syncbn.forward(x, layer.weight, layer.bias, None, None, None, settings, True)
+    y, saved = torch.ops.syncbn.forward(x, layer.weight, layer.bias, None, None, None, *own, True)
     y, saved = y.detach(), saved.detach()
     dy = torch.randn_like(x).requires_grad_()
-    *_, sums = torch.ops.syncbn.backward(dy, x, layer.weight, None, saved, settings, True, True, False)
+    *_, sums = torch.ops.syncbn.backward(dy, x, layer.weight, None, saved, *own, True, True, False)
     for operator, arguments in (
-            ("forward", (x, layer.weight, layer.bias, x.detach() * 2, None, None, settings, True)),
-            ("track", (layer.running_mean, layer.running_var, layer.num_batches_tracked, saved, settings)),
-            ("backward", (dy, x, layer.weight, y, saved, settings, True, True, False)),
+            ("forward", (x, layer.weight, layer.bias, x.detach() * 2, None, None, *own, True)),
+            ("track", (layer.running_mean, layer.running_var, layer.num_batches_tracked, saved, *own)),
+            ("backward", (dy, x, layer.weight, y, saved, *own, True, True, False)),
             ("double_backward", (x.detach() * 3, None, None, None, dy.detach(), x.detach(), layer.weight.detach(), None,
-                                 saved, sums.detach(), settings, True))):
+                                 saved, sums.detach(), *own, True))):
         result = torch.library.opcheck(getattr(torch.ops.syncbn, operator).default, arguments)
         assert set(result.values()) == {"SUCCESS"}, operator
 

@@ -1,6 +1,8 @@
 """Training on several processes against training in one, on the whole batch, with torch's own batch norms."""
 
+import contextlib
 import io
+import time
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ STEPS, SAMPLES = 5, 8
 CLOSE = 1e-4
 OPTIONS = {
     "plain": {},
+    "broadcast_buffers": {"broadcast_buffers": True},
+    "no init_sync": {"init_sync": False},
     "small buckets": {"bucket_cap_mb": 0.0001},
     "bucket views": {"gradient_as_bucket_view": True},
     "static graph": {"static_graph": True},
@@ -59,6 +63,79 @@ def test_two_ranks_train_as_one(two_ranks, reference, options):
 def test_a_converted_model_trains_as_one(two_ranks, reference):
     for state in two_ranks(trained, "converted", (3, 5), {}):
         assert distance(state, reference) < CLOSE
+
+
+def accumulated(rank, sizes):
+    """Gradients of two batches at a time, added up within no_sync()."""
+    if rank is None:
+        model, synchronization, parts = plain_convolutional(), contextlib.nullcontext, batches(4, SAMPLES)
+    else:
+        model = DistributedDataParallel(model_of("built"))
+        synchronization, parts = model.no_sync, shares(rank, sizes)[:4]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for i, (x, target) in enumerate(parts):
+        with contextlib.nullcontext() if i % 2 else synchronization():
+            (((model(x) - target) ** 2).sum() * len(sizes) / (SAMPLES * target.shape[1])).backward()
+        if i % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    return getattr(model, "module", model).state_dict()
+
+
+def test_gradients_accumulated_without_synchronization(two_ranks):
+    reference = accumulated(None, (1,))
+    for state in two_ranks(accumulated, (3, 5)):
+        assert distance(state, reference) < CLOSE
+
+
+def delayed(rank, sizes, expected):
+    """The gradients of the norms travel with that of the first convolution, which is the last. On CPU torch does not wait
+    for them, so the test does."""
+    model = model_of("built")
+    names = [name for name, p in model.named_parameters() if p.dim() == 1]
+    parameters = dict(model.named_parameters())
+    model = DistributedDataParallel(model, param_to_hook_all_reduce=model[0].weight,
+                                    delay_all_reduce_named_params=[(name, parameters[name]) for name in names])
+    x, target = shares(rank, sizes)[0]
+    (((model(x) - target) ** 2).sum() * len(sizes) / (SAMPLES * target.shape[1])).backward()
+    deadline = time.monotonic() + 60
+    while (far := distance({name: p.grad for name, p in parameters.items()}, expected)) > CLOSE:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    return far
+
+
+def test_delayed_gradients(two_ranks):
+    model = plain_convolutional()
+    x, target = batches(STEPS, SAMPLES)[0]
+    (((model(x) - target) ** 2).sum() / (SAMPLES * target.shape[1])).backward()
+    expected = {name: p.grad for name, p in model.named_parameters()}
+    assert max(two_ranks(delayed, (3, 5), expected)) < CLOSE
+
+
+def joined(rank, counts):
+    """Ranks with `counts` batches under join(), which must throw where one has less: it can stand in for a rank in
+    DistributedDataParallel's own messages, but not in a layer's."""
+    model = DistributedDataParallel(model_of("built"))
+    error = None
+    try:
+        with model.join(throw_on_early_termination=True):
+            train(model, shares(rank, (3, 5))[:counts[rank]], SAMPLES, ranks=2)
+    except RuntimeError as early:
+        error = str(early)
+    model.module(shares(rank, (3, 5))[0][0])  # the layers' group is whole
+    return model.module.state_dict(), error
+
+
+def test_join(two_ranks):
+    model = plain_convolutional()
+    train(model, batches(STEPS, SAMPLES)[:3], SAMPLES)
+    model(batches(STEPS, SAMPLES)[0][0])
+    for counts, thrown in (((3, 3), None), ((3, 5), "exhausted")):
+        for state, error in two_ranks(joined, counts):
+            assert distance(state, model.state_dict()) < CLOSE
+            assert error is None if thrown is None else thrown in error
 
 
 def resumed(rank, sizes):
