@@ -63,16 +63,3 @@ def test_the_cores_bits_on_any_split(shares, order, dtype, parameter_dtype):
     assert list(map(bits, found)) == list(map(bits, [expected[0][mine], expected[1][mine], *expected[2:]]))
     if 0 < shares[RANK] < 5:  # control: another split of other data would be seen
         assert bits(y) != bits(of_the_core(x[mine].copy(), dy[mine].copy(), weight, bias)[0])
-
-
-def test_running_statistics_over_many_uneven_batches():
-    """100 batches, each split in another way over the five ranks."""
-    random = np.random.default_rng(4)
-    made, whole = layer(3, process_group=GROUPS[5]), syncbn.SyncBatchNorm(3, process_group=Alone())
-    for step in range(100):
-        x = (random.standard_normal((6, 3)) * 3 + step / 10).astype(np.float32)
-        cuts = np.sort(random.integers(0, 7, 4))
-        made(Tensor(np.split(x, cuts)[RANK]))
-        whole(x)
-    for name in ("running_mean", "running_var", "num_batches_tracked"):
-        assert bits(getattr(made, name).asnumpy()) == bits(getattr(whole, name)), name

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, mint, nn, ops
 from mindspore.mint import distributed
-from worker import RANK, SIZE, group_of, layer
+from worker import RANK, SIZE, bits, group_of, layer
 
 from syncbn.mindspore import SyncBatchNorm
 
@@ -172,6 +172,18 @@ def test_recomputation_counts_once(way, use_reentrant):
     for a, b in zip(plain.get_parameters(), again.get_parameters(), strict=True):
         assert (a.asnumpy() == b.asnumpy()).all(), a.name
     assert again.first.num_batches_tracked.asnumpy() == again.second.num_batches_tracked.asnumpy() == 1
+
+
+def test_running_statistics_over_many_uneven_batches():
+    """100 batches, each cut at another place, some before their first sample."""
+    made, alone = layer(3, process_group=BOTH), layer(3, process_group=OWN)
+    random = np.random.default_rng(4)
+    for step in range(100):
+        x = (random.standard_normal((6, 3)) * 3 + step / 10).astype(np.float32)
+        made(Tensor(np.split(x, [step % 7])[RANK]))
+        alone(Tensor(x))
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert bits(getattr(made, name).asnumpy()) == bits(getattr(alone, name).asnumpy()), name
 
 
 def test_half_precision_input(whole):
