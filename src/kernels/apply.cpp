@@ -34,6 +34,10 @@ const T* at(const void* data, std::int64_t i) {
   return data == nullptr ? nullptr : static_cast<const T*>(data) + i;
 }
 
+std::int64_t bytes(const Geometry& g, std::int64_t elements) {
+  return elements * static_cast<std::int64_t>(size_of(g.dtype));
+}
+
 // Calls body(first element, first channel, extent, per_element) for the rows of memory that hold a part.
 template <class Body>
 void for_each_rows(const Geometry& g, const Part& part, const Body& body) {
@@ -43,13 +47,17 @@ void for_each_rows(const Geometry& g, const Part& part, const Body& body) {
   const auto width = g.layout == Layout::channels_last ? part.channels : part.channels * g.spatial;
   const std::size_t ahead = block ? size(width) : static_cast<std::size_t>(kAheadBytes) / size_of(g.dtype);
   if (g.layout == Layout::channels_last) {
-    const Extent extent{size(part.end - part.begin), size(part.channels), size(g.channels), ahead};
+    const Extent extent{size(part.end - part.begin), size(part.channels), size(g.channels), ahead, 0};
     return body(g.offset(part.channel, part.begin), part.channel, extent, true);
   }
+  // A block's pieces of what is not in a cache are too short for the machine to see them coming: after this
+  // one comes the next sample's.
+  const bool far = bytes(g, g.elements()) >= kStreamedBytes;
+  const std::size_t written_ahead = block && far ? size(g.channels * g.spatial) : 0;
   for (std::int64_t position = part.begin; position < part.end;) {
     const std::int64_t n = std::min(g.spatial - position % g.spatial, part.end - position);
     body(g.offset(part.channel, position), part.channel,
-         Extent{size(part.channels), size(n), size(g.spatial), ahead}, false);
+         Extent{size(part.channels), size(n), size(g.spatial), ahead, written_ahead}, false);
     position += n;
   }
 }
@@ -111,11 +119,9 @@ void finish(Write write) {
 }  // namespace
 
 Write write_for(const Geometry& geometry) {
-  const auto bytes = [&](std::int64_t elements) {
-    return elements * static_cast<std::int64_t>(size_of(geometry.dtype));
-  };
-  const bool long_rows = geometry.layout == Layout::channels_last || bytes(geometry.spatial) >= kStreamedRow;
-  const bool streamed = long_rows && bytes(geometry.elements()) >= kStreamedBytes;
+  const bool long_rows =
+      geometry.layout == Layout::channels_last || bytes(geometry, geometry.spatial) >= kStreamedRow;
+  const bool streamed = long_rows && bytes(geometry, geometry.elements()) >= kStreamedBytes;
   return forced_paths().streaming.value_or(streamed) ? Write::streaming : Write::cached;
 }
 

@@ -23,6 +23,11 @@ void differentiate(const GradientRows<Storage>&, const GradientSegment<Compute<S
 
 // Into the second cache: it may be needed only after all of this.
 HWY_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+template <Write kWrite, class Storage>
+HWY_INLINE void fetch_to_write(const Storage* p, const Extent& extent) {
+  if (kWrite == Write::cached && extent.written_ahead != 0)
+    __builtin_prefetch(p + extent.written_ahead, 1, 3);
+}
 
 // The elements of one row in turn: calls body(i, access) for vectors of them. Streaming writes want aligned
 // vectors: what comes before the first and after the last is written by the caches.
@@ -66,6 +71,7 @@ void normalize_rows_of(const NormalizeRows<Storage>& t, const NormalizeSegment<C
         return row_value;
       };
       fetch(x + i + t.extent.ahead);
+      fetch_to_write<kWrite>(y + i, t.extent);
       auto value = hn::MulAdd(hn::Sub(read(x + i), of(mean_hi, c.mean_hi)), of(k, c.k), of(shift, c.shift));
       if (residual != nullptr) value = hn::Add(value, read(residual + i));
       if (c.relu) value = where_passes(value, value);
@@ -96,6 +102,7 @@ void differentiate_rows_of(const GradientRows<Storage>& t, const GradientSegment
           if (y != nullptr) masked = where_passes(read(y + i), masked);
           if (d_residual != nullptr) write(masked, d_residual + i);
           if (dx == nullptr) return;
+          fetch_to_write<kWrite>(dx + i, t.extent);
           const auto slope = of(k, c.k);
           if (c.of_batch) {
             const auto inner =
