@@ -263,6 +263,35 @@ def reordered(rank):
         return type(error).__name__, str(error)
 
 
+class UnequalBranches(nn.Module):
+    """Inductor frees the larger branch's memory first, so its backward's order depends on a rank's share of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = SyncBatchNorm(4, name="first"), SyncBatchNorm(4, name="second")
+
+    def forward(self, x, z):
+        a, b = self.first(x.repeat(1, 1, 8) * 2), self.second(z.repeat(1, 1, 8) * 3)
+        return (b.sum(0).sin() + a.sum(0).cos()).sum() + (b * 2).mean()
+
+
+def reordered_by_inductor(rank):
+    torch._dynamo.reset()
+    compiled = torch.compile(UnequalBranches(), fullgraph=True, dynamic=False)
+    x, z = (torch.randn(n, 4, 3, requires_grad=True) for n in ((2, 4096) if rank == 0 else (4096, 2)))
+    loss = compiled(x, z)
+    try:
+        loss.backward()
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+def test_inductor_on_unequal_shares_is_a_mismatch(two_ranks):
+    for name, message in two_ranks(reordered_by_inductor):
+        assert name == "MismatchError"
+        assert "backward of layer 'first'" in message and "backward of layer 'second'" in message
+
+
 def test_branches_in_another_order_are_a_mismatch(two_ranks):
     for name, message in two_ranks(reordered):
         assert name == "MismatchError" and "forward of layer '#1'" in message and "forward of layer '#2'" in message
