@@ -19,20 +19,24 @@ namespace syncbn {
 ///
 /// A JointCall is one collective call: on every rank the same layers' calls in the same order, else a
 /// MismatchError on every rank. One of a single call is the layer's own call, and ranks may mix the two.
-/// Other calls may be made on the group before finish(); all ranks start theirs in the same order. Layers,
-/// tensors and Saved stay in place until finish(). Used by one thread at a time.
+/// Other calls may be made on the group before finish(); all ranks start theirs in the same order. Tensors
+/// and Saved stay in place until finish(), and no call writes what another one uses. Layers may be moved; one
+/// that is destroyed is kept until then. Used by one thread at a time. What was moved from may only be
+/// assigned to or destroyed.
 class JointCall {
  public:
   JointCall();
-  /// A call that was started is waited for (by the group's deadline) and dropped.
+  /// What was started and not finished is given up, without waiting: the group is broken, and peers that have
+  /// not got their sum yet get a PeerError. What was not started was never called.
   ~JointCall();
   JointCall(JointCall&&) noexcept;
   JointCall& operator=(JointCall&&) noexcept;
 
   /// Adds layer.forward(tensors, saved) or layer.backward(saved, tensors). Where nothing has to be sent (in
-  /// evaluation, or in a group of one) it is made at once. A throw empties this object; peers then get a
-  /// PeerError.
-  /// @throws InvalidArgument (as the layer's call; a layer of another group; start() before), GroupError
+  /// evaluation, or in a group of one) it is made at once. A throw of a call that others are made with
+  /// empties this object; peers then get a PeerError.
+  /// @throws InvalidArgument (as the layer's call; a layer of another group; memory of a call added before;
+  /// start() before), GroupError
   void forward(SyncBatchNorm& layer, const ForwardTensors& tensors, Saved& saved);
   void backward(SyncBatchNorm& layer, const Saved& saved, const BackwardTensors& tensors);
 

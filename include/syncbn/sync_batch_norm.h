@@ -226,7 +226,7 @@ class SyncBatchNorm {
   friend class JointCall;
   StateEntry find(const std::string& name, std::optional<DType> dtype);
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // with each JointCall that it is in
 };
 
 template <class T>

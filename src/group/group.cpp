@@ -85,6 +85,22 @@ void Group::settle(Deadline deadline) {
   }
 }
 
+void Group::give_up(PendingSum& sum) noexcept {
+  if (size() == 1 || inherited()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (state_ == State::whole) {
+      state_ = State::broken;
+      reason_ = fmt::format("since {} was started and never finished", sum.call.subject);
+    }
+    if (communicator_ != nullptr) communicator_->abort();
+  }
+  const std::lock_guard one_at_a_time(calls_);  // whoever waits for this sum there has heard of it
+  if (under_way_ != &sum) return;
+  under_way_ = nullptr;
+  end(std::nullopt);
+}
+
 void Group::fail(const group::Call& call, const std::string& reason) noexcept {
   if (size() == 1 || inherited()) return;  // nobody waits, and nothing breaks
   try {
@@ -165,7 +181,7 @@ void Group::end(const std::optional<std::string>& error) {
   if (state_ == State::closed) {
     communicator_.reset();
     connect_ = nullptr;
-  } else if (error) {
+  } else if (error && state_ == State::whole) {
     state_ = State::broken;
     reason_ = *error;
   }

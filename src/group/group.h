@@ -58,10 +58,13 @@ class Group {
   void sum(const group::Call& call, std::span<std::int64_t> payload);
   /// The two halves of sum(); other work may be done in between. Sums go in the order of their starts, and
   /// one at a time: whatever comes next on this group first waits for the one under way and keeps its outcome
-  /// for its finish. A sum that was started must be finished.
+  /// for its finish. A sum that was started must be finished or given up.
   /// @throws as sum(), start too
   void start(PendingSum& sum);
   void finish(PendingSum& sum) { finish(sum, deadline()); }
+  /// In place of finish(): this rank will not have what its peers may have agreed on, so the group is broken,
+  /// and they hear of it at once, where the engine can tell them. Waits for no peer.
+  void give_up(PendingSum& sum) noexcept;
   /// For a rank whose call failed of itself: its peers get a PeerError instead of waiting, and the group is
   /// broken. Throws nothing; the caller rethrows its own error.
   void fail(const group::Call& call, const std::string& reason) noexcept;

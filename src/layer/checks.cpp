@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <functional>
+#include <optional>
+#include <type_traits>
 
 #include "syncbn/error.h"
 
@@ -21,6 +22,18 @@ void check_dtype(const char* name, DType dtype) {
   }
 }
 
+template <class View>
+std::size_t bytes_of(const View& t) {
+  return static_cast<std::size_t>(t.shape.elements()) * size_of(t.dtype);
+}
+
+bool overlap(const void* a, std::size_t bytes_of_a, const void* b, std::size_t bytes_of_b) {
+  const auto first = reinterpret_cast<std::uintptr_t>(a);
+  const auto second = reinterpret_cast<std::uintptr_t>(b);
+  return first <= second ? second - first < bytes_of_a && bytes_of_b != 0
+                         : first - second < bytes_of_b && bytes_of_a != 0;
+}
+
 // Templates, for a TensorView that becomes a ConstTensorView copies its shape.
 template <class View>
 void check_data(const char* name, const View& t) {
@@ -31,6 +44,10 @@ void check_data(const char* name, const View& t) {
   }
   if (t.data == nullptr && t.shape.elements() != 0) {
     throw InvalidArgument(fmt::format("{}: null data, expected {} elements", name, t.shape.elements()));
+  }
+  if (bytes_of(t) > UINTPTR_MAX - reinterpret_cast<std::uintptr_t>(t.data)) {
+    throw InvalidArgument(fmt::format("{}: {} bytes at {}, expected memory within the address space", name,
+                                      bytes_of(t), t.data));
   }
   if (reinterpret_cast<std::uintptr_t>(t.data) % size_of(t.dtype) != 0) {
     throw InvalidArgument(fmt::format("{}: data at {}, expected an address aligned to {} bytes ({})", name,
@@ -65,13 +82,20 @@ void check_like_x(const char* name, const View& t, const ConstTensorView& x) {
 // Both have the same size.
 template <class View, class Other>
 void check_apart(const char* name, const View& t, const char* other_name, const Other& other) {
-  const auto bytes = static_cast<std::uintptr_t>(t.shape.elements()) * size_of(t.dtype);
-  const auto a = reinterpret_cast<std::uintptr_t>(t.data);
-  const auto b = reinterpret_cast<std::uintptr_t>(other.data);
-  if (a < b + bytes && b < a + bytes) {
+  const std::size_t bytes = bytes_of(t);
+  if (overlap(t.data, bytes, other.data, bytes)) {
     throw InvalidArgument(
         fmt::format("{}: {} bytes at {} overlap {} at {}", name, bytes, t.data, other_name, other.data));
   }
+}
+
+template <class View>
+void add_use(std::vector<Use>& uses, const char* name, const View& t) {
+  uses.push_back({name, t.data, bytes_of(t), std::is_same_v<View, TensorView>});
+}
+template <class View>
+void add_use(std::vector<Use>& uses, const char* name, const std::optional<View>& t) {
+  if (t) add_use(uses, name, *t);
 }
 
 }  // namespace
@@ -165,6 +189,36 @@ void check_count(const Saved& saved, std::int64_t positions) {
   if (share ? positions <= saved.count : positions == saved.count) return;
   throw InvalidArgument(fmt::format("x: {} elements per channel, expected {}{}, as in the forward", positions,
                                     share ? "at most " : "", saved.count));
+}
+
+std::vector<Use> uses_of(const ForwardTensors& t, const Saved& saved) {
+  std::vector<Use> uses{{"saved", &saved, sizeof saved, true}};
+  add_use(uses, "x", t.x);
+  add_use(uses, "residual", t.residual);
+  add_use(uses, "y", t.y);
+  return uses;
+}
+
+std::vector<Use> uses_of(const BackwardTensors& t, const Saved& saved) {
+  std::vector<Use> uses{{"saved", &saved, sizeof saved, false}};
+  add_use(uses, "dy", t.dy);
+  add_use(uses, "x", t.x);
+  add_use(uses, "y", t.y);
+  add_use(uses, "dx", t.dx);
+  add_use(uses, "d_residual", t.d_residual);
+  return uses;
+}
+
+void check_apart(const std::vector<Use>& uses, const std::vector<Use>& before) {
+  for (const Use& use : uses) {
+    for (const Use& other : before) {
+      if (!use.written && !other.written) continue;
+      if (!overlap(use.data, use.bytes, other.data, other.bytes)) continue;
+      throw InvalidArgument(
+          fmt::format("{}: {} bytes at {} overlap {} of a call that was added before and is made at finish()",
+                      use.name, use.bytes, use.data, other.name));
+    }
+  }
 }
 
 }  // namespace syncbn::layer

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "syncbn/sync_batch_norm.h"
 
@@ -16,5 +18,17 @@ void check_double_backward(const DoubleBackwardTensors& tensors, std::int64_t nu
 void check_saved(const Saved& saved, std::int64_t num_features);
 /// That backward is given as many elements per channel as forward was, as far as the Saved can tell.
 void check_count(const Saved& saved, std::int64_t positions);
+
+/// What a call reads or writes of the caller's.
+struct Use {
+  const char* name;
+  const void* data;
+  std::size_t bytes;
+  bool written;
+};
+std::vector<Use> uses_of(const ForwardTensors& tensors, const Saved& saved);
+std::vector<Use> uses_of(const BackwardTensors& tensors, const Saved& saved);
+/// That a call neither writes what a call before it uses, nor reads what that one has still to write.
+void check_apart(const std::vector<Use>& uses, const std::vector<Use>& before);
 
 }  // namespace syncbn::layer

@@ -16,7 +16,7 @@ namespace syncbn {
 struct JointCall::Impl {
   // A call between its halves.
   struct Entry {
-    SyncBatchNorm::Impl* layer;
+    std::shared_ptr<SyncBatchNorm::Impl> layer;  // lives on where the layer doesn't
     const group::Call* description;
     // One of the two.
     std::optional<ForwardTensors> forward;
@@ -28,16 +28,12 @@ struct JointCall::Impl {
   };
 
   ~Impl() {
-    if (!pending) return;
-    try {
-      group->finish(*pending);
-    } catch (const std::exception&) {  // whoever destroys a call does not ask for its outcome
-    }
+    if (pending) group->give_up(*pending);
   }
 
   // Adds a call; `prepare` checks it and fills its part of the message, for which it extends that.
   template <class Prepare>
-  void add(Entry entry, const Prepare& prepare) {
+  void add(Entry entry, const std::vector<layer::Use>& its_uses, const Prepare& prepare) {
     const kernels::FpEnvironment environment;
     if (group == nullptr) group = entry.layer->joined;
     try {
@@ -46,7 +42,9 @@ struct JointCall::Impl {
           throw InvalidArgument(fmt::format("layer: '{}' is of group '{}', this JointCall of group '{}'",
                                             entry.layer->name, entry.layer->joined->name(), group->name()));
         }
+        layer::check_apart(its_uses, uses);
         prepare(entry);
+        uses.insert(uses.end(), its_uses.begin(), its_uses.end());
         entries.push_back(std::move(entry));
       });
     } catch (...) {
@@ -119,12 +117,14 @@ struct JointCall::Impl {
   void clear() {
     pending.reset();
     entries.clear();
+    uses.clear();
     message.clear();
     group.reset();
   }
 
   std::shared_ptr<Group> group;
   std::vector<Entry> entries;
+  std::vector<layer::Use> uses;  // of all entries
   std::vector<std::int64_t> message;
   group::Call description;
   std::unique_ptr<PendingSum> pending;  // from start to finish
@@ -138,27 +138,43 @@ JointCall& JointCall::operator=(JointCall&&) noexcept = default;
 void JointCall::forward(SyncBatchNorm& layer, const ForwardTensors& tensors, Saved& saved) {
   impl_->check_not_started();
   SyncBatchNorm::Impl& of = *layer.impl_;
-  if (!of.training || of.joined_group().size() == 1) return layer.forward(tensors, saved);
-  impl_->add(
-      {&of, &of.call(SyncBatchNorm::Impl::Direction::forward, tensors.x.dtype), tensors, {}, &saved, {}},
-      [&](Impl::Entry& entry) {
-        layer::check_forward(tensors, of.num_features);
-        of.start_forward(tensors, impl_->extend(entry, of.forward_words(tensors.x.dtype)), entry.work,
-                         kernels::Form::digits);
-      });
+  const std::vector<layer::Use> uses = layer::uses_of(tensors, saved);
+  if (!of.training || of.joined_group().size() == 1) {
+    layer::check_apart(uses, impl_->uses);
+    return layer.forward(tensors, saved);
+  }
+  impl_->add({layer.impl_,
+              &of.call(SyncBatchNorm::Impl::Direction::forward, tensors.x.dtype),
+              tensors,
+              {},
+              &saved,
+              {}},
+             uses, [&](Impl::Entry& entry) {
+               layer::check_forward(tensors, of.num_features);
+               of.start_forward(tensors, impl_->extend(entry, of.forward_words(tensors.x.dtype)), entry.work,
+                                kernels::Form::digits);
+             });
 }
 
 void JointCall::backward(SyncBatchNorm& layer, const Saved& saved, const BackwardTensors& tensors) {
   impl_->check_not_started();
   SyncBatchNorm::Impl& of = *layer.impl_;
-  if (!of.is_collective(saved) || of.joined_group().size() == 1) return layer.backward(saved, tensors);
-  impl_->add(
-      {&of, &of.call(SyncBatchNorm::Impl::Direction::backward, tensors.x.dtype), {}, tensors, {}, &saved},
-      [&](Impl::Entry& entry) {
-        of.check(saved, tensors);
-        of.start_backward(saved, tensors, impl_->extend(entry, of.backward_words(tensors.x.dtype)), true,
-                          entry.work);
-      });
+  const std::vector<layer::Use> uses = layer::uses_of(tensors, saved);
+  if (!of.is_collective(saved) || of.joined_group().size() == 1) {
+    layer::check_apart(uses, impl_->uses);
+    return layer.backward(saved, tensors);
+  }
+  impl_->add({layer.impl_,
+              &of.call(SyncBatchNorm::Impl::Direction::backward, tensors.x.dtype),
+              {},
+              tensors,
+              {},
+              &saved},
+             uses, [&](Impl::Entry& entry) {
+               of.check(saved, tensors);
+               of.start_backward(saved, tensors, impl_->extend(entry, of.backward_words(tensors.x.dtype)),
+                                 true, entry.work);
+             });
 }
 
 void JointCall::start() { impl_->start(); }

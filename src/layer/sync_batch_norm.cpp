@@ -101,7 +101,7 @@ const group::Call& SyncBatchNorm::Impl::call(Direction direction, DType input) {
 }
 
 SyncBatchNorm::SyncBatchNorm(std::int64_t num_features, const SyncBatchNormOptions& options)
-    : impl_(std::make_unique<Impl>(num_features, options)) {}
+    : impl_(std::make_shared<Impl>(num_features, options)) {}
 SyncBatchNorm::~SyncBatchNorm() = default;
 SyncBatchNorm::SyncBatchNorm(SyncBatchNorm&&) noexcept = default;
 SyncBatchNorm& SyncBatchNorm::operator=(SyncBatchNorm&&) noexcept = default;

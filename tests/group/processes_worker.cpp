@@ -21,9 +21,10 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
+#include <vector>
 
-#include "syncbn/error.h"
-#include "syncbn/group.h"
+#include "syncbn/syncbn.h"
 
 namespace {
 
@@ -158,6 +159,23 @@ void join_again() {
   }
 }
 
+// A first forward takes two messages. The last rank sends one and drops the call.
+void last_drops_a_call() {
+  SyncBatchNorm layer(64);
+  std::vector<float> x(128, 1), y(128);
+  x[0] = 2;
+  Saved saved;
+  sum(1);
+  {
+    JointCall call;
+    call.forward(layer, {view(std::as_const(x), {2, 64}), view(y, {2, 64}), std::nullopt}, saved);
+    call.start();
+    if (!is_last()) call.finish();
+  }
+  say("dropped a call");
+  wait_for_order();
+}
+
 // What a stranger sends, as SYNCBN_TEST_BYTES says: nothing, what a browser asks, noise, or zeros.
 std::string stray_bytes() {
   const char* kind = getenv("SYNCBN_TEST_BYTES");
@@ -273,6 +291,7 @@ const std::map<std::string, void (*)()> tasks = {
     {"sum_for_ever", sum_for_ever},
     {"last_does_not_call", last_does_not_call},
     {"last_leaves", last_leaves},
+    {"last_drops_a_call", last_drops_a_call},
     {"last_kills_itself", last_kills_itself},
     {"last_exits", last_exits},
     {"join_again", join_again},
