@@ -1,26 +1,13 @@
 #pragma once
 
-#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
 
+#include "group/store_protocol.h"
 #include "syncbn/communicator.h"
 
 namespace syncbn::group {
-
-/// What clients may make a StoreServer hold. A connection takes one request and one answer besides, 1 MiB
-/// each (4 KiB before the token).
-struct StoreLimits {
-  /// Connections that have not presented the token; the oldest goes when there are more. A quarter of the
-  /// 1,024 descriptors that a process usually has; a rank presents its token as soon as it is connected, and
-  /// one that went with the strangers tries again.
-  int strangers = 256;
-  /// Keys, values, counters and wills; what would go beyond is refused. Gloo's addresses are the most of it:
-  /// N ranks store 136 N^2 bytes for each group, 570 MB for 2,048. A process that is told to store without
-  /// end leaves its machine usable.
-  std::size_t held_bytes = std::size_t{4} << 30;
-};
 
 /// Serves the key-value board of store.h over TCP to the ranks of one job (TcpStore is the client). One
 /// thread that sleeps in poll(); a client that is slow, silent, half open or speaks garbage disturbs nobody

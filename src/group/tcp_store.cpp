@@ -92,7 +92,8 @@ std::string TcpStore::request(char operation, std::string_view key, std::string_
       if (!reply) throw PeerError("not an answer of a syncbn store");
       if (reply->number != number) continue;  // a late answer to a get that was given up
       if (reply->status == wire::Status::full)
-        throw StoreFull("the store is full: it may hold no more keys and values");
+        throw StoreFull(key == wire::kHello ? "the store is full: it may serve no more connections"
+                                            : "the store is full: it may hold no more keys and values");
       if (reply->status != wire::Status::done)
         throw TokenRefused("the job's token was refused (SYNCBN_TOKEN)");
       return std::string(reply->value);

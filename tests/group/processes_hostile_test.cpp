@@ -100,6 +100,37 @@ TEST(HostileClient, TheOldestStrangerGoes) {
   EXPECT_EQ(member.add("counter", 1), 1);
 }
 
+// control: without the look at the number of members in StoreProtocol::greet the third one is served.
+TEST(HostileClient, MoreMembersThanTheJobHasAreRefused) {
+  const StoreServer server("127.0.0.1", 0, "token", {.members = 2});
+  auto first = std::make_unique<TcpStore>("127.0.0.1", server.port(), "token", soon());
+  TcpStore second = client(server);
+  for (int i = 0; i < 3; ++i) {
+    try {
+      client(server);
+      FAIL() << "a third member is served";
+    } catch (const StoreFull& error) {
+      EXPECT_NE(std::string(error.what()).find("the store is full: it may serve no more connections"),
+                std::string::npos)
+          << error.what();
+    }
+  }
+  first.reset();
+  const Deadline deadline = soon();
+  TcpStore third = [&] {  // the server may not have seen yet that the first is gone
+    for (;;) {
+      try {
+        return client(server);
+      } catch (const StoreFull&) {
+        if (Clock::now() >= deadline) throw;
+        std::this_thread::sleep_for(milliseconds(5));
+      }
+    }
+  }();
+  EXPECT_EQ(third.add("counter", 1), 1);
+  EXPECT_EQ(second.add("counter", 1), 2);
+}
+
 // More silent connections than the process has descriptors for, the last 600 of them held open, while ranks
 // come.
 // control: without a bound on strangers the server takes the last descriptor, and the ranks find none left.

@@ -123,7 +123,8 @@ class ServedStore {
     if (inherited()) static_cast<void>(server_.release());
     if (!server_ || spec.host != host_ || (spec.port != port_ && spec.port != 0) || spec.token != token_) {
       stop();
-      server_ = std::make_unique<StoreServer>(address.value_or(spec.host), spec.port, spec.token);
+      server_ = std::make_unique<StoreServer>(address.value_or(spec.host), spec.port, spec.token,
+                                              StoreLimits{.members = members_of(spec.size)});
       host_ = spec.host;
       port_ = server_->port();
       token_ = spec.token;
