@@ -8,6 +8,7 @@
 #include "group/registry.h"
 #include "kernels/fp_environment.h"
 #include "syncbn/dtype.h"
+#include "syncbn/error.h"
 #include "syncbn/group.h"
 
 namespace syncbn {
@@ -15,6 +16,20 @@ namespace {
 
 // Values a message: 0.5 MB of float32, 3 MB of float64.
 constexpr std::size_t kValuesAtOnce = 8192;
+
+template <class T>
+void check(std::span<T> values) {
+  constexpr std::size_t kMaxValues = std::size_t{1} << 48;  // as of a Shape
+  if (values.size() > kMaxValues)
+    throw InvalidArgument(fmt::format("values: {} of them, expected at most 2^48", values.size()));
+  if (values.data() == nullptr && !values.empty())
+    throw InvalidArgument(fmt::format("values: null data, expected {} of them", values.size()));
+  if (reinterpret_cast<std::uintptr_t>(values.data()) % sizeof(T) != 0) {
+    throw InvalidArgument(fmt::format("values: data at {}, expected an address aligned to {} bytes ({})",
+                                      static_cast<const void*>(values.data()), sizeof(T),
+                                      name_of(dtype_of<T>)));
+  }
+}
 
 // Σ over the ranks, value by value: the digits of one row of exact_sum.h and its flags travel.
 template <class T>
@@ -27,6 +42,7 @@ void sum(std::span<T> values, std::string_view name) {
   std::vector<T> sums;
   std::vector<std::int64_t> message;
   try {  // all that may fail on this rank alone
+    check(values);
     sums.resize(values.size());
     message.reserve(std::min(kValuesAtOnce, values.size()) * words);
   } catch (const std::exception& error) {

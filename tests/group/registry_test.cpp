@@ -670,6 +670,39 @@ TEST_F(Registry, AllReduceSumRefuses) {
             outcomes[0].substr(outcomes[0].find("different")));
 }
 
+// control: with check() left out of all_reduce_sum.cpp the null data is read, and the peer waits.
+TEST_F(Registry, AllReduceSumRefusesData) {
+  float room[3] = {1, 2, 3};
+  auto* const odd = reinterpret_cast<float*>(reinterpret_cast<char*>(room) + 1);
+  const auto none = static_cast<float*>(nullptr);
+  const struct {
+    std::span<float> values;
+    std::string text;
+  } cases[] = {
+      {{none, 2}, "values: null data, expected 2 of them"},
+      {{odd, 2},
+       fmt::format("values: data at {}, expected an address aligned to 4 bytes (float32)",
+                   static_cast<void*>(odd))},
+      {{room, (std::size_t{1} << 48) + 1}, "values: 281474976710657 of them, expected at most 2^48"},
+      {{room, SIZE_MAX}, "values: 18446744073709551615 of them, expected at most 2^48"},
+  };
+  for (const auto& bad : cases) {
+    std::vector<std::string> outcomes(2);
+    run_ranks(2, [&](int rank) {
+      std::vector<float> good{1, 2};
+      outcomes[static_cast<std::size_t>(rank)] =
+          outcome([&] { all_reduce_sum(rank == 0 ? bad.values : std::span(good)); });
+      EXPECT_EQ(good, (std::vector<float>{1, 2}));
+    });
+    EXPECT_EQ(outcomes[0], "InvalidArgument: " + bad.text);
+    EXPECT_EQ(outcomes[1],
+              "PeerError: group 'world', call 1, all_reduce_sum, on rank 1: rank 0 failed before its call: " +
+                  bad.text + "; the group is broken");
+    EXPECT_EQ(room[0] + room[1] + room[2], 6);
+  }
+  run_ranks(2, [](int) { all_reduce_sum(std::span<float>()); });
+}
+
 TEST_F(Registry, FindEngine) {
   static const group::EngineEntry entry{"registry-test", nullptr};
   group::register_engine(entry);

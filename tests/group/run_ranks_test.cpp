@@ -53,6 +53,10 @@ TEST(RunRanks, BadArguments) {
             "InvalidArgument: size: 0, expected a number of ranks in [1, 65536]");
   EXPECT_EQ(outcome([] { run_ranks(-3, [](int) {}); }),
             "InvalidArgument: size: -3, expected a number of ranks in [1, 65536]");
+  for (const int size : {65537, INT32_MAX}) {
+    EXPECT_EQ(outcome([&] { run_ranks(size, [](int) {}); }),
+              fmt::format("InvalidArgument: size: {}, expected a number of ranks in [1, 65536]", size));
+  }
   EXPECT_EQ(outcome([] { run_ranks(2, nullptr); }),
             "InvalidArgument: body: an empty function, expected one that takes the rank");
 }

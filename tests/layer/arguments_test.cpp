@@ -5,10 +5,15 @@
 // case.
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <limits>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -37,6 +42,23 @@ void expect(const std::vector<Bad>& cases) {
         << bad.name << ": " << outcome << "\nexpected " << bad.outcome;
   }
 }
+
+// An engine of the caller's own that gives less than it is asked for.
+class ShortBuffer final : public Communicator {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  std::span<std::int64_t> buffer(std::size_t words) override {
+    buffer_.resize(words - 1);
+    return buffer_;
+  }
+  void start(std::size_t) override { ADD_FAILURE() << "started"; }
+  void wait(Deadline) override {}
+  void abort() noexcept override {}
+
+ private:
+  std::vector<std::int64_t> buffer_;
+};
 
 void construct(const std::function<void(SyncBatchNormOptions&)>& set, std::int64_t num_features = 2) {
   SyncBatchNormOptions options;
@@ -407,6 +429,57 @@ TEST(BadInput, BackwardOverlap) {
       "d_residual: 32 bytes at ");
   expect_backward(
       "d_residual is dx", [](T t, Call&) { t.d_residual = t.dx; }, "d_residual: 32 bytes at ");
+}
+
+// Memory that would go on at address 0, where sums of addresses wrap.
+TEST(BadInput, BeyondTheAddressSpace) {
+  float* const last = reinterpret_cast<float*>(UINTPTR_MAX - 15);
+  const std::string text = "32 bytes at 0xfffffffffffffff0, expected memory within the address space";
+  expect_forward(
+      "x", [&](ForwardTensors& t, Call&) { t.x.data = last; }, "x: " + text);
+  expect_forward(
+      "y", [&](ForwardTensors& t, Call&) { t.y.data = last; }, "y: " + text);
+  expect_backward(
+      "dx", [&](BackwardTensors& t, Call&) { t.dx->data = last; }, "dx: " + text);
+}
+
+// Without the memory for them a layer of so many channels is not made, and has taken no number in its group.
+TEST(BadInput, MoreChannelsThanMemory) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer's own memory takes part of the limit";
+#endif
+  const auto child = [] {
+    const rlimit limit{rlim_t{3} << 30, rlim_t{3} << 30};
+    setrlimit(RLIMIT_AS, &limit);
+    SyncBatchNormOptions options;
+    options.process_group = make_group("own", std::make_unique<ShortBuffer>());
+    const std::int64_t most = std::int64_t{1} << 31;
+    std::string text = "made";
+    try {
+      const SyncBatchNorm layer(most, options);
+    } catch (const std::bad_alloc& error) {
+      text = error.what();
+    }
+    text += "; " + SyncBatchNorm(1, options).name();
+    text += "; " + outcome([&] { const SyncBatchNorm layer(most + 1, options); });
+    std::fprintf(stderr, "%s\n", text.c_str());
+    std::exit(0);
+  };
+  EXPECT_EXIT(child(), ::testing::ExitedWithCode(0),
+              "std::bad_alloc; #1; InvalidArgument: num_features: 2147483649, expected 1 to 2147483648");
+}
+
+TEST(BadInput, AnEnginesShortBuffer) {
+  SyncBatchNormOptions options;
+  options.process_group = make_group("own", std::make_unique<ShortBuffer>());
+  SyncBatchNorm layer(2, options);
+  const Snapshot before = snapshot(layer);
+  Call call({2, 2}, {1, 2, 3, 5});
+  EXPECT_EQ(
+      outcome([&] { call.forward(layer); }),
+      "PeerError: group 'own', call 1, forward of layer '#1', on rank 0: the engine gave a buffer of 75 "
+      "words, asked for 76");
+  EXPECT_EQ(snapshot(layer), before);
 }
 
 TEST(BadInput, EmptyTensorsMayBeNull) {
