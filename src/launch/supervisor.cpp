@@ -50,9 +50,11 @@ constexpr milliseconds kGrace{400};      // between SIGTERM and SIGKILL
 constexpr milliseconds kKillTime{
     5000};  // SIGKILL takes microseconds, but not for a process stuck in a dead disk
 
-constexpr seconds kAnswerTime{1};       // for the news of a job's end to come back from the store
-constexpr seconds kFarewell{2};         // for the launchers of the other nodes to have read of the end
-constexpr seconds kRefusalTime{3};      // for those that come a moment later, to read why there is no job
+constexpr seconds kAnswerTime{1};   // for the news of a job's end to come back from the store
+constexpr seconds kFarewell{2};     // for the launchers of the other nodes to have read of the end
+constexpr seconds kRefusalTime{3};  // for those that come a moment later, to read why there is no job
+constexpr seconds kMeetAgain{
+    5};  // for the launchers of a restarted job to meet: the slowest ends processes first
 constexpr milliseconds kAskAgain{500};  // where the store could not be asked
 
 void check(bool good, const char* call) {
@@ -94,8 +96,9 @@ Node own_node(const JobPlan& plan, bool serves) {
 
 class Supervisor {
  public:
-  Supervisor(const JobPlan& plan, const sigset_t& worker_mask, const Audience& audience)
-      : plan_(plan), worker_mask_(worker_mask), audience_(audience) {
+  /// `stop_signal`: the one that came at the end of the start before, 0 where none did.
+  Supervisor(const JobPlan& plan, const sigset_t& worker_mask, const Audience& audience, int stop_signal)
+      : plan_(plan), worker_mask_(worker_mask), audience_(audience), stop_signal_(stop_signal) {
     // Signals are read from a descriptor, nowhere else; the threads, made later, inherit the mask.
     sigset_t signals;
     sigemptyset(&signals);
@@ -115,7 +118,8 @@ class Supervisor {
     if (plan_.cluster_time_out) join_by_ = meet_by_ = steady_clock::now() + *plan_.cluster_time_out;
     if (plan_.dry_run()) return meet_nobody();
     try {
-      store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.start_token());
+      store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.start_token(),
+                     group::StoreLimits{.members = group::members_of(plan_.options.worker_num)});
     } catch (const group::AddressUnavailable& error) {
       if (!plan_.several_nodes()) throw_cannot_serve(error);
       why_not_served_ = error.what();  // by the launcher that has that address
@@ -132,7 +136,7 @@ class Supervisor {
   /// Runs the workers when all nodes have met. Sleeps until the job is over or has to be ended.
   void run() {
     while (!end_) {
-      if (roll_->complete() && !std::exchange(met_, true))
+      if (roll_->complete() && stop_signal_ == 0 && !std::exchange(met_, true))
         start_workers();
       else
         sleep(next_deadline());
@@ -169,7 +173,10 @@ class Supervisor {
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, link_->wake_fd(), nullptr);
     link_.reset();
     const Deadline refuse_until = steady_clock::now() + kRefusalTime;
-    while (roll_->disagrees() && stop_signal_ == 0 && steady_clock::now() < refuse_until) sleep(refuse_until);
+    const bool refuses = roll_->disagrees() || (plan_.restart > 0 && !roll_->complete());
+    const int signal_before = stop_signal_;
+    while (refuses && stop_signal_ == signal_before && steady_clock::now() < refuse_until)
+      sleep(refuse_until);
     store_->wait_until_idle(steady_clock::now() + kFarewell);
   }
 
@@ -245,7 +252,10 @@ class Supervisor {
 
   std::optional<End> reason_to_end() {
     const std::string place = roll_->complete() ? roll_->place() : fmt::format(" on {}", self_.host);
-    if (stop_signal_ != 0) return stopped(stop_signal_, plan_.several_nodes() ? place : "");
+    if (stop_signal_ != 0) {
+      if (awaits_hearers()) return std::nullopt;
+      return stopped(stop_signal_, plan_.several_nodes() ? place : "");
+    }
     if (!failures_.empty()) {
       if (!finds_cause()) return std::nullopt;
       proposed_failure_ = true;
@@ -255,6 +265,14 @@ class Supervisor {
     // Where it can't be told, the link says why.
     if (met_ && running_ == 0 && !std::exchange(done_, true)) tell(is_done(self_));
     return std::nullopt;
+  }
+
+  // The other nodes of a restarted job wait for this one, and can be told that it ends when the link is
+  // there.
+  bool awaits_hearers() {
+    if (plan_.restart == 0 || !plan_.several_nodes() || connected_) return false;
+    if (!heard_by_) heard_by_ = steady_clock::now() + kMeetAgain;
+    return steady_clock::now() < *heard_by_;
   }
 
   // Puts the failure that the job's end is to tell of in front. A worker whose call failed because of a peer
@@ -270,8 +288,9 @@ class Supervisor {
     return steady_clock::now() >= *cause_by_;
   }
 
-  std::optional<Deadline> next_deadline() const {
+  std::optional<Deadline> next_deadline() {
     if (proposed_) return answer_by_;
+    if (stop_signal_ != 0 && awaits_hearers()) return heard_by_;
     return cause_by_ ? cause_by_ : join_by_;
   }
 
@@ -429,7 +448,8 @@ class Supervisor {
   std::vector<Failure> failures_;  // in the order of their ends, the cause first
   std::size_t asked_ = 0;          // those of them that are not the cause
   std::optional<Deadline> cause_by_;
-  int stop_signal_ = 0;
+  int stop_signal_;
+  std::optional<Deadline> heard_by_;
   bool done_ = false;              // this node's workers, and the others were told
   std::optional<End> proposed_;    // by this launcher
   bool proposed_failure_ = false;  // failures_[0] is what it proposed
@@ -460,12 +480,14 @@ int supervise(const JobPlan& plan, const sigset_t& worker_mask, const Audience& 
   try {
     become_subreaper();
     JobPlan start = plan;
-    for (;;) {
-      Supervisor supervisor(start, worker_mask, audience);
+    for (int stop_signal = 0;;) {
+      Supervisor supervisor(start, worker_mask, audience, stop_signal);
       supervisor.meet();
       supervisor.run();
       std::string said = supervisor.finish();
-      if (!supervisor.may_restart() || supervisor.stop_signal() != 0) {
+      stop_signal = supervisor.stop_signal();
+      // On several nodes the others begin again, where they are told.
+      if (!supervisor.may_restart() || (stop_signal != 0 && !start.several_nodes())) {
         return leave(supervisor, start, said, audience);
       }
       audience.restarting(start.restart + 1,

@@ -150,6 +150,27 @@ TEST(RestartedLink, WaitsForTheStoreOfItsOwnStart) {
 
 class RestartOfNodesTest : public RestartTest {
  protected:
+  // Ctrl-C to one of the two while it ends its worker of the first start.
+  void interrupt_between_starts(int number) {
+    const std::string script = fmt::format(
+        "[ $NODE = {} ] || {{ until [ -e $DIR/ready ]; do sleep 0.01; done; exit 3; }}; "
+        "trap 'touch $DIR/term; while :; do sleep 1000; done' TERM; touch $DIR/ready; "
+        "while :; do sleep 0.01; done",
+        number);
+    Job& first = launcher(0, 3, script);
+    const auto serves = [&] { return contains(first.err(), "waiting for the launchers of 1 of 2 workers"); };
+    ASSERT_TRUE(wait_until(serves)) << first.err();
+    Job& second = launcher(1, 3, script);
+    ASSERT_TRUE(appears("term"));
+    (number == 0 ? first : second).signal(SIGINT);
+    for (Job* job : {&first, &second}) {
+      EXPECT_EQ(job->wait(), 128 + SIGINT) << job->err();
+      EXPECT_TRUE(contains(job->err(), "failed first: exit code 3") &&
+                  contains(job->err(), "ended by SIGINT"))
+          << job->err();
+    }
+  }
+
   // Two launchers on this machine, with one worker each. Worker logs lie in folders of their own.
   Job& launcher(int number, int max_restarts, const std::string& script) {
     const std::string name = fmt::format("launcher{}", number);
@@ -194,6 +215,11 @@ TEST_F(RestartOfNodesTest, BeginAgainTogetherWithTheRanksThatTheyHad) {
     EXPECT_TRUE(contains(job->err(), "restart 3 of 3") && contains(job->err(), "failed first: exit code 6"))
         << job->err();
 }
+
+// control: where supervise() leaves after a signal whatever waits elsewhere, the other launcher waits for its
+// --cluster_time_out.
+TEST_F(RestartOfNodesTest, ASignalBetweenTheStartsToTheOneThatServes) { interrupt_between_starts(0); }
+TEST_F(RestartOfNodesTest, ASignalBetweenTheStartsToTheOther) { interrupt_between_starts(1); }
 
 TEST_F(RestartOfNodesTest, AgreeOnHowOften) {
   Job& first = launcher(0, 1, "true");

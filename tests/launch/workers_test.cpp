@@ -6,6 +6,8 @@
 #include <fstream>
 #include <regex>
 
+#include "group/rank_table.h"
+#include "group/socket.h"
 #include "job.h"
 
 namespace syncbn::launch {
@@ -17,6 +19,28 @@ Strings sorted_lines(const std::string& text) {
   Strings lines = lines_of(text);
   std::sort(lines.begin(), lines.end());
   return lines;
+}
+
+// control: with the store of supervisor.cpp on all addresses ("") the others are reached.
+TEST_F(WorkersTest, OfOneNodeMeetOnTheLoopbackAddressAlone) {
+  start_shell(options(2), "echo ${SYNCBN_STORE##*:} > $DIR/port; until [ -e $DIR/go ]; do sleep 0.01; done");
+  const int port = read_pid("port");
+  const auto reached = [&](const std::string& host, std::chrono::milliseconds time) {
+    try {
+      group::connect_to(host, port, std::chrono::steady_clock::now() + time);
+      return std::string("reached");
+    } catch (const TimeoutError& error) {
+      return std::string(error.what());
+    }
+  };
+  EXPECT_EQ(reached("127.0.0.1", kPatience), "reached");
+  Strings others = group::local_addresses();
+  others.emplace_back("127.0.0.2");
+  for (const std::string& other : others) {
+    if (other == "127.0.0.1" || other.find(':') != std::string::npos) continue;
+    EXPECT_TRUE(contains(reached(other, std::chrono::milliseconds(200)), "refused")) << other;
+  }
+  write("go", "");
 }
 
 TEST_F(WorkersTest, FindTheirRankAndTheRendezvousInTheEnvironment) {
