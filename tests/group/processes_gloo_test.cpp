@@ -74,7 +74,7 @@ TEST_P(GlooJobOfSize, SumsAreRight) {
     EXPECT_TRUE(workers_[rank]->shows(line)) << line << " of " << all_output();
   }
 }
-INSTANTIATE_TEST_SUITE_P(Ranks, GlooJobOfSize, testing::Values(2, 3, 5));
+INSTANTIATE_TEST_SUITE_P(Ranks, GlooJobOfSize, testing::Values(2, 3, 5), testing::PrintToStringParamName());
 
 TEST_F(GlooJob, StoreIsAboveTheMasterPortByDefault) {
   for (int rank = 0; rank < 2; ++rank) {
@@ -150,11 +150,20 @@ TEST_F(GlooJob, PeerThatLeavesIsNamed) {
   for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
 }
 
-// The waiting ranks know through the store who else waits.
+// control: where ~JointCall waits for its sum, the others get theirs.
+TEST_F(GlooJob, PeerThatDropsACallIsNamed) {
+  start_all("last_drops_a_call", 3);
+  for (const std::size_t rank : {0u, 1u})
+    EXPECT_TRUE(workers_[rank]->shows(" by rank 2")) << all_output();  // "a sum was given up", or "left"
+  EXPECT_TRUE(workers_[2]->shows("dropped a call")) << all_output();
+  let_go();
+  for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
+}
+
+// The waiting ranks know through the store who else waits. It stops between two sums: within one it might
+// leave the others in different ones.
 TEST_F(GlooJob, StoppedPeerIsATimeoutThatNamesIt) {
-  start_all("sum_for_ever", 3, kShortCalls);
-  for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
-  workers_[2]->signal(SIGSTOP);
+  start_all("last_stops_itself", 3, kShortCalls);
   for (const std::size_t rank : {0u, 1u}) {
     EXPECT_TRUE(workers_[rank]->shows("TimeoutError on rank")) << all_output();
     EXPECT_TRUE(workers_[rank]->shows("(waiting for rank 2)")) << all_output();

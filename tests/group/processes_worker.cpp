@@ -141,6 +141,12 @@ void last_kills_itself() {
   sum_for_ever();
 }
 
+void last_stops_itself() {
+  sum(10);
+  if (is_last()) raise(SIGSTOP);
+  sum_for_ever();
+}
+
 void last_exits() {
   sum(10);
   if (is_last()) exit(7);
@@ -293,6 +299,7 @@ const std::map<std::string, void (*)()> tasks = {
     {"last_leaves", last_leaves},
     {"last_drops_a_call", last_drops_a_call},
     {"last_kills_itself", last_kills_itself},
+    {"last_stops_itself", last_stops_itself},
     {"last_exits", last_exits},
     {"join_again", join_again},
     {"stranger_connects", stranger_connects},
