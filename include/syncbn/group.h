@@ -89,8 +89,8 @@ int get_group_rank_from_world_rank(int world_rank, std::string_view group);
 /// Replaces each value by its sum over the ranks of the group, computed exactly and rounded once, to nearest
 /// even: the same bits for any order and number of messages. Every rank brings the same number of values and
 /// the same type. NaN where a term is NaN or both infinities occur. An exact zero is +0.
-/// @throws InvalidArgument (null, misaligned, or more than 2^48 values; peers get a PeerError), MismatchError,
-/// PeerError, TimeoutError, GroupError; values are then unchanged
+/// @throws InvalidArgument (null, misaligned, or more than 2^48 values; peers get a PeerError),
+/// MismatchError, PeerError, TimeoutError, GroupError; values are then unchanged
 void all_reduce_sum(std::span<float> values, std::string_view group = kWorldGroup);
 void all_reduce_sum(std::span<double> values, std::string_view group = kWorldGroup);
 
