@@ -98,6 +98,10 @@ void differentiate_rows_of(const GradientRows<Storage>& t, const GradientSegment
             if constexpr (kPerElement) return read(values + i);
             return row_value;
           };
+          if constexpr (kPerElement) {  // channels-first rows are found without
+            fetch(dy + i + t.extent.ahead);
+            fetch(x + i + t.extent.ahead);
+          }
           auto masked = read(dy + i);
           if (y != nullptr) masked = where_passes(read(y + i), masked);
           if (d_residual != nullptr) write(masked, d_residual + i);
