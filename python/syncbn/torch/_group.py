@@ -39,7 +39,7 @@ class Engine:
     def all_reduce_sum(self, array, timeout):
         deadline = time.monotonic() + timeout
         if self._gloo is None:
-            self._gloo = self._connect(deadline)
+            self._gloo = self._connect(deadline, timeout)
         options = dist.AllreduceOptions()
         # Later than ours, so that an error before the deadline is a peer's.
         options.timeout = timedelta(seconds=max(deadline - time.monotonic(), 0) + 1)
@@ -55,13 +55,16 @@ class Engine:
                 if time.monotonic() >= deadline:
                     raise TimeoutError(f"no sum after {timeout:.3g} s") from None
 
-    def _connect(self, deadline):
+    def _connect(self, deadline, timeout):
         store = dist.PrefixStore(f"syncbn/{self._name}", dist.distributed_c10d._get_default_store())
         self._meet(store, deadline)
-        remaining = timedelta(seconds=max(deadline - time.monotonic(), 0.001))
-        if hasattr(store, "clone"):  # not in torch 2.4. A wait locks other threads out of a store's connection.
+        limit = max(deadline - time.monotonic(), 0.001)
+        if hasattr(store, "clone"):  # a wait locks other threads out of a store's connection
             store = store.clone()
-        return dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), self.rank, self.size, timeout=remaining)
+        else:  # torch 2.4, for which this is the limit of each sum, too, whatever its options say
+            limit = timeout + 1
+        return dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), self.rank, self.size,
+                                     timeout=timedelta(seconds=limit))
 
     def _meet(self, store, deadline):
         """Wait until all ranks are about to connect; gloo's own wait can't be interrupted."""

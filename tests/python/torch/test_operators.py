@@ -79,6 +79,7 @@ class Block(nn.Module):
         return self.norm(self.conv(x))
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.4."), reason="torch 2.4 compiles every module apart")
 def test_equal_blocks_are_compiled_once():
     """More of them, each compiled apart, than one code may have versions of."""
     blocks = [Block() for _ in range(torch._dynamo.config.recompile_limit + 4)]
@@ -286,6 +287,7 @@ def reordered_by_inductor(rank):
         return type(error).__name__, str(error)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.4."), reason="torch 2.4's inductor keeps the order")
 def test_inductor_on_unequal_shares_is_a_mismatch(two_ranks):
     for name, message in two_ranks(reordered_by_inductor):
         assert name == "MismatchError"

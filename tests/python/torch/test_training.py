@@ -19,7 +19,7 @@ CLOSE = 1e-4
 OPTIONS = {
     "plain": {},
     "broadcast_buffers": {"broadcast_buffers": True},
-    "no init_sync": {"init_sync": False},
+    **({} if torch.__version__.startswith("2.4.") else {"no init_sync": {"init_sync": False}}),
     "small buckets": {"bucket_cap_mb": 0.0001},
     "bucket views": {"gradient_as_bucket_view": True},
     "static graph": {"static_graph": True},
