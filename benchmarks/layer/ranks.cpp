@@ -157,7 +157,12 @@ class Measurement {
     std::vector<syncbn::SyncBatchNorm> layers;
     for (int i = 0; i < 8; ++i) layers.emplace_back(channels);
     std::vector<syncbn::Saved> saved(layers.size());
-    const syncbn::ForwardTensors tensors{t.view(t.x), t.view(t.y), std::nullopt};
+    std::vector<Buffer> outputs;  // what is written together is apart
+    std::vector<syncbn::ForwardTensors> tensors;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      outputs.emplace_back(problem.bytes());
+      tensors.push_back({t.view(t.x), t.view(outputs.back()), std::nullopt});
+    }
     std::vector<float> other(1 << 16, 1);
     const auto work = [&] {  // about as long as a message
       for (int pass = 0; pass < 16; ++pass) {
@@ -166,18 +171,18 @@ class Measurement {
     };
     syncbn::JointCall joint;
     const auto separate = [&] {
-      for (std::size_t i = 0; i < layers.size(); ++i) layers[i].forward(tensors, saved[i]);
+      for (std::size_t i = 0; i < layers.size(); ++i) layers[i].forward(tensors[i], saved[i]);
     };
     const auto together = [&] {
-      for (std::size_t i = 0; i < layers.size(); ++i) joint.forward(layers[i], tensors, saved[i]);
+      for (std::size_t i = 0; i < layers.size(); ++i) joint.forward(layers[i], tensors[i], saved[i]);
       joint.finish();
     };
     const auto blocking = [&] {
-      layers[0].forward(tensors, saved[0]);
+      layers[0].forward(tensors[0], saved[0]);
       work();
     };
     const auto overlapped = [&] {
-      joint.forward(layers[0], tensors, saved[0]);
+      joint.forward(layers[0], tensors[0], saved[0]);
       joint.start();
       work();
       joint.finish();
