@@ -134,17 +134,14 @@ void run(const Report& report, const Problem& problem) {
   loops.backward();
   check("the loops' backward", t, t.dx, dx);
 
-  report.compare(forward, std::vector<Contender>{
-                              {"syncbn", [&] { syncbn.forward(); }},
-                              {"onednn", [&] { onednn.forward(); }},
-                              {"loops", [&] { loops.forward(); }},
-                              {"copy", [&] { stream_copy(t.x.data(), t.y.data(), problem.bytes()); }}});
-  report.compare(backward,
-                 std::vector<Contender>{
-                     {"syncbn", [&] { syncbn.backward(); }},
-                     {"onednn", [&] { onednn.backward(); }},
-                     {"loops", [&] { loops.backward(); }},
-                     {"copy", [&] { stream_add(t.dy.data(), t.x.data(), t.dx.data(), problem.bytes()); }}});
+  report.compare(forward, std::vector<Contender>{{"syncbn", [&] { syncbn.forward(); }},
+                                                 {"onednn", [&] { onednn.forward(); }},
+                                                 {"loops", [&] { loops.forward(); }},
+                                                 forward_copy(t)});
+  report.compare(backward, std::vector<Contender>{{"syncbn", [&] { syncbn.backward(); }},
+                                                  {"onednn", [&] { onednn.backward(); }},
+                                                  {"loops", [&] { loops.backward(); }},
+                                                  backward_copy(t)});
 }
 
 }  // namespace

@@ -58,16 +58,13 @@ void run(const Report& report, const Problem& problem) {
   const Tensors t(problem);
   Syncbn syncbn(t);
   Torch torch(t);
-  report.compare(forward, std::vector<Contender>{
-                              {"syncbn", [&] { syncbn.forward(); }},
-                              {"torch", [&] { torch.forward(); }},
-                              {"torch_out", [&] { torch.forward_out(); }},
-                              {"copy", [&] { stream_copy(t.x.data(), t.y.data(), problem.bytes()); }}});
-  report.compare(backward,
-                 std::vector<Contender>{
-                     {"syncbn", [&] { syncbn.backward(); }},
-                     {"torch", [&] { torch.backward(); }},
-                     {"copy", [&] { stream_add(t.dy.data(), t.x.data(), t.dx.data(), problem.bytes()); }}});
+  report.compare(forward, std::vector<Contender>{{"syncbn", [&] { syncbn.forward(); }},
+                                                 {"torch", [&] { torch.forward(); }},
+                                                 {"torch_out", [&] { torch.forward_out(); }},
+                                                 forward_copy(t)});
+  report.compare(backward, std::vector<Contender>{{"syncbn", [&] { syncbn.backward(); }},
+                                                  {"torch", [&] { torch.backward(); }},
+                                                  backward_copy(t)});
 }
 
 }  // namespace

@@ -27,8 +27,8 @@ class Syncbn {
 };
 
 /// The limit: a loop over cores that moves the bytes which must move, with stores past the cache.
-void stream_copy(const void* from, void* to, std::size_t bytes);             // a forward
-void stream_add(const void* a, const void* b, void* to, std::size_t bytes);  // a backward
+Contender forward_copy(const Tensors& tensors);   ///< x to y
+Contender backward_copy(const Tensors& tensors);  ///< dy and x to dx
 
 /// What one writes without thinking about rounding: sums in double, then a pass that applies them. float32.
 class PlainLoops {

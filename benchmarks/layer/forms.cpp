@@ -26,18 +26,16 @@ void fused(const Report& report, const Problem& problem) {
   relu_options.activation = Activation::relu;
   Syncbn plain(t), relu(t, relu_options), both(t, relu_options);
   both.add_residual(t.view(residual), t.view(d_residual));
-  report.compare(
-      describe("fused", problem, "forward"),
-      std::vector<Contender>{{"plain", [&] { plain.forward(); }},
-                             {"relu", [&] { relu.forward(); }},
-                             {"residual_relu", [&] { both.forward(); }},
-                             {"copy", [&] { stream_copy(t.x.data(), t.y.data(), problem.bytes()); }}});
-  report.compare(
-      describe("fused", problem, "backward"),
-      std::vector<Contender>{{"plain", [&] { plain.backward(); }},
-                             {"relu", [&] { relu.backward(); }},
-                             {"residual_relu", [&] { both.backward(); }},
-                             {"copy", [&] { stream_copy(t.x.data(), t.y.data(), problem.bytes()); }}});
+  report.compare(describe("fused", problem, "forward"),
+                 std::vector<Contender>{{"plain", [&] { plain.forward(); }},
+                                        {"relu", [&] { relu.forward(); }},
+                                        {"residual_relu", [&] { both.forward(); }},
+                                        forward_copy(t)});
+  report.compare(describe("fused", problem, "backward"),
+                 std::vector<Contender>{{"plain", [&] { plain.backward(); }},
+                                        {"relu", [&] { relu.backward(); }},
+                                        {"residual_relu", [&] { both.backward(); }},
+                                        forward_copy(t)});
 }
 
 void dtypes(const Report& report, const Problem& problem) {
@@ -88,10 +86,8 @@ void evaluation(const Report& report, const Problem& problem) {
   const Tensors t(problem);
   Syncbn layer(t);
   layer.layer().eval();
-  report.compare(
-      describe("evaluation", problem, "forward"),
-      std::vector<Contender>{{"syncbn", [&] { layer.forward(); }},
-                             {"copy", [&] { stream_copy(t.x.data(), t.y.data(), problem.bytes()); }}});
+  report.compare(describe("evaluation", problem, "forward"),
+                 std::vector<Contender>{{"syncbn", [&] { layer.forward(); }}, forward_copy(t)});
 }
 
 // From sums to coefficients, for many channels: the time per channel is the sample divided by their number.

@@ -50,8 +50,6 @@ void split(std::size_t bytes, const Body& body) {
   }
 }
 
-}  // namespace
-
 void stream_copy(const void* from, void* to, std::size_t bytes) {
   split(bytes, [&](std::size_t begin, std::size_t end) {
     for (std::size_t line = begin; line < end; line += kLine) {
@@ -78,6 +76,15 @@ void stream_add(const void* a, const void* b, void* to, std::size_t bytes) {
       }
     }
   });
+}
+
+}  // namespace
+
+Contender forward_copy(const Tensors& t) {
+  return {"copy", [&t] { stream_copy(t.x.data(), t.y.data(), t.problem.bytes()); }};
+}
+Contender backward_copy(const Tensors& t) {
+  return {"copy", [&t] { stream_add(t.dy.data(), t.x.data(), t.dx.data(), t.problem.bytes()); }};
 }
 
 }  // namespace bench

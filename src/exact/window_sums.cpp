@@ -42,11 +42,7 @@ void spread(std::int64_t* record, const SumFormat& format) {
   if (!holds_window_sums(record, format)) return;
   const WindowSums sums = window_sums(record);
   std::fill_n(record, format.words(), 0);
-  const int above_unit = sums.product_unit - 2 * format.unit;
-  std::int64_t* products = record + format.sum_digits;
-  add_scaled(record, sums.sum, sums.sum_unit - format.unit);
-  add_scaled(products, sums.high, above_unit + sums.high_shift);
-  add_scaled(products, sums.low, above_unit);
+  add_to_digits(record, format, sums);
   normalise(record, format);
 }
 

@@ -37,6 +37,14 @@ inline WindowSums window_sums(const std::int64_t* record) {
   const auto products = static_cast<int>(record[4]);
   return {record[0], record[1], record[2], static_cast<int>(record[3]), products >> 6, products & 63};
 }
+/// digits += sums, which are due to be normalised sooner by two additions.
+inline void add_to_digits(std::int64_t* digits, const SumFormat& format, const WindowSums& sums) {
+  const int above_unit = sums.product_unit - 2 * format.unit;
+  std::int64_t* products = digits + format.sum_digits;
+  add_scaled(digits, sums.sum, sums.sum_unit - format.unit);
+  add_scaled(products, sums.high, above_unit + sums.high_shift);
+  add_scaled(products, sums.low, above_unit);
+}
 /// Makes a record hold normalised digits, if it does not yet.
 void spread(std::int64_t* record, const SumFormat& format);
 /// into += from, in whichever form holds the sum; `from` may be spread.

@@ -70,7 +70,6 @@ void sum_channels_first(const Operand& a, const Operand& b, const Geometry& g, c
                         std::int64_t* records) {
   const std::int64_t words = exact::sum_format(g.dtype).words();
   if constexpr (std::is_same_v<Storage, double>) {
-    std::fill_n(records, part.channels * words, 0);
     for (std::int64_t c = 0; c < part.channels; ++c) {
       for_each_block<double>(a, b, g, part, part.channel + c, {1, kMaxDoubles},
                              [&](const Rows<double>& terms) { sum_doubles(terms, records + c * words); });
@@ -164,7 +163,6 @@ void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, co
   for (std::int64_t c = 0; c < part.channels; c += kChannelsTogether) {
     const Part some{part.channel + c, std::min(kChannelsTogether, part.channels - c), part.begin, part.end};
     if constexpr (std::is_same_v<Storage, double>) {
-      std::fill_n(records + c * words, some.channels * words, 0);
       for_each_stretch<double>(a, b, g, some, kMaxDoubles, [&](const Rows<double>& first) {
         for (std::int64_t i = 0; i < some.channels; ++i) {
           sum_doubles(shifted(first, static_cast<std::size_t>(i)), records + (c + i) * words);
@@ -180,7 +178,8 @@ void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, co
 
 void accumulate(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                 std::int64_t* records) {
-  if (part.begin == part.end || use_reference()) {
+  // The summers of the other dtypes set them.
+  if (part.begin == part.end || use_reference() || g.dtype == DType::float64) {
     std::fill_n(records, part.channels * exact::sum_format(g.dtype).words(), 0);
   }
   if (part.begin == part.end) return;

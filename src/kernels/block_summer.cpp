@@ -79,10 +79,7 @@ std::int64_t* BlockSummer<Storage>::digits(std::int64_t* record) {
 template <class Storage>
 void BlockSummer<Storage>::add_to_record(const Window& window, const BlockSum& sums, bool first_of_b,
                                          std::int64_t* record) {
-  std::int64_t* products = digits(record) + format_.sum_digits;
-  if (first_of_b) exact::add_scaled(record, sums.sum, window.sum_ulp - format_.unit);
-  exact::add_scaled(products, sums.high, window.high_ulp - 2 * format_.unit);
-  exact::add_scaled(products, sums.low, window.low_ulp - 2 * format_.unit);
+  exact::add_to_digits(digits(record), format_, window.sums(first_of_b ? sums.sum : 0, sums.high, sums.low));
   adds_ += 2;
   if (adds_ < exact::kAddsBeforeNormalise) return;
   exact::normalise(record, format_);

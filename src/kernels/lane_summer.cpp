@@ -98,11 +98,8 @@ std::int64_t* LaneSummer<Storage>::digits(std::size_t lane) {
 template <class Storage>
 void LaneSummer<Storage>::add_to_record(std::size_t lane, const Window& w, const LaneSums& sums,
                                         bool first_of_b) {
-  std::int64_t* record = digits(lane);
-  std::int64_t* products = record + format().sum_digits;
-  if (first_of_b) exact::add_scaled(record, sums.sum[lane], w.sum_ulp - format().unit);
-  exact::add_scaled(products, sums.high[lane], w.high_ulp - 2 * format().unit);
-  exact::add_scaled(products, sums.low[lane], w.low_ulp - 2 * format().unit);
+  exact::add_to_digits(digits(lane), format(),
+                       w.sums(first_of_b ? sums.sum[lane] : 0, sums.high[lane], sums.low[lane]));
 }
 
 // Each lane has had up to two additions to a digit since the last call.

@@ -144,7 +144,7 @@ void SyncBatchNorm::Impl::make_by_group(const ForwardTensors& t) {
     layer::check_forward(t, num_features);
     if (group.size() == 1) together = layer::channels_together(layer::geometry_of(t.x), 1);
     message.resize(together != 0 ? 1 : forward_words(t.x.dtype));
-    start_forward(t, message, workspace_, group.size() == 1 ? kernels::Form::either : kernels::Form::digits);
+    start_forward(t, message, group.size() != 1, workspace_);
   });
   group.sum(description, message);
   finish_forward(t, together, message, workspace_);
@@ -156,11 +156,13 @@ std::size_t SyncBatchNorm::Impl::forward_words(DType input) const {
 }
 
 void SyncBatchNorm::Impl::start_forward(const ForwardTensors& t, std::span<std::int64_t> message,
-                                        layer::Workspace& work, kernels::Form form) const {
+                                        bool of_group, layer::Workspace& work) const {
   const kernels::Geometry geometry = layer::geometry_of(t.x);
   work.resize_forward(num_features);
   message[0] = geometry.positions();
-  if (message.size() > 1) kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1, form);
+  if (message.size() == 1) return;
+  kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1,
+                      of_group ? kernels::Form::digits : kernels::Form::either);
 }
 
 void SyncBatchNorm::Impl::finish_forward(const ForwardTensors& t, std::int64_t together,

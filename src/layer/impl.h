@@ -11,7 +11,6 @@
 
 #include "group/agreed_sum.h"
 #include "group/group.h"
-#include "kernels/accumulate.h"
 #include "kernels/batch.h"
 #include "kernels/parallel_for.h"
 #include "layer/parameters.h"
@@ -62,8 +61,8 @@ struct SyncBatchNorm::Impl {
   /// `work`, which the second half needs.
   std::size_t forward_words(DType input) const;
   std::size_t backward_words(DType input) const;
-  void start_forward(const ForwardTensors& tensors, std::span<std::int64_t> message, layer::Workspace& work,
-                     kernels::Form form) const;
+  void start_forward(const ForwardTensors& tensors, std::span<std::int64_t> message, bool of_group,
+                     layer::Workspace& work) const;
   void finish_forward(const ForwardTensors& tensors, std::int64_t together,
                       std::span<const std::int64_t> message, layer::Workspace& work);
   void start_backward(const Saved& from, const BackwardTensors& tensors, std::span<std::int64_t> records,

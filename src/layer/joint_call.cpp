@@ -151,8 +151,8 @@ void JointCall::forward(SyncBatchNorm& layer, const ForwardTensors& tensors, Sav
               {}},
              uses, [&](Impl::Entry& entry) {
                layer::check_forward(tensors, of.num_features);
-               of.start_forward(tensors, impl_->extend(entry, of.forward_words(tensors.x.dtype)), entry.work,
-                                kernels::Form::digits);
+               of.start_forward(tensors, impl_->extend(entry, of.forward_words(tensors.x.dtype)), true,
+                                entry.work);
              });
 }
 
