@@ -81,6 +81,8 @@ TEST_P(Accumulate, IsTheReference) {
       for (const Kind kind : kKinds) {
         const bool large = dims.samples * dims.channels * dims.spatial > 10000;
         if (large && kind != Kind::any && kind != Kind::special) continue;
+        // One channel in lanes misses its window at nearly every row: slow, more so under an emulator.
+        if (large && dims.channels == 1 && layout == Layout::channels_last) continue;
         const int threads = 1 + k % 4;
         const bool masked = ++k % 3 != 0;
         expect_reference<float>(dims, layout, kind, masked, threads, random);
