@@ -23,11 +23,14 @@ class Ranks:
         self.size = size
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self._jobs = 0
+        self._start()
+
+    def _start(self):
         context = mp.get_context("spawn")
         self._pipes, self._processes = [], []
-        for rank in range(size):
+        for rank in range(self.size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, size, self._store.port, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(rank, self.size, self._store.port, theirs), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -47,15 +50,18 @@ class Ranks:
         deadline = time.monotonic() + PATIENCE
         outcomes = []
         for rank, pipe in enumerate(self._pipes):
-            assert pipe.poll(max(0.0, deadline - time.monotonic())), f"rank {rank}: no result after {PATIENCE} s"
+            if not pipe.poll(max(0.0, deadline - time.monotonic())):
+                self.close(patience=0)  # a late result must not be taken for the next job's
+                self._start()
+                raise AssertionError(f"rank {rank}: no result after {PATIENCE} s")
             outcomes.append(pickle.loads(pipe.recv_bytes()))
         return outcomes
 
-    def close(self):
+    def close(self, patience=10):
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
-            process.join(10)
+            process.join(patience)
             if process.is_alive():
                 process.kill()
                 process.join()
