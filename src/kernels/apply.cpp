@@ -22,8 +22,8 @@ constexpr std::int64_t kTaskElements = 16384;
 constexpr std::int64_t kAheadBytes = 4096;
 // Results of more bytes would not be found in a cache afterwards.
 constexpr std::int64_t kStreamedBytes = 8 << 20;
-// Channels-first: shorter rows share too many of their cache lines with their neighbours'.
-constexpr std::int64_t kStreamedRow = 1024;
+// Channels-first: shorter pieces of memory, and pieces of shorter rows, have too few whole vectors.
+constexpr std::int64_t kStreamedPiece = 2048, kStreamedRow = 128;
 
 template <class T>
 T* at(void* data, std::int64_t i) {
@@ -118,10 +118,11 @@ void finish(Write write) {
 
 }  // namespace
 
-Write write_for(const Geometry& geometry) {
-  const bool long_rows =
-      geometry.layout == Layout::channels_last || bytes(geometry, geometry.spatial) >= kStreamedRow;
-  const bool streamed = long_rows && bytes(geometry, geometry.elements()) >= kStreamedBytes;
+Write write_for(const Geometry& geometry, std::int64_t channels) {
+  const std::int64_t row = bytes(geometry, geometry.spatial);
+  const bool long_pieces =
+      geometry.layout == Layout::channels_last || (row >= kStreamedRow && channels * row >= kStreamedPiece);
+  const bool streamed = long_pieces && bytes(geometry, geometry.elements()) >= kStreamedBytes;
   return forced_paths().streaming.value_or(streamed) ? Write::streaming : Write::cached;
 }
 
@@ -165,12 +166,12 @@ void differentiate(const GradientTensors& t, const Geometry& geometry, const Par
 
 void normalize(const NormalizeTensors& t, const Geometry& geometry, const NormalizeCoefficients& c,
                bool relu) {
-  const Write write = write_for(geometry);
+  const Write write = write_for(geometry, geometry.channels);
   for_each_part(geometry, [&](const Part& part) { normalize(t, geometry, part, c, relu, write); });
 }
 
 void differentiate(const GradientTensors& t, const Geometry& geometry, const GradientCoefficients& c) {
-  const Write write = write_for(geometry);
+  const Write write = write_for(geometry, geometry.channels);
   for_each_part(geometry, [&](const Part& part) { differentiate(t, geometry, part, c, write); });
 }
 

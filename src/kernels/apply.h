@@ -43,8 +43,8 @@ struct GradientTensors {
 /// How results reach memory. Streaming passes by the caches: what is written is not read first, and drives
 /// nothing out.
 enum class Write { cached, streaming };
-/// What pays for tensors of this size.
-Write write_for(const Geometry& geometry);
+/// What pays for tensors of this size, of which so many channels are written at a time.
+Write write_for(const Geometry& geometry, std::int64_t channels);
 
 /// y = relu(fma(x − mean_hi, k, shift) + residual), the last two where wanted. Of a part, on this thread
 /// alone.

@@ -1,5 +1,8 @@
 #include "kernels/apply_rows.h"
 
+#include <array>
+#include <cstdint>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/apply_rows.cpp"
 #include <hwy/cache_control.h>
@@ -29,94 +32,123 @@ HWY_INLINE void fetch_to_write(const Storage* p, const Extent& extent) {
     __builtin_prefetch(p + extent.written_ahead, 1, 3);
 }
 
-// The elements of one row in turn: calls body(i, access) for vectors of them. Streaming writes want aligned
-// vectors: what comes before the first and after the last is written by the caches.
-template <Write kWrite, class Storage, class Body>
-HWY_INLINE void for_each_vector(const Storage* written, std::size_t n, const Body& body) {
+// The coefficients of one row.
+template <class Storage, std::size_t kCount>
+using Coefficients = std::array<ComputeVec<Storage>, kCount>;
+
+template <class Storage, std::size_t kCount>
+HWY_INLINE Coefficients<Storage, kCount> join(const Coefficients<Storage, kCount>& before,
+                                              const Coefficients<Storage, kCount>& after, std::size_t first) {
+  const auto mask = hn::FirstN(ComputeTag<Storage>(), first);
+  Coefficients<Storage, kCount> joined;
+  for (std::size_t k = 0; k < kCount; ++k) joined[k] = hn::IfThenElse(mask, before[k], after[k]);
+  return joined;
+}
+
+// Calls body(i, j, coefficients, read, write) for vectors of elements, of which the first is element i of the
+// extent and j of its row. Streaming writes want aligned vectors: what comes before the first and after the
+// last goes through the caches. Rows of a channel each that follow on one another are one run, in which a
+// vector may hold the end of one and the beginning of the next: short rows have few whole lines of their own.
+template <bool kPerElement, Write kWrite, class Storage, class OfRow, class Body>
+HWY_INLINE void for_each_vector(const Storage* written, const Extent& extent, const OfRow& of_row,
+                                const Body& body) {
   const std::size_t lanes = hn::Lanes(ComputeTag<Storage>());
-  const auto whole = [](auto v, Storage* p) HWY_ATTR { store<kWrite>(v, p); };
+  const bool one_run = !kPerElement && extent.stride == extent.n && extent.n >= lanes;
+  auto here = of_row(0);
   std::size_t i = 0;
-  const auto some = [&](std::size_t count) HWY_ATTR {
-    body(
-        i, [count](const auto* p) HWY_ATTR { return load_some(p, count); },
-        [count](auto v, Storage* p) HWY_ATTR { store_some(v, p, count); });
-    i += count;
-  };
-  if (kWrite == Write::streaming) {
-    const std::size_t bytes = lanes * sizeof(Storage);
-    const std::size_t before =
-        (bytes - reinterpret_cast<std::uintptr_t>(written) % bytes) % bytes / sizeof(Storage);
-    if (before != 0) some(HWY_MIN(before, n));
-  }
-  for (; i + lanes <= n; i += lanes) {
-    body(
-        i, [](const auto* p) HWY_ATTR { return load(p); }, whole);
-  }
-  if (i < n) some(n - i);
-}
-
-template <bool kPerElement, Write kWrite, class Storage>
-void normalize_rows_of(const NormalizeRows<Storage>& t, const NormalizeSegment<Compute<Storage>>& c) {
-  using T = Compute<Storage>;
-  const ComputeTag<Storage> d;
-  for (std::size_t row = 0; row < t.extent.rows; ++row) {
-    const Storage* x = t.x + row * t.extent.stride;
-    const Storage* residual = t.residual == nullptr ? nullptr : t.residual + row * t.extent.stride;
-    Storage* y = t.y + row * t.extent.stride;
-    const auto mean_hi = hn::Set(d, c.mean_hi[row * !kPerElement]), k = hn::Set(d, c.k[row * !kPerElement]),
-               shift = hn::Set(d, c.shift[row * !kPerElement]);
-    for_each_vector<kWrite>(y, t.extent.n, [&](std::size_t i, const auto& read, const auto& write) HWY_ATTR {
-      const auto of = [&](auto row_value, const T* values) HWY_ATTR {
-        if constexpr (kPerElement) return read(values + i);
-        return row_value;
-      };
-      fetch(x + i + t.extent.ahead);
-      fetch_to_write<kWrite>(y + i, t.extent);
-      auto value = hn::MulAdd(hn::Sub(read(x + i), of(mean_hi, c.mean_hi)), of(k, c.k), of(shift, c.shift));
-      if (residual != nullptr) value = hn::Add(value, read(residual + i));
-      if (c.relu) value = where_passes(value, value);
-      write(value, y + i);
-    });
+  for (std::size_t row = 0; row < extent.rows; ++row) {
+    const std::size_t begin = row * extent.stride, end = begin + extent.n;
+    const auto whole = [&](const auto& coefficients) HWY_ATTR {
+      body(
+          i, i - begin, coefficients, [](const auto* p) HWY_ATTR { return load(p); },
+          [](auto v, Storage* p) HWY_ATTR { store<kWrite>(v, p); });
+      i += lanes;
+    };
+    const auto some = [&](std::size_t count) HWY_ATTR {
+      body(
+          i, i - begin, here, [count](const auto* p) HWY_ATTR { return load_some(p, count); },
+          [count](auto v, Storage* p) HWY_ATTR { store_some(v, p, count); });
+      i += count;
+    };
+    if (!one_run) i = begin;
+    if (kWrite == Write::streaming && (row == 0 || !one_run)) {
+      const std::size_t bytes = lanes * sizeof(Storage);
+      const std::size_t before =
+          (bytes - reinterpret_cast<std::uintptr_t>(written + i) % bytes) % bytes / sizeof(Storage);
+      if (before != 0) some(HWY_MIN(before, extent.n));
+    }
+    while (i + lanes <= end) whole(here);
+    const bool last = row + 1 == extent.rows;
+    const auto next = of_row(last ? row : row + 1);
+    if (i < end) {
+      if (one_run && !last) {
+        whole(join<Storage>(here, next, end - i));
+      } else {
+        some(end - i);
+      }
+    }
+    here = next;
   }
 }
 
 template <bool kPerElement, Write kWrite, class Storage>
-void differentiate_rows_of(const GradientRows<Storage>& t, const GradientSegment<Compute<Storage>>& c) {
-  using T = Compute<Storage>;
+void normalize_rows_of(const NormalizeRows<Storage> t, const NormalizeSegment<Compute<Storage>> c) {
   const ComputeTag<Storage> d;
-  for (std::size_t row = 0; row < t.extent.rows; ++row) {
-    const auto at = [&](auto* data) { return data == nullptr ? nullptr : data + row * t.extent.stride; };
-    const Storage *dy = at(t.dy), *x = at(t.x), *y = at(t.y);
-    Storage *dx = at(t.dx), *d_residual = at(t.d_residual);
+  const auto of_row = [&](std::size_t row) HWY_ATTR {
     const std::size_t j = row * !kPerElement;
-    const auto mean_hi = hn::Set(d, c.mean_hi[j]), k = hn::Set(d, c.k[j]), c2 = hn::Set(d, c.c2[j]),
-               c1 = hn::Set(d, c.c1[j]);
-    const Storage* aligned = dx != nullptr ? dx : d_residual;  // both alike
-    for_each_vector<kWrite>(
-        aligned, t.extent.n, [&](std::size_t i, const auto& read, const auto& write) HWY_ATTR {
-          const auto of = [&](auto row_value, const T* values) HWY_ATTR {
-            if constexpr (kPerElement) return read(values + i);
-            return row_value;
-          };
-          if constexpr (kPerElement) {  // channels-first rows are found without
-            fetch(dy + i + t.extent.ahead);
-            fetch(x + i + t.extent.ahead);
-          }
-          auto masked = read(dy + i);
-          if (y != nullptr) masked = where_passes(read(y + i), masked);
-          if (d_residual != nullptr) write(masked, d_residual + i);
-          if (dx == nullptr) return;
-          fetch_to_write<kWrite>(dx + i, t.extent);
-          const auto slope = of(k, c.k);
-          if (c.of_batch) {
-            const auto inner =
-                hn::MulAdd(of(c2, c.c2), hn::Sub(read(x + i), of(mean_hi, c.mean_hi)), of(c1, c.c1));
-            write(hn::MulAdd(slope, masked, inner), dx + i);
-          } else {
-            write(hn::Mul(slope, masked), dx + i);
-          }
-        });
-  }
+    return Coefficients<Storage, 3>{hn::Set(d, c.mean_hi[j]), hn::Set(d, c.k[j]), hn::Set(d, c.shift[j])};
+  };
+  for_each_vector<kPerElement, kWrite>(
+      t.y, t.extent, of_row,
+      [&](std::size_t i, std::size_t j, const auto& of, const auto& read, const auto& write) HWY_ATTR {
+        const auto coefficient = [&](std::size_t which, const Compute<Storage>* values) HWY_ATTR {
+          if constexpr (kPerElement) return read(values + j);
+          return of[which];
+        };
+        fetch(t.x + i + t.extent.ahead);
+        fetch_to_write<kWrite>(t.y + i, t.extent);
+        auto value = hn::MulAdd(hn::Sub(read(t.x + i), coefficient(0, c.mean_hi)), coefficient(1, c.k),
+                                coefficient(2, c.shift));
+        if (t.residual != nullptr) value = hn::Add(value, read(t.residual + i));
+        if (c.relu) value = where_passes(value, value);
+        write(value, t.y + i);
+      });
+}
+
+template <bool kPerElement, Write kWrite, class Storage>
+void differentiate_rows_of(const GradientRows<Storage> t, const GradientSegment<Compute<Storage>> c) {
+  const ComputeTag<Storage> d;
+  const auto of_row = [&](std::size_t row) HWY_ATTR {
+    const std::size_t j = row * !kPerElement;
+    return Coefficients<Storage, 4>{hn::Set(d, c.mean_hi[j]), hn::Set(d, c.k[j]), hn::Set(d, c.c2[j]),
+                                    hn::Set(d, c.c1[j])};
+  };
+  const Storage* written = t.dx != nullptr ? t.dx : t.d_residual;  // both alike
+  for_each_vector<kPerElement, kWrite>(
+      written, t.extent, of_row,
+      [&](std::size_t i, std::size_t j, const auto& of, const auto& read, const auto& write) HWY_ATTR {
+        const auto coefficient = [&](std::size_t which, const Compute<Storage>* values) HWY_ATTR {
+          if constexpr (kPerElement) return read(values + j);
+          return of[which];
+        };
+        if constexpr (kPerElement) {  // channels-first rows are found without
+          fetch(t.dy + i + t.extent.ahead);
+          fetch(t.x + i + t.extent.ahead);
+        }
+        auto masked = read(t.dy + i);
+        if (t.y != nullptr) masked = where_passes(read(t.y + i), masked);
+        if (t.d_residual != nullptr) write(masked, t.d_residual + i);
+        if (t.dx == nullptr) return;
+        fetch_to_write<kWrite>(t.dx + i, t.extent);
+        const auto slope = coefficient(1, c.k);
+        if (c.of_batch) {
+          const auto inner = hn::MulAdd(
+              coefficient(2, c.c2), hn::Sub(read(t.x + i), coefficient(0, c.mean_hi)), coefficient(3, c.c1));
+          write(hn::MulAdd(slope, masked, inner), t.dx + i);
+        } else {
+          write(hn::Mul(slope, masked), t.dx + i);
+        }
+      });
 }
 
 template <class Storage>

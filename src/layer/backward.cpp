@@ -51,7 +51,7 @@ class Backward {
 
   // All of it, some channels at a time.
   void fused(std::int64_t together) {
-    const kernels::Write write = kernels::write_for(geometry_);
+    const kernels::Write write = kernels::write_for(geometry_, together);
     layer::for_each_block(geometry_, together, [&](const kernels::Part& part, std::int64_t* records) {
       kernels::accumulate(gradient(), {tensors_.x}, geometry_, part, records);
       finish(part.channel, part.channels, records);

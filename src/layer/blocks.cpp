@@ -1,6 +1,7 @@
 #include "layer/blocks.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/paths.h"
 #include "kernels/sum_lanes.h"
@@ -14,6 +15,8 @@ constexpr std::int64_t kBlockElements = 16384;
 // Channels-first: so many bytes stay in a core's second cache beside what is written. A channel that is
 // larger by itself is read twice, which the whole batch would be otherwise.
 constexpr std::int64_t kBlockBytes = 256 << 10;
+constexpr std::int64_t kLine = 64;
+
 }  // namespace
 
 std::int64_t channels_together(const kernels::Geometry& g, int tensors) {
@@ -30,6 +33,10 @@ std::int64_t channels_together(const kernels::Geometry& g, int tensors) {
   if (g.layout == Layout::channels_last) {
     constexpr auto lanes = static_cast<std::int64_t>(kernels::kLanes);
     together = (together + lanes - 1) / lanes * lanes;
+  } else {
+    // Whole cache lines in each sample, of which no other block writes a part.
+    const std::int64_t whole = kLine / std::gcd(kLine, g.spatial * size);
+    if (together > whole) together -= together % whole;
   }
   together = std::clamp<std::int64_t>(together, 1, std::min(most, g.channels));
   const std::int64_t blocks = (g.channels + together - 1) / together;

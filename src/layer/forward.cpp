@@ -37,7 +37,7 @@ class Forward {
       kernels::normalize(tensors_, geometry_, coefficients(), relu());
       return;
     }
-    const kernels::Write write = kernels::write_for(geometry_);
+    const kernels::Write write = kernels::write_for(geometry_, together);
     layer::for_each_block(geometry_, together, [&](const kernels::Part& part, std::int64_t* block) {
       kernels::accumulate({tensors_.x}, {tensors_.x}, geometry_, part, block);
       finish(part.channel, part.channels, block);

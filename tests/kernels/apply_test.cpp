@@ -1,8 +1,8 @@
 // The apply kernels of every instruction set against the scalar reference, bit for bit.
 //
 // control: an unfused multiply and add in normalize_rows_of, Lt for Le in where_passes (passes -0), a tail
-// written one element too far, or one coefficient for all in the tail of a channels-last run: each makes a
-// test here fail.
+// written one element too far, one coefficient for all in the tail of a channels-last run, or the first row's
+// in a vector that lies in two: each makes a test here fail.
 
 #include "kernels/apply.h"
 
@@ -17,7 +17,8 @@
 namespace syncbn::kernels {
 namespace {
 
-constexpr std::size_t kBehind = 20;  // elements behind a row that must stay untouched
+constexpr std::size_t kRows = 3;
+constexpr std::size_t kBehind = 20;  // elements behind that must stay untouched
 
 // Ordinary values, and a few of everything else.
 template <class Storage>
@@ -52,17 +53,17 @@ struct FromLine {
   friend bool operator==(const FromLine&, const FromLine&) = default;
 };
 
-// Two rows that are aligned for nothing but the elements, and what lies around them. Results lie alike, so
-// that two may be streamed, and otherwise than what is read.
+// Rows that are aligned for nothing but the elements, and what lies around them. Results lie alike, so that
+// two may be streamed, and otherwise than what is read.
 template <class Storage>
 struct Surrounded {
-  Surrounded(std::size_t n, std::mt19937_64& random, std::size_t elements_before)
-      : stride(n + kBehind), before(elements_before) {
-    const auto drawn = mixed<Storage>(before + 2 * stride, random);
+  Surrounded(std::size_t stride, std::mt19937_64& random, std::size_t elements_before)
+      : before(elements_before) {
+    const auto drawn = mixed<Storage>(before + kRows * stride + kBehind, random);
     values.assign(drawn.begin(), drawn.end());
   }
   Storage* rows() { return values.data() + before; }
-  std::size_t stride, before;
+  std::size_t before;
   std::vector<Storage, FromLine<Storage>> values;
 };
 constexpr std::size_t kRead = 3, kWritten = 5;  // elements before the rows
@@ -70,19 +71,21 @@ constexpr std::size_t kRead = 3, kWritten = 5;  // elements before the rows
 template <class Storage>
 void expect_normalized_rows(std::size_t n, int options, std::mt19937_64& random) {
   using T = Compute<Storage>;
+  const std::size_t stride = (options & 16) != 0 ? n : n + kBehind;
   const bool residual = (options & 1) != 0, relu = (options & 2) != 0, per_element = (options & 4) != 0;
   const Write write = (options & 8) != 0 ? Write::streaming : Write::cached;
   SCOPED_TRACE(std::string(name_of(dtype_of<Storage>)) + ", n " + std::to_string(n) + ", options " +
                std::to_string(options));
-  Surrounded<Storage> x(n, random, kRead), r(n, random, kRead), expected(n, random, kWritten),
+  Surrounded<Storage> x(stride, random, kRead), r(stride, random, kRead), expected(stride, random, kWritten),
       actual = expected;
-  const auto mean_hi = mixed<T>(n + 2, random), k = mixed<T>(n + 2, random), shift = mixed<T>(n + 2, random);
-  for (std::size_t row = 0; row < 2; ++row) {
-    const std::size_t j = per_element ? 0 : row, i = row * x.stride;
+  const auto mean_hi = mixed<T>(n + kRows, random), k = mixed<T>(n + kRows, random),
+             shift = mixed<T>(n + kRows, random);
+  for (std::size_t row = 0; row < kRows; ++row) {
+    const std::size_t j = per_element ? 0 : row, i = row * stride;
     reference::normalize<Storage>(x.rows() + i, residual ? r.rows() + i : nullptr, expected.rows() + i, n,
                                   {&mean_hi[j], &k[j], &shift[j], per_element, relu});
   }
-  normalize_rows<Storage>({x.rows(), residual ? r.rows() : nullptr, actual.rows(), {2, n, x.stride, 64}},
+  normalize_rows<Storage>({x.rows(), residual ? r.rows() : nullptr, actual.rows(), {kRows, n, stride, 64}},
                           {mean_hi.data(), k.data(), shift.data(), per_element, relu}, write);
   ASSERT_EQ(bits(expected.values), bits(actual.values));
 }
@@ -91,7 +94,7 @@ TEST_P(ApplyRows, Normalize) {
   const ForcedIsa isa(GetParam());
   std::mt19937_64 random(1);
   for (const std::size_t n : lengths()) {
-    for (int options = 0; options < 16; ++options) {
+    for (int options = 0; options < 32; ++options) {
       expect_normalized_rows<float>(n, options, random);
       if (n % 3 != 0) continue;
       expect_normalized_rows<double>(n, options, random);
@@ -108,17 +111,18 @@ void expect_gradient_rows(std::size_t n, int options, std::mt19937_64& random) {
              wants_dx = (options & 8) != 0, wants_residual = (options & 16) != 0,
              in_place = (options & 32) != 0;
   const Write write = (options & 64) != 0 ? Write::streaming : Write::cached;
+  const std::size_t stride = (options & 128) != 0 ? n : n + kBehind;
   if (in_place && !wants_dx) return;
   SCOPED_TRACE(std::string(name_of(dtype_of<Storage>)) + ", n " + std::to_string(n) + ", options " +
                std::to_string(options));
-  Surrounded<Storage> dy(n, random, in_place ? kWritten : kRead), x(n, random, kRead), y(n, random, kRead),
-      expected_dx(n, random, kWritten), dx = expected_dx, expected_residual(n, random, kWritten),
-                                        d_residual = expected_residual;
+  Surrounded<Storage> dy(stride, random, in_place ? kWritten : kRead), x(stride, random, kRead),
+      y(stride, random, kRead), expected_dx(stride, random, kWritten),
+      dx = expected_dx, expected_residual(stride, random, kWritten), d_residual = expected_residual;
   if (in_place) expected_dx = dy;
-  const auto mean_hi = mixed<T>(n + 2, random), k = mixed<T>(n + 2, random), c2 = mixed<T>(n + 2, random),
-             c1 = mixed<T>(n + 2, random);
-  for (std::size_t row = 0; row < 2; ++row) {
-    const std::size_t j = per_element ? 0 : row, i = row * x.stride;
+  const auto mean_hi = mixed<T>(n + kRows, random), k = mixed<T>(n + kRows, random),
+             c2 = mixed<T>(n + kRows, random), c1 = mixed<T>(n + kRows, random);
+  for (std::size_t row = 0; row < kRows; ++row) {
+    const std::size_t j = per_element ? 0 : row, i = row * stride;
     reference::differentiate<Storage>(dy.rows() + i, x.rows() + i, relu ? y.rows() + i : nullptr,
                                       wants_dx ? expected_dx.rows() + i : nullptr,
                                       wants_residual ? expected_residual.rows() + i : nullptr, n,
@@ -130,7 +134,7 @@ void expect_gradient_rows(std::size_t n, int options, std::mt19937_64& random) {
                                relu ? y.rows() : nullptr,
                                wants_dx ? written.rows() : nullptr,
                                wants_residual ? d_residual.rows() : nullptr,
-                               {2, n, x.stride, 64}},
+                               {kRows, n, stride, 64}},
                               {mean_hi.data(), k.data(), c2.data(), c1.data(), per_element, of_batch}, write);
   ASSERT_EQ(bits(expected_dx.values), bits(written.values));
   ASSERT_EQ(bits(expected_residual.values), bits(d_residual.values));
@@ -140,7 +144,7 @@ TEST_P(ApplyRows, Differentiate) {
   const ForcedIsa isa(GetParam());
   std::mt19937_64 random(2);
   for (const std::size_t n : lengths()) {
-    for (int options = 0; options < 128; ++options) {
+    for (int options = 0; options < 256; ++options) {
       expect_gradient_rows<float>(n, options, random);
       if ((static_cast<int>(n) + options) % 5 != 0) continue;
       expect_gradient_rows<double>(n, options, random);
@@ -205,7 +209,7 @@ TEST_P(Apply, WholeTensors) {
   for (const auto& dims : shapes) {
     for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
       if (dims.spatial == 1 && layout == Layout::channels_first) continue;  // the same memory
-      for (int options = 0; options < 16; ++options) {
+      for (int options = 0; options < 32; ++options) {
         if (dims.samples * dims.channels * dims.spatial > 1000 && options % 5 != 0) continue;
         const bool relu = (options & 1) != 0, residual = (options & 2) != 0, in_place = (options & 4) != 0,
                    of_batch = (options & 8) != 0;
