@@ -73,7 +73,6 @@ class PythonCommunicator final : public Communicator {
 
   void wait(Deadline deadline) override {
     const nb::gil_scoped_acquire locked;
-    forget_exception();
     const std::chrono::duration<double> timeout = deadline - std::chrono::steady_clock::now();
     try {
       if (array_words_ != started_words_) {  // a training loop's messages have few lengths

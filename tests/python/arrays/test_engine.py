@@ -8,6 +8,7 @@ import data
 import numpy as np
 import pytest
 import syncbn
+from syncbn._framework import Group, tell_peers
 
 X = data.linspace(0, 5, (2, 2, 2, 2))
 
@@ -170,6 +171,33 @@ def test_engine_and_layer_are_given_back():
     del bn, engine
     gc.collect()
     assert seen() is None
+
+
+class Cable(OSError):
+    """Of Python's own exceptions no weak reference can be had."""
+
+
+def refused_array(engine):
+    with pytest.raises(TypeError):
+        syncbn.SyncBatchNorm(2, process_group=engine)([1.0])
+
+
+def refused_tensor(engine):
+    tell_peers(lambda _: Group("framework", engine), "", "bn", "no tensor")
+
+
+@pytest.mark.parametrize("refused", [refused_array, refused_tensor])
+def test_what_kept_the_peers_from_hearing_is_given_back(refused):
+    class Raising(Failing):
+        def all_reduce_sum(self, array, timeout):
+            error = Cable()
+            self.raised = weakref.ref(error)
+            raise error
+
+    engine = Raising(None)
+    refused(engine)
+    gc.collect()
+    assert engine.raised() is None
 
 
 def test_an_array_that_is_kept_stays():

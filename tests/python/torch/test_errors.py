@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 
 import syncbn
+from syncbn import _framework
 from syncbn.torch import SyncBatchNorm
 from syncbn._framework import alone
 from syncbn.torch._group import _ranks_of_the_environment, core_group
@@ -102,11 +103,13 @@ def test_a_bad_argument_on_one_rank_reaches_the_other_at_once(two_ranks, kind, w
     assert unchanged and peer_unchanged
 
 
-def no_memory_for_a_backward(rank):
+def no_memory_for_a_backward(rank, twice):
     layer = SyncBatchNorm(4)
     layer(torch.randn(2, 4)).sum().backward()  # starts all threads
     x = torch.randn(1 << 22, 4, requires_grad=True)  # 64 MiB
     y = layer(x)
+    if twice:
+        y, = torch.autograd.grad(y, x, torch.randn_like(y), create_graph=True)
     layer.eval()  # of no account: the backward is of a training call
     dy = torch.randn_like(y)
     limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -119,8 +122,9 @@ def no_memory_for_a_backward(rank):
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def test_a_backward_without_memory_reaches_the_other_at_once(two_ranks):
-    (name, message, _), (peer_name, peer_message, _) = two_ranks(no_memory_for_a_backward)
+@pytest.mark.parametrize("twice", [False, True], ids=["backward", "double backward"])
+def test_a_backward_without_memory_reaches_the_other_at_once(two_ranks, twice):
+    (name, message, _), (peer_name, peer_message, _) = two_ranks(no_memory_for_a_backward, twice)
     assert name == "RuntimeError" and "memory" in message
     assert peer_name == "PeerError" and "rank 0 failed before its call: RuntimeError" in peer_message
 
@@ -287,6 +291,19 @@ def test_what_a_group_keeps_does_not_grow_with_the_steps():
         layer.momentum, layer.eps = 0.1 + step / 100, 1e-5 * (1 + step)
         layer(torch.randn(3, 4))
     assert len(alone()._layers) == kept
+
+
+def test_a_group_forgets_the_layers_that_came_first(monkeypatch):
+    monkeypatch.setattr(_framework, "_KEPT", 4)
+    first = SyncBatchNorm(4)
+    x = torch.randn(3, 4, requires_grad=True)
+    y = first(x)
+    for _ in range(8):
+        SyncBatchNorm(4)(x)
+    assert len(alone()._layers) == 4
+    y.sum().backward()
+    first(x)
+    assert first.num_batches_tracked == 2
 
 
 def not_a_member(rank):
