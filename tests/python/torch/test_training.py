@@ -19,7 +19,14 @@ CLOSE = 1e-4
 OPTIONS = {
     "plain": {},
     "broadcast_buffers": {"broadcast_buffers": True},
-    **({} if torch.__version__.startswith("2.4.") else {"no init_sync": {"init_sync": False}}),
+    **({} if torch.__version__.startswith("2.4.") else {
+        "no init_sync": {"init_sync": False},
+        "skip unused": {"find_unused_parameters": True, "skip_all_reduce_unused_params": True},
+        "bucket sizes": {"bucket_cap_mb_list": [0.0001, 0.0002]},
+        "batched copies": {"batched_grad_copy": True},
+        "lazy buckets": {"lazy_bucket_allocation": True},
+        "no forward_sync_buffers": {"forward_sync_buffers": False},
+    }),
     "small buckets": {"bucket_cap_mb": 0.0001},
     "bucket views": {"gradient_as_bucket_view": True},
     "static graph": {"static_graph": True},
