@@ -107,10 +107,8 @@ bool SyncBatchNorm::Impl::is_collective(const Saved& from) const {
 }
 
 void SyncBatchNorm::Impl::check(const Saved& from, const BackwardTensors& t) const {
-  if (from.statistics == Saved::Statistics::none)
-    throw InvalidArgument("backward: no forward was made before it");
-  layer::check_backward(t, num_features, options.activation == Activation::relu);
   layer::check_saved(from, num_features);
+  layer::check_backward(t, num_features, options.activation == Activation::relu);
   layer::check_count(from, layer::geometry_of(t.x).positions());
 }
 

@@ -79,13 +79,11 @@ void check_like_x(const char* name, const View& t, const ConstTensorView& x) {
   }
 }
 
-// Both have the same size.
 template <class View, class Other>
 void check_apart(const char* name, const View& t, const char* other_name, const Other& other) {
-  const std::size_t bytes = bytes_of(t);
-  if (overlap(t.data, bytes, other.data, bytes)) {
-    throw InvalidArgument(
-        fmt::format("{}: {} bytes at {} overlap {} at {}", name, bytes, t.data, other_name, other.data));
+  if (overlap(t.data, bytes_of(t), other.data, bytes_of(other))) {
+    throw InvalidArgument(fmt::format("{}: {} bytes at {} overlap {} at {}", name, bytes_of(t), t.data,
+                                      other_name, other.data));
   }
 }
 
@@ -159,24 +157,42 @@ void check_backward(const BackwardTensors& t, std::int64_t num_features, bool re
   }
 }
 
-void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_features, bool relu) {
+void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_features, bool relu,
+                           DType parameters) {
   check_backward({t.dy, t.x, t.y, std::nullopt, std::nullopt}, num_features, relu);
   if (t.ddx) check_like_x("ddx", *t.ddx, t.x);
   if (t.dd_residual) check_like_x("dd_residual", *t.dd_residual, t.x);
   const auto check_output = [&](const char* name, const auto& out) {
-    check_like_x(name, out, t.x);
     check_apart(name, out, "x", t.x);
     check_apart(name, out, "dy", t.dy);
     if (t.y) check_apart(name, out, "y", *t.y);
     if (t.ddx) check_apart(name, out, "ddx", *t.ddx);
     if (t.dd_residual) check_apart(name, out, "dd_residual", *t.dd_residual);
   };
-  if (t.d_dy) check_output("d_dy", *t.d_dy);
-  if (t.d_x) check_output("d_x", *t.d_x);
-  if (t.d_dy && t.d_x) check_apart("d_x", *t.d_x, "d_dy", *t.d_dy);
+  if (t.d_dy) {
+    check_like_x("d_dy", *t.d_dy, t.x);
+    check_output("d_dy", *t.d_dy);
+  }
+  if (t.d_x) {
+    check_like_x("d_x", *t.d_x, t.x);
+    check_output("d_x", *t.d_x);
+    if (t.d_dy) check_apart("d_x", *t.d_x, "d_dy", *t.d_dy);
+  }
+  const auto values = [&](const void* data) { return ConstTensorView{data, parameters, {1, num_features}}; };
+  if (t.dd_weight != nullptr) check_data("dd_weight", values(t.dd_weight));
+  if (t.dd_bias != nullptr) check_data("dd_bias", values(t.dd_bias));
+  if (t.d_weight != nullptr) {
+    const ConstTensorView out = values(t.d_weight);
+    check_data("d_weight", out);
+    check_output("d_weight", out);
+    if (t.d_dy) check_apart("d_weight", out, "d_dy", *t.d_dy);
+    if (t.d_x) check_apart("d_weight", out, "d_x", *t.d_x);
+  }
 }
 
 void check_saved(const Saved& saved, std::int64_t num_features) {
+  if (saved.statistics == Saved::Statistics::none)
+    throw InvalidArgument("backward: no forward was made before it");
   for (const auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased}) {
     if (static_cast<std::int64_t>(values->size()) == num_features) continue;
     throw InvalidArgument(

@@ -114,7 +114,7 @@ void SyncBatchNorm::Impl::double_backward(const Saved& from, const BackwardSums&
   const exact::SumFormat& format = exact::sum_format(t.x.dtype);
   const exact::SumFormat& value_format = exact::sum_format(DType::float64);
   const int value_words = exact::value_row_words(value_format);
-  const bool collective = from.statistics == Saved::Statistics::group_batch;
+  const bool collective = is_collective(from);
   const bool of_batch = from.statistics != Saved::Statistics::running;
   const auto channels = static_cast<std::size_t>(num_features);
   const auto values_of = [&](const void* values) {
@@ -139,8 +139,8 @@ void SyncBatchNorm::Impl::double_backward(const Saved& from, const BackwardSums&
   const auto prepare = [&] {
     if (options.affine_gradients == AffineGradients::group)
       throw InvalidArgument("double_backward: affine_gradients = group, expected local");
-    layer::check_double_backward(t, num_features, relu);
     layer::check_saved(from, num_features);
+    layer::check_double_backward(t, num_features, relu, options.dtype);
     layer::check_count(from, geometry.positions());
     for (const auto* values : {&sums.a, &sums.b, &sums.own_a, &sums.own_b}) {
       if (values->size() == channels) continue;

@@ -60,8 +60,12 @@ struct JointCall::Impl {
     return part(entry);
   }
 
-  void check_not_started() const {
+  // Whether a call has something to send. What has not is to be made at once, apart from the calls before it.
+  bool takes(SyncBatchNorm::Impl& layer, bool collective, const std::vector<layer::Use>& its_uses) const {
     if (pending) throw InvalidArgument("JointCall: it was started; finish() comes first");
+    if (collective && layer.joined_group().size() > 1) return true;
+    layer::check_apart(its_uses, uses);
+    return false;
   }
 
   // One call is known by its own description, several by all of theirs.
@@ -136,13 +140,9 @@ JointCall::JointCall(JointCall&&) noexcept = default;
 JointCall& JointCall::operator=(JointCall&&) noexcept = default;
 
 void JointCall::forward(SyncBatchNorm& layer, const ForwardTensors& tensors, Saved& saved) {
-  impl_->check_not_started();
   SyncBatchNorm::Impl& of = *layer.impl_;
   const std::vector<layer::Use> uses = layer::uses_of(tensors, saved);
-  if (!of.training || of.joined_group().size() == 1) {
-    layer::check_apart(uses, impl_->uses);
-    return layer.forward(tensors, saved);
-  }
+  if (!impl_->takes(of, of.training, uses)) return layer.forward(tensors, saved);
   impl_->add({layer.impl_,
               &of.call(SyncBatchNorm::Impl::Direction::forward, tensors.x.dtype),
               tensors,
@@ -157,13 +157,9 @@ void JointCall::forward(SyncBatchNorm& layer, const ForwardTensors& tensors, Sav
 }
 
 void JointCall::backward(SyncBatchNorm& layer, const Saved& saved, const BackwardTensors& tensors) {
-  impl_->check_not_started();
   SyncBatchNorm::Impl& of = *layer.impl_;
   const std::vector<layer::Use> uses = layer::uses_of(tensors, saved);
-  if (!of.is_collective(saved) || of.joined_group().size() == 1) {
-    layer::check_apart(uses, impl_->uses);
-    return layer.backward(saved, tensors);
-  }
+  if (!impl_->takes(of, of.is_collective(saved), uses)) return layer.backward(saved, tensors);
   impl_->add({layer.impl_,
               &of.call(SyncBatchNorm::Impl::Direction::backward, tensors.x.dtype),
               {},

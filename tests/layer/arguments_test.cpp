@@ -1,8 +1,9 @@
 // Bad input for every public function of the layer's headers: the error's class, and a message that names the
 // argument, its value and what is allowed.
 //
-// control: with check_apart removed the Overlap cases fail; with `!(eps >= 0)` written as `eps < 0` the NaN
-// case.
+// control: each of these, tried one at a time, makes it fail: no check_apart of tensors, or of d_weight;
+// momentum's condition written as `momentum < 0 || momentum > 1`, which NaN passes; the memory per channel of
+// a double backward not looked at; a Saved of no forward, or one that is tracked, not looked at.
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -16,6 +17,7 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -204,7 +206,34 @@ TEST(BadInput, IsaAndThreads) {
   EXPECT_EQ(get_num_threads(), threads);
 }
 
-// One forward of a (2, 2, 2) batch, with one thing wrong in it. In training and in evaluation.
+// In processes of their own, for the variables are read once.
+TEST(BadInput, EnvironmentOfIsaAndThreads) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto child = [](const char* variable, const char* value) {
+    setenv(variable, value, 1);
+    std::string text = outcome([] { const SyncBatchNorm layer(1); });
+    text += "; " + outcome([] { const SyncBatchNorm layer(1); });  // and stays an error
+    std::fprintf(stderr, "%s\n", text.c_str());
+    std::exit(0);
+  };
+  const std::tuple<const char*, const char*, const char*> cases[] = {
+      {"SYNCBN_ISA", "mmx", "'mmx', available here: .*scalar"},
+      {"SYNCBN_NUM_THREADS", "0", "'0', expected a number of threads in .1, 4096."},
+      {"SYNCBN_NUM_THREADS", "-2", "'-2', expected"},
+      {"SYNCBN_NUM_THREADS", "4097", "'4097', expected"},
+      {"SYNCBN_NUM_THREADS", "99999999999", "'99999999999', expected"},
+      {"SYNCBN_NUM_THREADS", "2x", "'2x', expected"},
+      {"OMP_NUM_THREADS", "many", "'many', expected"},
+  };
+  for (const auto& [variable, value, text] : cases) {
+    const std::string expected = std::string("InvalidArgument: ") + variable + ": " + text;
+    EXPECT_EXIT(child(variable, value), ::testing::ExitedWithCode(0), expected + ".*; " + expected);
+  }
+  EXPECT_EXIT(child("OMP_NUM_THREADS", "2,1"), ::testing::ExitedWithCode(0), "ok; ok");
+}
+
+// One forward of a (2, 2, 2) batch, with one thing wrong in it. In training and in evaluation, by each
+// function that makes it.
 void expect_forward(const std::string& name, const std::function<void(ForwardTensors&, Call&)>& spoil,
                     const std::string& outcome) {
   for (const bool training : {true, false}) {
@@ -214,8 +243,15 @@ void expect_forward(const std::string& name, const std::function<void(ForwardTen
     Call call({2, 2, 2}, std::vector<float>(8, 1));
     ForwardTensors tensors = call.forward_tensors();
     spoil(tensors, call);
-    expect({{name, [&] { layer.forward(tensors); }, "InvalidArgument: " + outcome}});
+    Saved saved;
+    JointCall joint;
+    const std::string text = "InvalidArgument: " + outcome;
+    expect({{name, [&] { layer.forward(tensors); }, text},
+            {name + ", saved", [&] { layer.forward(tensors, saved); }, text},
+            {name + ", normalize", [&] { layer.normalize(tensors, saved); }, text},
+            {name + ", joint", [&] { joint.forward(layer, tensors, saved); }, text}});
     EXPECT_EQ(snapshot(layer), before) << name;
+    EXPECT_EQ(saved.statistics, Saved::Statistics::none) << name;
     EXPECT_EQ(call.y, std::vector<float>(8)) << name;
   }
 }
@@ -316,7 +352,8 @@ TEST(BadInput, ForwardOverlap) {
       "y: 32 bytes at ");
 }
 
-// One backward with one thing wrong in it, after a training forward and after one in evaluation.
+// One backward with one thing wrong in it, after a training forward and after one in evaluation, by each
+// function that makes it.
 void expect_backward(const std::string& name, const std::function<void(BackwardTensors&, Call&)>& spoil,
                      const std::string& outcome, Activation activation = Activation::none) {
   for (const bool training : {true, false}) {
@@ -329,8 +366,15 @@ void expect_backward(const std::string& name, const std::function<void(BackwardT
     const Snapshot before = snapshot(layer);
     BackwardTensors tensors = call.backward_tensors();
     spoil(tensors, call);
-    expect({{name, [&] { layer.backward(tensors); }, "InvalidArgument: " + outcome}});
+    BackwardSums sums;
+    JointCall joint;
+    const std::string text = "InvalidArgument: " + outcome;
+    expect({{name, [&] { layer.backward(tensors); }, text},
+            {name + ", saved", [&] { layer.backward(layer.saved(), tensors); }, text},
+            {name + ", sums", [&] { layer.backward(layer.saved(), tensors, sums); }, text},
+            {name + ", joint", [&] { joint.backward(layer, layer.saved(), tensors); }, text}});
     EXPECT_EQ(snapshot(layer), before) << name;
+    EXPECT_TRUE(sums.a.empty()) << name;
     EXPECT_EQ(call.dx, std::vector<float>(8)) << name;
   }
 }
@@ -429,6 +473,155 @@ TEST(BadInput, BackwardOverlap) {
       "d_residual: 32 bytes at ");
   expect_backward(
       "d_residual is dx", [](T t, Call&) { t.d_residual = t.dx; }, "d_residual: 32 bytes at ");
+}
+
+// A double backward of everything, with one thing wrong in it.
+struct DoubleCall {
+  std::vector<float> u = std::vector<float>(8, 1), t = u, d_dy = u, d_x = u;
+  std::vector<float> dd_weight{1, 2}, dd_bias{3, 4}, d_weight{5, 6};
+};
+
+void expect_double_backward(
+    const std::string& name,
+    const std::function<void(DoubleBackwardTensors&, Call&, DoubleCall&, Saved&, BackwardSums&)>& spoil,
+    const std::string& outcome) {
+  for (const bool training : {true, false}) {
+    SyncBatchNormOptions options;
+    options.activation = Activation::relu;
+    SyncBatchNorm layer(2, options);
+    layer.train(training);
+    Call call({2, 2, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
+    call.forward(layer);
+    BackwardSums sums;
+    layer.backward(layer.saved(), call.backward_tensors(), sums);
+    const Snapshot before = snapshot(layer);
+    Saved saved = layer.saved();
+    DoubleCall more;
+    const auto read = [&](const std::vector<float>& values) { return view(values, call.shape); };
+    DoubleBackwardTensors tensors{read(call.dy),
+                                  read(call.x),
+                                  read(call.y),
+                                  read(more.u),
+                                  read(more.t),
+                                  view(more.d_dy, call.shape),
+                                  view(more.d_x, call.shape)};
+    tensors.dd_weight = more.dd_weight.data();
+    tensors.dd_bias = more.dd_bias.data();
+    tensors.d_weight = more.d_weight.data();
+    spoil(tensors, call, more, saved, sums);
+    expect({{name, [&] { layer.double_backward(saved, sums, tensors); }, outcome}});
+    EXPECT_EQ(snapshot(layer), before) << name;
+    if (outcome == "ok") continue;
+    EXPECT_EQ(more.d_dy, std::vector<float>(8, 1)) << name;
+    EXPECT_EQ(more.d_x, std::vector<float>(8, 1)) << name;
+    EXPECT_EQ(more.d_weight, (std::vector<float>{5, 6})) << name;
+  }
+}
+
+TEST(BadInput, DoubleBackward) {
+  using T = DoubleBackwardTensors&;
+  using D = DoubleCall&;
+  const auto refused = [](const std::string& name, const std::function<void(T, Call&, D)>& spoil,
+                          const std::string& outcome) {
+    expect_double_backward(
+        name, [&](T t, Call& c, D d, Saved&, BackwardSums&) { spoil(t, c, d); },
+        "InvalidArgument: " + outcome);
+  };
+  refused(
+      "x channels",
+      [](T t, Call&, D) {
+        t.x.shape = {2, 4};
+      },
+      "x: shape (2, 4), expected C = num_features = 2");
+  refused(
+      "dy null", [](T t, Call&, D) { t.dy.data = nullptr; }, "dy: null data, expected 8 elements");
+  refused(
+      "y missing", [](T t, Call&, D) { t.y.reset(); }, "y: none, expected the forward's output");
+  refused(
+      "ddx dtype", [](T t, Call&, D) { t.ddx->dtype = DType::float16; },
+      "ddx: float16, expected x's float32");
+  refused(
+      "dd_residual layout", [](T t, Call&, D) { t.dd_residual->layout = Layout::channels_last; },
+      "dd_residual: channels_last, expected x's channels_first");
+  refused(
+      "d_dy shape",
+      [](T t, Call&, D) {
+        t.d_dy->shape = {4, 2};
+      },
+      "d_dy: shape (4, 2), expected x's (2, 2, 2)");
+  refused(
+      "d_x null", [](T t, Call&, D) { t.d_x->data = nullptr; }, "d_x: null data, expected 8 elements");
+  refused(
+      "dd_weight aligned", [](T t, Call&, D d) { t.dd_weight = odd_address(d.dd_weight); },
+      "dd_weight: data at 0x");
+  refused(
+      "dd_bias aligned", [](T t, Call&, D d) { t.dd_bias = odd_address(d.dd_bias); }, "dd_bias: data at 0x");
+  refused(
+      "d_weight aligned",
+      [](T t, Call&, D d) { t.d_weight = reinterpret_cast<char*>(d.d_weight.data()) + 1; },
+      "d_weight: data at 0x");
+  // Outputs overlap nothing, but d_weight may be dd_weight, which is read before.
+  refused(
+      "d_dy is dy", [](T t, Call& c, D) { t.d_dy->data = c.dy.data(); }, "d_dy: 32 bytes at ");
+  refused(
+      "d_x is ddx", [](T t, Call&, D d) { t.d_x->data = d.u.data(); }, "d_x: 32 bytes at ");
+  refused(
+      "d_x is dd_residual", [](T t, Call&, D d) { t.d_x->data = d.t.data(); }, "d_x: 32 bytes at ");
+  refused(
+      "d_x is d_dy", [](T t, Call&, D d) { t.d_x->data = d.d_dy.data(); }, "d_x: 32 bytes at ");
+  refused(
+      "d_weight in x", [](T t, Call& c, D) { t.d_weight = c.x.data() + 6; }, "d_weight: 8 bytes at ");
+  refused(
+      "d_weight in d_x", [](T t, Call&, D d) { t.d_weight = d.d_x.data() + 3; }, "d_weight: 8 bytes at ");
+  expect_double_backward(
+      "d_weight is dd_weight",
+      [](T t, Call&, D d, Saved&, BackwardSums&) { t.d_weight = d.dd_weight.data(); }, "ok");
+}
+
+TEST(BadInput, WhatADoubleBackwardWasLeft) {
+  using T = DoubleBackwardTensors&;
+  const auto refused = [](const std::string& name, const std::function<void(Saved&, BackwardSums&)>& spoil,
+                          const std::string& outcome) {
+    expect_double_backward(
+        name, [&](T, Call&, DoubleCall&, Saved& saved, BackwardSums& sums) { spoil(saved, sums); },
+        "InvalidArgument: " + outcome);
+  };
+  refused(
+      "no forward", [](Saved& saved, BackwardSums&) { saved = {}; },
+      "backward: no forward was made before it");
+  refused(
+      "another layer's", [](Saved& saved, BackwardSums&) { saved.var.push_back(1); },
+      "saved: 3 channels, expected num_features = 2");
+  refused(
+      "fewer elements than the call", [](Saved& saved, BackwardSums&) { saved.count = 3; },
+      "x: 4 elements per channel, expected ");
+  refused(
+      "no sums", [](Saved&, BackwardSums& sums) { sums = {}; },
+      "sums: 0 channels, expected num_features = 2");
+  refused(
+      "sums of another layer", [](Saved&, BackwardSums& sums) { sums.own_b.pop_back(); },
+      "sums: 1 channels, expected num_features = 2");
+}
+
+TEST(BadInput, TrackedOfAnotherLayer) {
+  SyncBatchNorm layer(2), other(3);
+  Call call({2, 3}, {1, 2, 3, 4, 5, 6});
+  call.forward(other);
+  const Snapshot before = snapshot(layer);
+  EXPECT_EQ(outcome([&] { layer.track(other.saved()); }),
+            "InvalidArgument: saved: 3 channels, expected num_features = 2");
+  EXPECT_EQ(snapshot(layer), before);
+  layer.track({});  // of no forward: nothing
+  EXPECT_EQ(snapshot(layer), before);
+}
+
+TEST(BadInput, FailingAloneBreaksNothing) {
+  SyncBatchNorm layer(2);
+  Call call({2, 2}, {1, 2, 3, 5});
+  layer.fail("nobody hears it");
+  call.forward(layer);
+  layer.fail(layer.saved(), "nor this");
+  EXPECT_EQ(outcome([&] { call.backward(layer); }), "ok");
 }
 
 // Memory that would go on at address 0, where sums of addresses wrap.
