@@ -156,9 +156,35 @@ void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, con
   for (std::size_t c = 0; c < channels; c += kLanes) summers[c / kLanes].finish();
 }
 
+// Few channels: several rows as one, each element of which is summed apart.
+template <class Storage>
+void sum_folded(const Operand& a, const Operand& b, const Geometry& g, const Part& part, std::int64_t rows,
+                std::int64_t* records) {
+  const exact::SumFormat& format = exact::sum_format(g.dtype);
+  const std::int64_t words = format.words(), folded = (part.end - part.begin) / rows;
+  const auto from = [&](const Operand& operand) {
+    const auto at = [&](const void* data) -> const void* {
+      return data == nullptr ? nullptr : static_cast<const Storage*>(data) + part.begin * g.channels;
+    };
+    return Operand{at(operand.values), at(operand.mask)};
+  };
+  const Geometry wide{g.dtype, Layout::channels_last, 1, rows * g.channels, folded};
+  std::array<std::int64_t, kLocalWords> sums;
+  sum_side_by_side<Storage>(from(a), from(b), wide, whole(wide), sums.data());
+  std::fill_n(records, g.channels * words, 0);
+  reference::accumulate(a, b, g, {0, g.channels, part.begin + folded * rows, part.end}, records);
+  for (std::int64_t i = 0; i < wide.channels; ++i) {
+    exact::unite(records + i % g.channels * words, sums.data() + i * words, format);
+  }
+}
+
 template <class Storage>
 void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                        std::int64_t* records) {
+  if constexpr (!std::is_same_v<Storage, double>) {
+    const std::int64_t rows = rows_in_one(g, part);
+    if (rows > 1) return sum_folded<Storage>(a, b, g, part, rows, records);
+  }
   const std::int64_t words = exact::sum_format(g.dtype).words();
   for (std::int64_t c = 0; c < part.channels; c += kChannelsTogether) {
     const Part some{part.channel + c, std::min(kChannelsTogether, part.channels - c), part.begin, part.end};

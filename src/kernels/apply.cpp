@@ -3,6 +3,7 @@
 #include <hwy/cache_control.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <type_traits>
 
@@ -47,8 +48,14 @@ void for_each_rows(const Geometry& g, const Part& part, const Body& body) {
   const auto width = g.layout == Layout::channels_last ? part.channels : part.channels * g.spatial;
   const std::size_t ahead = block ? size(width) : static_cast<std::size_t>(kAheadBytes) / size_of(g.dtype);
   if (g.layout == Layout::channels_last) {
-    const Extent extent{size(part.end - part.begin), size(part.channels), size(g.channels), ahead, 0};
-    return body(g.offset(part.channel, part.begin), part.channel, extent, true);
+    const std::int64_t rows = rows_in_one(g, part), n = part.end - part.begin;
+    if (rows > 1) {
+      const Extent folded{size(n / rows), size(rows * g.channels), size(rows * g.channels), ahead, 0};
+      body(g.offset(0, part.begin), 0, folded, true);
+    }
+    const std::int64_t done = rows > 1 ? n / rows * rows : 0;
+    const Extent extent{size(n - done), size(part.channels), size(g.channels), ahead, 0};
+    return body(g.offset(part.channel, part.begin + done), part.channel, extent, true);
   }
   // A block's pieces of what is not in a cache are too short for the machine to see them coming: after this
   // one comes the next sample's.
@@ -61,6 +68,26 @@ void for_each_rows(const Geometry& g, const Part& part, const Body& body) {
     position += n;
   }
 }
+
+// Coefficients of a part's channels, again and again for rows that are taken as one.
+template <class T>
+class Repeated {
+ public:
+  Repeated(const void* values, const Geometry& g, const Part& part) : values_(static_cast<const T*>(values)) {
+    const std::int64_t rows = rows_in_one(g, part);
+    if (rows == 1) return;
+    auto end = repeated_.begin();
+    for (std::int64_t row = 0; row < rows; ++row) end = std::copy_n(values_, g.channels, end);
+    values_ = repeated_.data();
+  }
+  Repeated(const Repeated&) = delete;
+  Repeated& operator=(const Repeated&) = delete;
+  const T* at(std::int64_t channel) const { return values_ + channel; }
+
+ private:
+  const T* values_;
+  std::array<T, kFoldedRow> repeated_;
+};
 
 template <class Storage>
 void normalize_or_refer(const NormalizeRows<Storage>& t, const NormalizeSegment<Compute<Storage>>& c,
@@ -131,13 +158,14 @@ void normalize(const NormalizeTensors& t, const Geometry& geometry, const Part& 
   with_storage(geometry.dtype, [&](auto* null) {
     using Storage = std::remove_pointer_t<decltype(null)>;
     using T = Compute<Storage>;
-    for_each_rows(
-        geometry, part, [&](std::int64_t i, std::int64_t channel, const Extent& extent, bool per_element) {
-          normalize_or_refer<Storage>(
-              {at<Storage>(t.x, i), at<Storage>(t.residual, i), at<Storage>(t.y, i), extent},
-              {at<T>(c.mean_hi, channel), at<T>(c.k, channel), at<T>(c.shift, channel), per_element, relu},
-              write);
-        });
+    const Repeated<T> mean_hi(c.mean_hi, geometry, part), k(c.k, geometry, part),
+        shift(c.shift, geometry, part);
+    for_each_rows(geometry, part,
+                  [&](std::int64_t i, std::int64_t channel, const Extent& extent, bool per_element) {
+                    normalize_or_refer<Storage>(
+                        {at<Storage>(t.x, i), at<Storage>(t.residual, i), at<Storage>(t.y, i), extent},
+                        {mean_hi.at(channel), k.at(channel), shift.at(channel), per_element, relu}, write);
+                  });
   });
   finish(write);
 }
@@ -151,15 +179,16 @@ void differentiate(const GradientTensors& t, const Geometry& geometry, const Par
   with_storage(geometry.dtype, [&](auto* null) {
     using Storage = std::remove_pointer_t<decltype(null)>;
     using T = Compute<Storage>;
-    for_each_rows(geometry, part,
-                  [&](std::int64_t i, std::int64_t channel, const Extent& extent, bool per_element) {
-                    differentiate_or_refer<Storage>(
-                        {at<Storage>(t.dy, i), at<Storage>(t.x, i), at<Storage>(t.y, i), at<Storage>(t.dx, i),
-                         at<Storage>(t.d_residual, i), extent},
-                        {at<T>(c.mean_hi, channel), at<T>(c.k, channel), at<T>(c.c2, channel),
-                         at<T>(c.c1, channel), per_element, c.of_batch},
-                        write);
-                  });
+    const Repeated<T> mean_hi(c.mean_hi, geometry, part), k(c.k, geometry, part), c2(c.c2, geometry, part),
+        c1(c.c1, geometry, part);
+    for_each_rows(
+        geometry, part, [&](std::int64_t i, std::int64_t channel, const Extent& extent, bool per_element) {
+          differentiate_or_refer<Storage>(
+              {at<Storage>(t.dy, i), at<Storage>(t.x, i), at<Storage>(t.y, i), at<Storage>(t.dx, i),
+               at<Storage>(t.d_residual, i), extent},
+              {mean_hi.at(channel), k.at(channel), c2.at(channel), c1.at(channel), per_element, c.of_batch},
+              write);
+        });
   });
   finish(write);
 }

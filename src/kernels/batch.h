@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 
 #include "syncbn/dtype.h"
 #include "syncbn/tensor.h"
@@ -31,5 +32,16 @@ struct Part {
   std::int64_t begin, end;  ///< Positions.
 };
 inline Part whole(const Geometry& g) { return {0, g.channels, 0, g.positions()}; }
+
+/// Channels-last: how many rows of the part follow on one another and together are whole vectors of every
+/// instruction set, in which each element keeps its channel. 1 where that does not pay.
+inline constexpr std::int64_t kFoldedRow = 256;  // the longest
+inline std::int64_t rows_in_one(const Geometry& g, const Part& part) {
+  constexpr std::int64_t kWholeVectors = 32, kPositions = 512;
+  if (g.layout != Layout::channels_last || part.channels != g.channels || part.end - part.begin < kPositions)
+    return 1;
+  const std::int64_t rows = kWholeVectors / std::gcd(kWholeVectors, g.channels);
+  return rows * g.channels <= kFoldedRow ? rows : 1;
+}
 
 }  // namespace syncbn::kernels

@@ -1,8 +1,8 @@
 // The apply kernels of every instruction set against the scalar reference, bit for bit.
 //
 // control: an unfused multiply and add in normalize_rows_of, Lt for Le in where_passes (passes -0), a tail
-// written one element too far, one coefficient for all in the tail of a channels-last run, or the first row's
-// in a vector that lies in two: each makes a test here fail.
+// written one element too far, one coefficient for all in the tail of a channels-last run or in rows that are
+// taken as one, or the first row's in a vector that lies in two: each makes a test here fail.
 
 #include "kernels/apply.h"
 
