@@ -76,7 +76,8 @@ std::string outcome_of(const Job& job) {
   return "";
 }
 
-// control: with a deadline of 1 s Slow and Delay are TimeoutErrors.
+// control: with a deadline of 1 s Delay is a TimeoutError while the group connects, and Slow one in training
+// at a tenth of its rate.
 TEST_P(Net, OutcomesAreAsDocumented) {
   const Trouble& trouble = GetParam();
   if (!network_.separate()) GTEST_SKIP() << "no network namespaces here";
