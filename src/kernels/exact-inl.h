@@ -39,11 +39,10 @@ struct Accumulator {
   // The product x·y is exact in double. t = fma(x, y, H) keeps its upper part, d = t - H is exact (both in
   // one binade), and fms(x, y, d) is the rest, exact again (Dekker's splitting; Ogita, Rump and Oishi 2005).
   HWY_INLINE void add(Double x, Double y) {
-    sum = hn::Add(sum, x);
-    const Double t = hn::MulAdd(x, y, high);
-    const Double d = hn::Sub(t, high);
-    high = t;
-    low = hn::Add(low, hn::MulSub(x, y, d));
+    sum = hn::MulAdd(x, hn::Set(DoubleTag(), 1.0), sum);
+    const Double before = high;
+    high = hn::MulAdd(x, y, high);
+    low = hn::Add(low, hn::MulSub(x, y, hn::Sub(high, before)));
   }
 };
 // Two of them for a vector of floats.

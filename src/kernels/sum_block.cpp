@@ -79,11 +79,14 @@ BlockSum sum_of(const Rows<Storage>& terms, const Window& window) {
         take(v, a + j, b + j, at(j), [](const Storage* p) HWY_ATTR { return load(p); });
       }
     }
-    for (std::size_t v = 0; v < kVectors; ++v, i += lanes) {
-      if (i >= n) break;
+    const auto rest = [&](std::size_t v) HWY_ATTR {
+      if (i >= n) return;
       const std::size_t some = HWY_MIN(lanes, n - i);
       take(v, a + i, b + i, at(i), [some](const Storage* p) HWY_ATTR { return load_some(p, some); });
-    }
+      i += lanes;
+    };
+    rest(0);
+    if constexpr (kVectors == 2) rest(1);
   }
 
   const auto held = [&](Double Accumulator::*part, double start) HWY_ATTR {
