@@ -38,6 +38,9 @@ const char* name_of(Nonfinite nonfinite) {
   return "error";
 }
 
+// Cache lines of four arrays of doubles, one a channel.
+std::size_t lines(std::int64_t channels) { return 4 * ((static_cast<std::size_t>(channels) + 7) / 8); }
+
 }  // namespace
 
 // Zeros are what a call without elements leaves.
@@ -45,14 +48,14 @@ void layer::Workspace::resize_forward(std::int64_t channels) {
   for (auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased}) {
     values->assign(static_cast<std::size_t>(channels), 0.0);
   }
-  columns.resize(4 * sizeof(double) * static_cast<std::size_t>(channels));
+  columns.resize(lines(channels));
 }
 
 void layer::Workspace::resize_backward(std::int64_t channels) {
   for (auto* values : {&sums.a, &sums.b, &sums.own_a, &sums.own_b}) {
     values->assign(static_cast<std::size_t>(channels), 0.0);
   }
-  columns.resize(4 * sizeof(double) * static_cast<std::size_t>(channels));
+  columns.resize(lines(channels));
 }
 
 SyncBatchNorm::Impl::Impl(std::int64_t features, const SyncBatchNormOptions& chosen)
