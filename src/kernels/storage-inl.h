@@ -58,15 +58,15 @@ HWY_INLINE void store(ComputeVec<T> v, T* p) {
 template <Write kWrite>
 HWY_INLINE void store(ComputeVec<float> v, bfloat16* p) {
   const hn::RebindToUnsigned<ComputeTag<float>> du;
-  const hn::RebindToSigned<decltype(du)> di;
+  const hn::Repartition<std::uint16_t, decltype(du)> halves;
   const hn::Rebind<std::uint16_t, decltype(du)> d16;
   const auto bits = hn::BitCast(du, v);
-  const auto upper = hn::ShiftRight<16>(bits);
-  const auto odd = hn::And(upper, hn::Set(du, 1));
-  const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7fff)), odd));
-  const auto quiet = hn::Or(upper, hn::Set(du, 0x40));
-  const auto result = hn::IfThenElse(hn::RebindMask(du, hn::Ne(v, v)), quiet, rounded);
-  write<kWrite>(d16, hn::DemoteTo(d16, hn::BitCast(di, result)), reinterpret_cast<std::uint16_t*>(p));
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
+  const auto rounded = hn::Add(hn::Add(bits, hn::Set(du, 0x7fff)), odd);
+  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000));
+  const auto result = hn::BitCast(halves, hn::IfThenElse(hn::RebindMask(du, hn::Ne(v, v)), quiet, rounded));
+  const auto upper = hn::LowerHalf(d16, hn::ConcatOdd(halves, result, result));
+  write<kWrite>(d16, upper, reinterpret_cast<std::uint16_t*>(p));
 }
 // Rounds to nearest even on AVX2, AVX-512 and NEON, where hardware does it; other targets are not dispatched
 // to.
