@@ -21,6 +21,9 @@ namespace {
 // Some µs of work.
 constexpr std::int64_t kTaskElements = 16384;
 constexpr std::int64_t kAheadBytes = 4096;
+// Of larger blocks the next one is not fetched while this one is written: they drive each other out of a
+// core's second cache (1 to 2 MB).
+constexpr std::int64_t kFetchedBytes = 2 << 20;
 // Results of more bytes would not be found in a cache afterwards.
 constexpr std::int64_t kStreamedBytes = 8 << 20;
 // Channels-first: shorter pieces of memory, and pieces of shorter rows, have too few whole vectors.
@@ -40,13 +43,16 @@ std::int64_t bytes(const Geometry& g, std::int64_t elements) {
 }
 
 // Calls body(first element, first channel, extent, per_element) for the rows of memory that hold a part.
+// `tensors`: how many are read.
 template <class Body>
-void for_each_rows(const Geometry& g, const Part& part, const Body& body) {
+void for_each_rows(const Geometry& g, const Part& part, int tensors, const Body& body) {
   const auto size = [](std::int64_t i) { return static_cast<std::size_t>(i); };
   // Some of the channels at all positions: a block of several, and the next one is summed next.
   const bool block = part.channels < g.channels && part.end - part.begin == g.positions();
   const auto width = g.layout == Layout::channels_last ? part.channels : part.channels * g.spatial;
-  const std::size_t ahead = block ? size(width) : static_cast<std::size_t>(kAheadBytes) / size_of(g.dtype);
+  const bool fits = bytes(g, part.channels * g.positions()) * tensors <= kFetchedBytes;
+  const std::size_t ahead =
+      !block ? static_cast<std::size_t>(kAheadBytes) / size_of(g.dtype) : size(fits ? width : 0);
   if (g.layout == Layout::channels_last) {
     const std::int64_t rows = rows_in_one(g, part), n = part.end - part.begin;
     if (rows > 1) {
@@ -57,14 +63,15 @@ void for_each_rows(const Geometry& g, const Part& part, const Body& body) {
     const Extent extent{size(n - done), size(part.channels), size(g.channels), ahead, 0};
     return body(g.offset(part.channel, part.begin + done), part.channel, extent, true);
   }
-  // A block's pieces of what is not in a cache are too short for the machine to see them coming: after this
-  // one comes the next sample's.
+  // A block's pieces of what its sums have not read are too short for the machine to see them coming: after
+  // this one comes the next sample's.
   const bool far = bytes(g, g.elements()) >= kStreamedBytes;
-  const std::size_t written_ahead = block && far ? size(g.channels * g.spatial) : 0;
+  const std::size_t next = block ? size(g.channels * g.spatial) : ahead;
+  const std::size_t written_ahead = block && far ? next : 0;
   for (std::int64_t position = part.begin; position < part.end;) {
     const std::int64_t n = std::min(g.spatial - position % g.spatial, part.end - position);
     body(g.offset(part.channel, position), part.channel,
-         Extent{size(part.channels), size(n), size(g.spatial), ahead, written_ahead}, false);
+         Extent{size(part.channels), size(n), size(g.spatial), ahead, next, written_ahead}, false);
     position += n;
   }
 }
@@ -86,7 +93,7 @@ class Repeated {
 
  private:
   const T* values_;
-  std::array<T, kFoldedRow> repeated_;
+  alignas(64) std::array<T, kFoldedRow> repeated_;
 };
 
 template <class Storage>
@@ -160,7 +167,7 @@ void normalize(const NormalizeTensors& t, const Geometry& geometry, const Part& 
     using T = Compute<Storage>;
     const Repeated<T> mean_hi(c.mean_hi, geometry, part), k(c.k, geometry, part),
         shift(c.shift, geometry, part);
-    for_each_rows(geometry, part,
+    for_each_rows(geometry, part, 1,
                   [&](std::int64_t i, std::int64_t channel, const Extent& extent, bool per_element) {
                     normalize_or_refer<Storage>(
                         {at<Storage>(t.x, i), at<Storage>(t.residual, i), at<Storage>(t.y, i), extent},
@@ -182,7 +189,7 @@ void differentiate(const GradientTensors& t, const Geometry& geometry, const Par
     const Repeated<T> mean_hi(c.mean_hi, geometry, part), k(c.k, geometry, part), c2(c.c2, geometry, part),
         c1(c.c1, geometry, part);
     for_each_rows(
-        geometry, part, [&](std::int64_t i, std::int64_t channel, const Extent& extent, bool per_element) {
+        geometry, part, 2, [&](std::int64_t i, std::int64_t channel, const Extent& extent, bool per_element) {
           differentiate_or_refer<Storage>(
               {at<Storage>(t.dy, i), at<Storage>(t.x, i), at<Storage>(t.y, i), at<Storage>(t.dx, i),
                at<Storage>(t.d_residual, i), extent},

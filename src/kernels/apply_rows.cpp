@@ -26,6 +26,9 @@ void differentiate(const GradientRows<Storage>&, const GradientSegment<Compute<S
 
 // Into the second cache: it may be needed only after all of this.
 HWY_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+// Not in channels-first with 16 bits: the sums of those take longer than memory takes to bring them.
+template <bool kPerElement, class Storage>
+constexpr bool kFetched = kPerElement || sizeof(Storage) >= 4;
 template <Write kWrite, class Storage>
 HWY_INLINE void fetch_to_write(const Storage* p, const Extent& extent) {
   if (kWrite == Write::cached && extent.written_ahead != 0)
@@ -105,10 +108,12 @@ void normalize_rows_of(const NormalizeRows<Storage> t, const NormalizeSegment<Co
           if constexpr (kPerElement) return read(values + j);
           return of[which];
         };
-        fetch(t.x + i + t.extent.ahead);
+        if constexpr (kFetched<kPerElement, Storage>) fetch(t.x + i + t.extent.ahead);
         fetch_to_write<kWrite>(t.y + i, t.extent);
         auto value = hn::MulAdd(hn::Sub(read(t.x + i), coefficient(0, c.mean_hi)), coefficient(1, c.k),
                                 coefficient(2, c.shift));
+        // In channels-last the machine sees it coming, and fetching costs 5 to 14 %.
+        if (!kPerElement && t.residual != nullptr) fetch(t.residual + i + t.extent.residual_ahead);
         if (t.residual != nullptr) value = hn::Add(value, read(t.residual + i));
         if (c.relu) value = where_passes(value, value);
         write(value, t.y + i);
@@ -131,9 +136,10 @@ void differentiate_rows_of(const GradientRows<Storage> t, const GradientSegment<
           if constexpr (kPerElement) return read(values + j);
           return of[which];
         };
-        if constexpr (kPerElement) {  // channels-first rows are found without
+        if constexpr (kFetched<kPerElement, Storage>) {
           fetch(t.dy + i + t.extent.ahead);
           fetch(t.x + i + t.extent.ahead);
+          if (t.y != nullptr) fetch(t.y + i + t.extent.ahead);
         }
         auto masked = read(t.dy + i);
         if (t.y != nullptr) masked = where_passes(read(t.y + i), masked);
