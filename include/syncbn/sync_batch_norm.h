@@ -110,7 +110,7 @@ struct BackwardTensors {
 };
 
 /// Tensors of one double backward call: the gradient of a function of backward's results. All but the last
-/// three have the shape, dtype and layout of x; the last three (C,) elements of the layer's dtype.
+/// three have x's shape, dtype and layout; those (C,) elements of the layer's dtype. Results overlap nothing.
 struct DoubleBackwardTensors {
   ConstTensorView dy;  ///< What backward was given: dy, x and, under relu, y.
   ConstTensorView x;
@@ -121,7 +121,7 @@ struct DoubleBackwardTensors {
   std::optional<TensorView> d_x;               ///< With respect to x, if wanted.
   const void* dd_weight = nullptr;             ///< Gradient with respect to weight_grad; null: zero.
   const void* dd_bias = nullptr;               ///< With respect to bias_grad; null: zero.
-  void* d_weight = nullptr;                    ///< Result with respect to weight, this rank's own part.
+  void* d_weight = nullptr;                    ///< With respect to weight, this rank's own; may be dd_weight.
 };
 
 /// Batch normalization with the statistics of a whole group of ranks.
@@ -142,7 +142,7 @@ class SyncBatchNorm {
   /// affine_gradients, nonfinite, activation or dtype not an enumerator. GroupError: process_group unknown.
   explicit SyncBatchNorm(std::int64_t num_features, const SyncBatchNormOptions& options = {});
   ~SyncBatchNorm();
-  SyncBatchNorm(SyncBatchNorm&&) noexcept;
+  SyncBatchNorm(SyncBatchNorm&&) noexcept;  ///< What was moved from may only be assigned to or destroyed.
   SyncBatchNorm& operator=(SyncBatchNorm&&) noexcept;
 
   std::int64_t num_features() const;
