@@ -43,8 +43,8 @@ template <class Storage, std::size_t kCount>
 HWY_INLINE Coefficients<Storage, kCount> join(const Coefficients<Storage, kCount>& before,
                                               const Coefficients<Storage, kCount>& after, std::size_t first) {
   const auto mask = hn::FirstN(ComputeTag<Storage>(), first);
-  Coefficients<Storage, kCount> joined =
-      after;  // made empty, NEON's vectors do not compile (see Accumulator)
+  // Not made empty: that does not compile for NEON, whose vectors have constructors.
+  Coefficients<Storage, kCount> joined = after;
   for (std::size_t k = 0; k < kCount; ++k) joined[k] = hn::IfThenElse(mask, before[k], joined[k]);
   return joined;
 }
