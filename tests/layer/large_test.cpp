@@ -2,7 +2,7 @@
 // again. A power of two of equal periods has the mean, the variance and so the outputs and gradients of one,
 // bit for bit.
 //
-// control: with the offset in accumulate.cpp's terms_at, or the count of rows in apply.cpp's for_each_rows,
+// control: with the offset in accumulate.cpp's terms_at, or the first elements in apply.cpp's for_each_rows,
 // brought through an int, these tests fail.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
