@@ -256,12 +256,15 @@ class Supervisor {
       if (awaits_hearers()) return std::nullopt;
       return stopped(stop_signal_, plan_.several_nodes() ? place : "");
     }
+    // A worker that waits for the others gives up as late as the launcher does: that it then fails is no
+    // cause.
+    if (join_by_ && !cause_by_ && steady_clock::now() >= *join_by_)
+      if (std::optional<End> end = who_is_missing(place)) return end;
     if (!failures_.empty()) {
       if (!finds_cause()) return std::nullopt;
       proposed_failure_ = true;
       return failed(failures_[0], plans_, place);
     }
-    if (join_by_ && steady_clock::now() >= *join_by_) return who_is_missing(place);
     // Where it can't be told, the link says why.
     if (met_ && running_ == 0 && !std::exchange(done_, true)) tell(is_done(self_));
     return std::nullopt;
