@@ -92,7 +92,7 @@ def draw(file, histories, epochs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--steps", type=int, help="in an epoch; default: all images")
     parser.add_argument("--rate", type=float, default=0.02, help="learning rate")
     parser.add_argument("--plot", default="train_digits.png", help="file for the curves")
