@@ -10,8 +10,8 @@ namespace syncbn::kernels {
 
 struct Extent {
   std::size_t rows, n, stride;
-  std::size_t ahead;           ///< How far behind an element lies one that is read soon, and fetched now.
-  std::size_t residual_ahead;  ///< Likewise in the residual, which no sum reads: in channels-first.
+  std::size_t ahead;               ///< How far behind an element lies one that is read soon, and fetched now.
+  std::size_t residual_ahead = 0;  ///< Likewise in the residual, which no sum reads: in channels-first.
   /// Likewise for what is written through the caches; 0: the machine sees it coming.
   std::size_t written_ahead = 0;
 };
