@@ -1,10 +1,14 @@
 // Jobs of real processes on the Gloo engine, started as a hand or torchrun would.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cstring>
 #include <random>
 #include <thread>
 
@@ -249,6 +253,28 @@ TEST_F(GlooJob, RanksAreHandedOut) {
   expect_ends("sums are right");
   for (int rank = 0; rank < 3; ++rank)
     EXPECT_NE(all_output().find(fmt::format("rank {}: of 3", rank)), std::string::npos) << all_output();
+}
+
+// Somebody else's connection has the port, whose number the system gave it.
+//
+// control: without is_served() nobody serves, and the job ends with a TimeoutError.
+TEST_F(GlooJob, RanksAreHandedOutOnceThePortIsFree) {
+  const int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<std::uint16_t>(ports_[1]));
+  ASSERT_EQ(bind(other, reinterpret_cast<sockaddr*>(&address), sizeof address), 0) << std::strerror(errno);
+  for (int i = 0; i < 2; ++i)
+    start("sums", {{"MS_ROLE", "MS_WORKER"},
+                   {"MS_WORKER_NUM", "2"},
+                   {"MS_SCHED_HOST", "127.0.0.1"},
+                   {"MS_SCHED_PORT", std::to_string(ports_[0])},
+                   {"SYNCBN_PORT", std::to_string(ports_[1])},
+                   {"SYNCBN_TIMEOUT_S", "30"}});
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));  // both have found it taken
+  close(other);
+  expect_ends("sums are right");
 }
 
 TEST_F(GlooJob, WhenAllRanksAreHandedOutTheNextIsRefused) {

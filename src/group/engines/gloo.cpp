@@ -224,15 +224,32 @@ class GlooEngine final : public Engine {
   static int serve(const WorldSpec& spec, Deadline deadline) {
     if (spec.serve == false) return spec.port;
     wait_for_name(spec.host, deadline);
-    try {
-      return served_store.serve(spec);
-    } catch (const AddressElsewhere&) {
-      if (!spec.serve) return spec.port;
-      return served_store.serve(spec, "");
-    } catch (const GroupError&) {
-      if (!spec.serve) return spec.port;
-      throw;
+    for (;;) {
+      try {
+        return served_store.serve(spec);
+      } catch (const AddressElsewhere&) {
+        if (!spec.serve) return spec.port;
+        return served_store.serve(spec, "");
+      } catch (const AddressUnavailable&) {
+        if (spec.serve) throw;
+        if (is_served(spec, deadline)) return spec.port;
+      } catch (const GroupError&) {
+        if (!spec.serve) return spec.port;
+        throw;
+      }
     }
+  }
+
+  // Of two processes that listen at the same moment both may be refused, and somebody else's connection may
+  // have the port for a while: then nobody serves yet.
+  static bool is_served(const WorldSpec& spec, Deadline deadline) {
+    const std::chrono::milliseconds pause(20 + random_word() % 80);
+    try {
+      connect_to(spec.host, spec.port, std::min(deadline, Clock::now() + pause));
+    } catch (const TimeoutError&) {
+      return Clock::now() >= deadline;  // who connects next says so
+    }
+    return true;
   }
 
   int handed_rank() {
