@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <mutex>
 
 #include "syncbn/error.h"
 #include "syncbn/isa.h"
@@ -50,10 +49,12 @@ const Isa& default_isa() {
 }
 
 const Isa& active() {
-  static std::once_flag once;
-  std::call_once(once, [] {
+  // Where this throws, the next call tries again. std::call_once would hang then under the thread sanitizer.
+  static const bool chosen = [] {
     if (choice.isa == nullptr) choose(default_isa());
-  });
+    return true;
+  }();
+  static_cast<void>(chosen);
   return *choice.isa.load();
 }
 
