@@ -32,7 +32,7 @@ struct Row {
 
 void add(Row& row, fuzz::Input& input) {
   const auto value = input.take<std::int64_t>() >> input.below(64);
-  const int room = exact::kDigitBits * row.count() - 63;
+  const int room = exact::kDigitBits * row.count() - 64;  // -2^63 has 64 bits
   const int shift = input.take<std::uint16_t>() % (room + 1);
   exact::add_scaled(row.digits.data(), value, shift);
   row.value += mpz_class(static_cast<long>(value)) << static_cast<mp_bitcnt_t>(shift);
