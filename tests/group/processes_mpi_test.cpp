@@ -126,7 +126,10 @@ TEST_P(MpiJob, DifferentListsAreAMismatchOnEveryRank) {
 
 // The abandoned sum would keep MPI_Finalize waiting: the job ends by MPI_Abort.
 TEST_P(MpiJob, RankThatNeverCallsIsATimeout) {
-  EXPECT_EQ(start("last_does_not_call", 2, kShortCalls).wait(), "exit 1") << job_->output();
+  const std::string end = start("last_does_not_call", 2, kShortCalls).wait();
+  // Open MPI 4.1's mpiexec may crash at its own end, after it has ended an aborted job.
+  const bool crashed = end == "signal 11" && count("PMIx_server_finalize") > 0;
+  EXPECT_TRUE(end == "exit 1" || crashed) << end << "\n" << job_->output();
   EXPECT_EQ(count("TimeoutError on rank 0"), 1) << job_->output();
 }
 
