@@ -34,6 +34,15 @@ class GlooJob : public testing::Test {
             {"SYNCBN_TOKEN", "secret"},
             {"SYNCBN_TIMEOUT_S", "60"}};
   }
+  // As msrun has it where the store is to hand the ranks out.
+  Variables unnumbered(int size) const {
+    return {{"MS_ROLE", "MS_WORKER"},
+            {"MS_WORKER_NUM", std::to_string(size)},
+            {"MS_SCHED_HOST", "127.0.0.1"},
+            {"MS_SCHED_PORT", std::to_string(ports_[0])},
+            {"SYNCBN_PORT", std::to_string(ports_[1])},
+            {"SYNCBN_TIMEOUT_S", "30"}};
+  }
   Child& start(const std::string& task, const Variables& variables) {
     return *workers_.emplace_back(
         std::make_unique<Child>(std::vector<std::string>{SYNCBN_WORKER, task}, variables));
@@ -243,13 +252,7 @@ TEST_F(GlooJob, MissingRanksAreNamed) {
 
 // msrun without RANK_ID: the first process to take the port serves, and the store hands the ranks out.
 TEST_F(GlooJob, RanksAreHandedOut) {
-  for (int i = 0; i < 3; ++i)
-    start("sums", {{"MS_ROLE", "MS_WORKER"},
-                   {"MS_WORKER_NUM", "3"},
-                   {"MS_SCHED_HOST", "127.0.0.1"},
-                   {"MS_SCHED_PORT", std::to_string(ports_[0])},
-                   {"SYNCBN_PORT", std::to_string(ports_[1])},
-                   {"SYNCBN_TIMEOUT_S", "30"}});
+  for (int i = 0; i < 3; ++i) start("sums", unnumbered(3));
   expect_ends("sums are right");
   for (int rank = 0; rank < 3; ++rank)
     EXPECT_NE(all_output().find(fmt::format("rank {}: of 3", rank)), std::string::npos) << all_output();
@@ -265,28 +268,16 @@ TEST_F(GlooJob, RanksAreHandedOutOnceThePortIsFree) {
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   address.sin_port = htons(static_cast<std::uint16_t>(ports_[1]));
   ASSERT_EQ(bind(other, reinterpret_cast<sockaddr*>(&address), sizeof address), 0) << std::strerror(errno);
-  for (int i = 0; i < 2; ++i)
-    start("sums", {{"MS_ROLE", "MS_WORKER"},
-                   {"MS_WORKER_NUM", "2"},
-                   {"MS_SCHED_HOST", "127.0.0.1"},
-                   {"MS_SCHED_PORT", std::to_string(ports_[0])},
-                   {"SYNCBN_PORT", std::to_string(ports_[1])},
-                   {"SYNCBN_TIMEOUT_S", "30"}});
+  for (int i = 0; i < 2; ++i) start("sums", unnumbered(2));
   std::this_thread::sleep_for(std::chrono::milliseconds(500));  // both have found it taken
   close(other);
   expect_ends("sums are right");
 }
 
 TEST_F(GlooJob, WhenAllRanksAreHandedOutTheNextIsRefused) {
-  const Variables unnumbered = {{"MS_ROLE", "MS_WORKER"},
-                                {"MS_WORKER_NUM", "2"},
-                                {"MS_SCHED_HOST", "127.0.0.1"},
-                                {"MS_SCHED_PORT", std::to_string(ports_[0])},
-                                {"SYNCBN_PORT", std::to_string(ports_[1])},
-                                {"SYNCBN_TIMEOUT_S", "30"}};
-  for (int i = 0; i < 2; ++i) start("sum_for_ever", unnumbered);
+  for (int i = 0; i < 2; ++i) start("sum_for_ever", unnumbered(2));
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
-  Child& surplus = start("sums", unnumbered);
+  Child& surplus = start("sums", unnumbered(2));
   EXPECT_TRUE(surplus.shows(fmt::format("all 2 ranks of the job at 127.0.0.1:{} are taken", ports_[1])))
       << all_output();
   for (const std::size_t i : {0u, 1u}) EXPECT_FALSE(workers_[i]->has_ended()) << all_output();
@@ -294,14 +285,11 @@ TEST_F(GlooJob, WhenAllRanksAreHandedOutTheNextIsRefused) {
 
 // As above, but MindSpore's init() came first and put the ranks that it found into RANK_ID.
 TEST_F(GlooJob, RanksThatMindSporeFoundAreKept) {
-  for (int rank = 2; rank >= 0; --rank)
-    start("sums", {{"MS_ROLE", "MS_WORKER"},
-                   {"MS_WORKER_NUM", "3"},
-                   {"MS_SCHED_HOST", "127.0.0.1"},
-                   {"MS_SCHED_PORT", std::to_string(ports_[0])},
-                   {"RANK_ID", std::to_string(rank)},
-                   {"SYNCBN_PORT", std::to_string(ports_[1])},
-                   {"SYNCBN_TIMEOUT_S", "30"}});
+  for (int rank = 2; rank >= 0; --rank) {
+    Variables numbered = unnumbered(3);
+    numbered["RANK_ID"] = std::to_string(rank);
+    start("sums", numbered);
+  }
   expect_ends("sums are right");
   for (std::size_t i = 0; i < 3; ++i)
     EXPECT_TRUE(workers_[i]->shows(fmt::format("rank {}: of 3", 2 - i))) << all_output();
