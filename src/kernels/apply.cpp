@@ -54,14 +54,12 @@ void for_each_rows(const Geometry& g, const Part& part, int tensors, const Body&
   const std::size_t ahead =
       !block ? static_cast<std::size_t>(kAheadBytes) / size_of(g.dtype) : size(fits ? width : 0);
   if (g.layout == Layout::channels_last) {
-    const std::int64_t rows = rows_in_one(g, part), n = part.end - part.begin;
-    if (rows > 1) {
-      const Extent folded{size(n / rows), size(rows * g.channels), size(rows * g.channels), ahead};
-      body(g.offset(0, part.begin), 0, folded, true);
-    }
-    const std::int64_t done = rows > 1 ? n / rows * rows : 0;
-    const Extent extent{size(n - done), size(part.channels), size(g.channels), ahead};
-    return body(g.offset(part.channel, part.begin + done), part.channel, extent, true);
+    const std::int64_t rows = rows_in_one(g, part), n = part.end - part.begin, left = n % rows;
+    body(g.offset(part.channel, part.begin), part.channel,
+         Extent{size(n / rows), size(rows * part.channels), size(rows * g.channels), ahead}, true);
+    if (left == 0) return;
+    return body(g.offset(part.channel, part.end - left), part.channel,
+                Extent{size(left), size(part.channels), size(g.channels), ahead}, true);
   }
   // A block's pieces of what its sums have not read are too short for the machine to see them coming: after
   // this one comes the next sample's.
