@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,7 +59,8 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
 Child::Child(const std::vector<std::string>& command, const Variables& variables) {
   output_ = memfd_create("output", MFD_CLOEXEC);  // a file, so that nobody has to read for the child to go on
   int input[2] = {-1, -1};
-  if (output_ < 0 || pipe2(input, O_CLOEXEC) != 0) throw std::runtime_error(std::strerror(errno));
+  if (output_ < 0 || fcntl(output_, F_SETFL, O_APPEND) != 0 || pipe2(input, O_CLOEXEC) != 0)
+    throw std::runtime_error(std::strerror(errno));
   input_ = input[1];
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
@@ -67,6 +69,7 @@ Child::Child(const std::vector<std::string>& command, const Variables& variables
   posix_spawn_file_actions_adddup2(&actions, output_, STDERR_FILENO);
   std::vector<std::string> arguments = command;
   std::vector<std::string> texts = environment(variables);
+  texts.push_back(fmt::format("TEST_OUTPUT=/proc/{}/fd/{}", getpid(), output_));
   const int error = posix_spawnp(&pid_, command[0].c_str(), &actions, nullptr, pointers(arguments).data(),
                                  pointers(texts).data());
   posix_spawn_file_actions_destroy(&actions);
@@ -119,8 +122,9 @@ bool Child::shows(const std::string& text) {
 }
 
 std::string Child::output() const {
-  std::string text(static_cast<std::size_t>(lseek(output_, 0, SEEK_CUR)),
-                   '\0');  // the offset is the writer's, too
+  struct stat file {};
+  fstat(output_, &file);
+  std::string text(static_cast<std::size_t>(file.st_size), '\0');
   const ssize_t size = pread(output_, text.data(), text.size(), 0);
   text.resize(static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
   return text;

@@ -21,7 +21,8 @@ inline const Variables kShortCalls = {{"SYNCBN_TIMEOUT_S", "5"}, {"MS_TOPO_TIMEO
 
 class Child {
  public:
-  /// `variables` come on top of this process's environment without any launcher's variables.
+  /// `variables` come on top of this process's environment without any launcher's variables. TEST_OUTPUT
+  /// names the file of output(), for processes whose launcher may lose some of theirs.
   Child(const std::vector<std::string>& command, const Variables& variables);
   ~Child();  ///< Ends it, by its id, where it still runs.
   Child(const Child&) = delete;

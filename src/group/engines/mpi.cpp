@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <cstdio>
 #include <limits>
 #include <list>
 #include <mutex>
@@ -208,10 +210,14 @@ std::atomic<int> forks_at_init{-1};
 // hang in MPI_Finalize until their deadlines; MPI_Abort ends the job at once, with this rank's exit code.
 void finalize(int status, void*) {
   if (forks_at_init != kernels::forks() || finalized()) return;  // the end of a fork is not the rank's
-  if (status != 0 || !settles())
-    MPI_Abort(MPI_COMM_WORLD, status != 0 ? status : EXIT_FAILURE);
-  else
+  if (status == 0 && settles()) {
     MPI_Finalize();
+    return;
+  }
+  // MPICH's mpiexec may drop what it has not read of this rank's output yet: the message that says why.
+  std::fflush(nullptr);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  MPI_Abort(MPI_COMM_WORLD, status != 0 ? status : EXIT_FAILURE);
 }
 
 // Open MPI ends a process inside MPI_Init where srun speaks no PMIx, MPICH takes it for a world of one.
