@@ -21,8 +21,9 @@ constexpr double kLong = 20e-3;   // a call that long needs no other to warm up
 
 }  // namespace
 
-double seconds_of(const Contender& contender, int count) {
-  if (contender.announce) contender.announce(count);
+double seconds_of(const Contender& contender, int count, int before) {
+  if (contender.announce) contender.announce(before + count);
+  for (int i = 0; i < before; ++i) contender.call();
   const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < count; ++i) contender.call();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -71,19 +72,18 @@ std::vector<std::vector<std::int64_t>> Settings::all_shapes() const {
 
 std::vector<std::vector<double>> interleaved(std::span<const Contender> contenders, int repeats) {
   std::vector<int> calls;
-  std::vector<bool> warm_up;
+  std::vector<int> warm_ups;
   for (const Contender& contender : contenders) {
     seconds_of(contender, 1);  // first calls allocate, plan and start threads
     const double once = std::min(seconds_of(contender, 1), seconds_of(contender, 1));
     calls.push_back(std::clamp(static_cast<int>(kSample / once), 1, 100000));
-    warm_up.push_back(once < kLong);
+    warm_ups.push_back(once < kLong ? 1 : 0);
   }
   std::vector<std::vector<double>> samples(contenders.size());
   for (int round = 0; round < repeats; ++round) {
     for (std::size_t turn = 0; turn < contenders.size(); ++turn) {
       const std::size_t i = (turn + static_cast<std::size_t>(round)) % contenders.size();
-      if (warm_up[i]) seconds_of(contenders[i], 1);
-      samples[i].push_back(seconds_of(contenders[i], calls[i]) / calls[i]);
+      samples[i].push_back(seconds_of(contenders[i], calls[i], warm_ups[i]) / calls[i]);
     }
   }
   return samples;

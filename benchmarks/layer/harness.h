@@ -33,8 +33,8 @@ struct Settings {
   std::vector<std::vector<std::int64_t>> large_shapes() const;
 };
 
-/// Seconds that `count` calls take together.
-double seconds_of(const Contender& contender, int count);
+/// Seconds that `count` calls take together, right after `before` others.
+double seconds_of(const Contender& contender, int count, int before = 0);
 
 /// Seconds of one call, sample by sample: sample i of all contenders was taken in the same round, so that a
 /// ratio of two is a ratio of neighbours in time. A sample is a call of some milliseconds, or as many calls
