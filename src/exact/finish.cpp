@@ -56,15 +56,23 @@ bool take(const std::int64_t* digits, int first, int count, std::int64_t (&taken
   return above == 0;
 }
 
-// False where they do not fit.
-bool digit_sums(const std::int64_t* record, const SumFormat& format, DigitSums& sums) {
-  const int dropped = low_zeros(record, format);
+// The digits of ordinary data.
+struct FewDigits {
   std::int64_t sum[kDigits], product[2 * kDigits];
-  if (!take(record, dropped, format.sum_digits, sum)) return false;
-  if (!take(record + format.sum_digits, 2 * dropped, format.product_digits, product)) return false;
-  const int unit = format.unit + kDigitBits * dropped;
-  sums = {FixedInt<3>::from_digits(sum), FixedInt<5>::from_digits(product), unit, 2 * unit};
-  return true;
+  int unit;
+
+  // Made where it is used: a copy of integers that were just written stalls.
+  DigitSums sums() const {
+    return {FixedInt<3>::from_digits(sum), FixedInt<5>::from_digits(product), unit, 2 * unit};
+  }
+};
+
+// False where there are more.
+bool take(const std::int64_t* record, const SumFormat& format, FewDigits& digits) {
+  const int dropped = low_zeros(record, format);
+  digits.unit = format.unit + kDigitBits * dropped;
+  return take(record, dropped, format.sum_digits, digits.sum) &&
+         take(record + format.sum_digits, 2 * dropped, format.product_digits, digits.product);
 }
 
 WideSums wide_sums(const std::int64_t* record, const SumFormat& format) {
@@ -152,11 +160,11 @@ double centred_product(const std::int64_t* record, const SumFormat& format, doub
   }
   const Parts parts = parts_of(mean);
   std::optional<double> result;
-  DigitSums sums;
+  FewDigits digits;
   if (holds_window_sums(record, format)) {
     result = centred(short_sums(record), parts);
-  } else if (digit_sums(record, format, sums)) {
-    result = centred(sums, parts);
+  } else if (take(record, format, digits)) {
+    result = centred(digits.sums(), parts);
   }
   if (result) return *result;
   const WideSums wide = wide_sums(record, format);
@@ -177,13 +185,13 @@ Statistics statistics(const std::int64_t* record, const SumFormat& format, std::
     s1 = sums.sum.to_double(sums.sum_unit);
     m2 = second_moment(sums, count);
   };
-  DigitSums sums;
+  FewDigits digits;
   if (holds_window_sums(record, format)) {
     set(short_sums(record));
   } else if (is_special(record, format)) {
     s1 = rounded_sum(record, format);
-  } else if (digit_sums(record, format, sums)) {
-    set(sums);
+  } else if (take(record, format, digits)) {
+    set(digits.sums());
   } else {
     const WideSums wide = wide_sums(record, format);
     s1 = wide.sum.to_double(wide.sum_unit);

@@ -36,14 +36,29 @@ bool add(WindowSums& into, WindowSums from) {
          !__builtin_add_overflow(into.low, from.low, &into.low);
 }
 
+// Of a row of zeros: value · 2^shift as normalised digits.
+void set_digits(std::int64_t* digits, int count, __int128 value, int shift) {
+  const int up = shift % kDigitBits;
+  // The lowest digit takes fewer bits of the value, moved up.
+  for (int i = shift / kDigitBits, bits = kDigitBits - up; value != 0; ++i, bits = kDigitBits) {
+    std::int64_t part = static_cast<std::int64_t>(value);
+    if (i + 1 < count) {  // the rest of the highest is its own
+      part = static_cast<std::int64_t>(static_cast<std::uint64_t>(value) << (64 - bits)) >> (64 - bits);
+    }
+    digits[i] = part << (kDigitBits - bits);
+    value = (value - part) >> bits;
+  }
+}
+
 }  // namespace
 
 void spread(std::int64_t* record, const SumFormat& format) {
   if (!holds_window_sums(record, format)) return;
   const WindowSums sums = window_sums(record);
   std::fill_n(record, format.words(), 0);
-  add_to_digits(record, format, sums);
-  normalise(record, format);
+  const __int128 product = (static_cast<__int128>(sums.high) << sums.high_shift) + sums.low;
+  set_digits(record, format.sum_digits, sums.sum, sums.sum_unit - format.unit);
+  set_digits(record + format.sum_digits, format.product_digits, product, sums.product_unit - 2 * format.unit);
 }
 
 void unite(std::int64_t* into, std::int64_t* from, const SumFormat& format) {

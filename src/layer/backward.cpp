@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "exact/finish.h"
+#include "exact/window_sums.h"
 #include "kernels/accumulate.h"
 #include "kernels/apply.h"
 #include "kernels/convert.h"
@@ -35,9 +36,12 @@ class Backward {
       b[i] = exact::centred_product(records + c * format_.words(), format_, saved_.mean[i]);
     }
   }
-  void set_own_sums(const std::int64_t* records) {
+  // From what is easiest to finish to what can be sent.
+  void keep_own_sums(std::int64_t* records) {
     layer::for_each_channels(geometry_.channels, [&](std::int64_t c, std::int64_t channels) {
-      set_sums(c, channels, records + c * format_.words(), work_.sums.own_a, work_.sums.own_b);
+      std::int64_t* own = records + c * format_.words();
+      set_sums(c, channels, own, work_.sums.own_a, work_.sums.own_b);
+      for (std::int64_t i = 0; i < channels; ++i) exact::spread(own + i * format_.words(), format_);
     });
   }
 
@@ -157,9 +161,8 @@ void SyncBatchNorm::Impl::start_backward(const Saved& from, const BackwardTensor
   work.resize_backward(num_features);
   if (records.empty()) return;
   Backward steps(t, from, options.activation == Activation::relu, work);
-  kernels::accumulate(steps.gradient(), {t.x.data}, geometry, records.data(),
-                      of_group ? kernels::Form::digits : kernels::Form::either);
-  if (of_group && geometry.positions() != 0) steps.set_own_sums(records.data());
+  kernels::accumulate(steps.gradient(), {t.x.data}, geometry, records.data(), kernels::Form::either);
+  if (of_group && geometry.positions() != 0) steps.keep_own_sums(records.data());
 }
 
 void SyncBatchNorm::Impl::finish_backward(const Saved& from, const BackwardTensors& t,
