@@ -37,10 +37,8 @@ BlockSummer<Storage>::BlockSummer()
 template <class Storage>
 void BlockSummer<Storage>::add(const Rows<Storage>& terms, std::int64_t* record) {
   const BlockSum sums = sum_block(terms, window_);
-  if (!fits(sums.a_max, sums.a_min_minus_one, window_.a_low, window_.a_high) ||
-      (!terms.squares() && !fits(sums.b_max, sums.b_min_minus_one, window_.b_low, window_.b_high))) {
-    return add_by_windows(terms, sums, record);
-  }
+  const OperandRange& b = terms.squares() ? sums.a : sums.b;
+  if (!window_.holds(sums.a, b)) return add_by_levels(terms, sums.a, b, record);
   sums_.sum += sums.sum;
   sums_.high += sums.high;
   sums_.low += sums.low;
@@ -63,9 +61,10 @@ void BlockSummer<Storage>::finish(std::int64_t* record) {
 
 template <class Storage>
 void BlockSummer<Storage>::drain(std::int64_t* record) {
-  add_to_record(window_, sums_, true, record);
+  exact::add_to_digits(digits(record), format_, window_.sums(sums_.sum, sums_.high, sums_.low));
   sums_ = {};
   blocks_ = 0;
+  count_adds(2, record);
 }
 
 // Of the record, which are zero at first.
@@ -76,39 +75,27 @@ std::int64_t* BlockSummer<Storage>::digits(std::int64_t* record) {
   return record;
 }
 
+// Of those to a digit.
 template <class Storage>
-void BlockSummer<Storage>::add_to_record(const Window& window, const BlockSum& sums, bool first_of_b,
-                                         std::int64_t* record) {
-  exact::add_to_digits(digits(record), format_, window.sums(first_of_b ? sums.sum : 0, sums.high, sums.low));
-  adds_ += 2;
+void BlockSummer<Storage>::count_adds(int adds, std::int64_t* record) {
+  adds_ += adds;
   if (adds_ < exact::kAddsBeforeNormalise) return;
   exact::normalise(record, format_);
   adds_ = 0;
 }
 
 template <class Storage>
-void BlockSummer<Storage>::add_by_windows(const Rows<Storage>& terms, const BlockSum& seen,
-                                          std::int64_t* record) {
-  const bool squares = terms.squares();
-  const std::uint32_t b_seen = squares ? seen.a_max : seen.b_max;
+void BlockSummer<Storage>::add_by_levels(const Rows<Storage>& terms, OperandRange a, OperandRange b,
+                                         std::int64_t* record) {
   drain(record);
-  if (std::max(seen.a_max, b_seen) >= kInfinityBits) flag_specials(terms, record);
-  for (Descent b(b_seen); !b.is_done();) {
-    std::uint32_t b_low = 0, b_left = 0;
-    for (Descent a(seen.a_max); !a.is_done();) {
-      Window window = window_of<Storage>(a.top(), squares ? a.top() : b.top());
-      window.a_high = std::min(window.a_high, a.limit());
-      window.b_high = std::min(window.b_high, b.limit());
-      const BlockSum sums = sum_block_masked(terms, window);
-      add_to_record(window, sums, b.is_first(), record);
-      a.go_on(window.a_low, sums.a_max);
-      b_low = window.b_low;
-      b_left = squares ? 0 : sums.b_max;
-    }
-    b.go_on(b_low, b_left);
+  if (a.has_specials() || b.has_specials()) flag_specials(terms, record);
+  const Levels levels = levels_of<Storage>(a, b);
+  for (int pass = 0; pass < levels.passes; ++pass) {
+    add_to_digits(record, format_, levels, pass, sum_block_levels(terms, levels, pass));
+    count_adds(kProductLevels, record);
   }
-  if (seen.a_max < kInfinityBits) a_exponent_ = next_exponent(seen.a_max);
-  if (b_seen < kInfinityBits) b_exponent_ = next_exponent(b_seen);
+  if (!a.has_specials()) a_exponent_ = next_exponent(a.max);
+  if (!b.has_specials()) b_exponent_ = next_exponent(b.max);
   window_ = window_of<Storage>(a_exponent_, b_exponent_);
 }
 

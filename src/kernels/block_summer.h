@@ -13,8 +13,8 @@ void flag_specials(const Rows<Storage>& terms, std::int64_t* record);
 
 /// Sums of blocks of one channel after the other, in the window where the last blocks lay. The sums are kept
 /// in that window's units as long as it does not move; if it never does, these are what the record gets
-/// (exact/window_sums.h). A block that does not fit is summed again, window by window, and goes to the
-/// record's digits.
+/// (exact/window_sums.h). A block that does not fit is summed again, on levels (levels.h), and goes to
+/// the record's digits.
 template <class Storage>
 class BlockSummer {
  public:
@@ -26,10 +26,10 @@ class BlockSummer {
   void finish(std::int64_t* record);
 
  private:
-  void add_by_windows(const Rows<Storage>& terms, const BlockSum& seen, std::int64_t* record);
+  void add_by_levels(const Rows<Storage>& terms, OperandRange a, OperandRange b, std::int64_t* record);
   void drain(std::int64_t* record);
   std::int64_t* digits(std::int64_t* record);
-  void add_to_record(const Window& window, const BlockSum& sums, bool first_of_b, std::int64_t* record);
+  void count_adds(int adds, std::int64_t* record);
 
   const exact::SumFormat& format_;
   int a_exponent_ = 2;

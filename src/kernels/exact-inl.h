@@ -12,6 +12,7 @@
 
 #include <cstddef>
 
+#include "kernels/levels.h"
 #include "kernels/storage-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -45,12 +46,62 @@ struct Accumulator {
     low = hn::Add(low, hn::MulSub(x, y, hn::Sub(high, before)));
   }
 };
-// Two of them for a vector of floats.
-HWY_INLINE void add(Accumulator* pair, Float x, Float y) {
+// A start of `levels` levels lower.
+HWY_INLINE Double lowered(Double start, int levels) {
+  for (; levels > 0; --levels) start = hn::Mul(start, hn::Set(DoubleTag(), kLevelStep));
+  return start;
+}
+// Adds to an accumulator the multiple of its unit that is next to the term, and returns what that leaves:
+// exact, as in Accumulator::add.
+HWY_INLINE Double take(Double& level, Double term) {
+  const Double before = level;
+  level = hn::Add(level, term);
+  return hn::Sub(term, hn::Sub(level, before));
+}
+
+// Σa and Σa·b of each lane on the levels of one pass.
+struct LevelAccumulator {
+  Double sum[kSumLevels], product[kProductLevels];
+
+  HWY_INLINE LevelAccumulator() {}  // as Accumulator's
+  HWY_INLINE LevelAccumulator(Double sum_start, Double product_start, int pass) {
+    for (int i = 0; i < kSumLevels; ++i) sum[i] = lowered(sum_start, pass * kSumLevels + i);
+    for (int i = 0; i < kProductLevels; ++i) product[i] = lowered(product_start, pass * kProductLevels + i);
+  }
+  // In the only pass.
+  HWY_INLINE void add(Double x, Double y) {
+    Double xy = hn::Mul(x, y);
+    for (Double& level : sum) x = take(level, x);
+    for (Double& level : product) xy = take(level, xy);
+  }
+  // In one of several.
+  HWY_INLINE void add(Double x, Double y, Double sum_start, Double product_start, int pass) {
+    add_below(sum, sum_start, pass, x);
+    add_below(product, product_start, pass, hn::Mul(x, y));
+  }
+
+ private:
+  // A term that lies in the middle between two multiples goes to either, by what the accumulator holds: that
+  // all passes take the same, each level takes it from an accumulator that holds nothing.
+  template <int kLevels>
+  static HWY_INLINE void add_below(Double (&levels)[kLevels], Double start, int pass, Double term) {
+    for (int i = 0; i < (pass + 1) * kLevels; ++i) {
+      Double level = lowered(start, i);
+      const Double left = take(level, term);
+      const int own = i - pass * kLevels;
+      if (own >= 0) levels[own] = hn::Add(levels[own], hn::Sub(term, left));
+      term = left;
+    }
+  }
+};
+
+// Calls body(k, x, y) for the two halves of vectors of floats, as doubles.
+template <class Body>
+HWY_INLINE void for_each_half(Float x, Float y, const Body& body) {
   const DoubleTag dd;
   const hn::Half<FloatTag> dh;
-  pair[0].add(hn::PromoteTo(dd, hn::LowerHalf(dh, x)), hn::PromoteTo(dd, hn::LowerHalf(dh, y)));
-  pair[1].add(hn::PromoteTo(dd, hn::UpperHalf(dh, x)), hn::PromoteTo(dd, hn::UpperHalf(dh, y)));
+  body(0, hn::PromoteTo(dd, hn::LowerHalf(dh, x)), hn::PromoteTo(dd, hn::LowerHalf(dh, y)));
+  body(1, hn::PromoteTo(dd, hn::UpperHalf(dh, x)), hn::PromoteTo(dd, hn::UpperHalf(dh, y)));
 }
 
 HWY_INLINE Bits magnitude(Float f) {
@@ -72,19 +123,11 @@ struct Range {
   }
 };
 
-// Lets pass what lies in a window of |bits|, as zero what does not, and keeps the largest that lies below.
-struct Sieve {
-  Bits low, width, left;
-
-  HWY_INLINE Sieve() {}  // as Accumulator's
-  HWY_INLINE Sieve(Bits lowest, Bits wide, Bits below) : low(lowest), width(wide), left(below) {}
-  static HWY_INLINE Sieve of(Bits low, Bits width) { return {low, width, hn::Zero(BitsTag())}; }
-  HWY_INLINE Float inside(Float f) {
-    const Bits bits = magnitude(f);
-    left = hn::Max(left, hn::IfThenElseZero(hn::Lt(bits, low), bits));
-    return hn::IfThenElseZero(hn::RebindMask(FloatTag(), hn::Lt(hn::Sub(bits, low), width)), f);
-  }
-};
+// Zero for what is not finite.
+HWY_INLINE Float finite_or_zero(Float f) {
+  const auto finite = hn::Lt(magnitude(f), hn::Set(BitsTag(), kInfinityBits));
+  return hn::IfThenElseZero(hn::RebindMask(FloatTag(), finite), f);
+}
 
 #endif
 

@@ -62,11 +62,11 @@ Window LaneSummer<Storage>::window(std::size_t lane) const {
 template <class Storage>
 void LaneSummer<Storage>::add(const Rows<Storage>& terms) {
   LaneRanges seen;
-  if (!sum_lanes(terms, windows_, sums_, seen)) add_by_windows(terms, seen);
+  if (!sum_lanes(terms, windows_, sums_, seen)) add_by_levels(terms, seen);
   if (++blocks_ < kBlocksBeforeDrain) return;
   for (std::size_t lane = 0; lane < channels_; ++lane) drain(lane);
   blocks_ = 0;
-  count_adds();
+  count_adds(2);
 }
 
 template <class Storage>
@@ -95,17 +95,10 @@ std::int64_t* LaneSummer<Storage>::digits(std::size_t lane) {
   return record(lane);
 }
 
+// Each lane has had up to so many additions to a digit since the last call.
 template <class Storage>
-void LaneSummer<Storage>::add_to_record(std::size_t lane, const Window& w, const LaneSums& sums,
-                                        bool first_of_b) {
-  exact::add_to_digits(digits(lane), format(),
-                       w.sums(first_of_b ? sums.sum[lane] : 0, sums.high[lane], sums.low[lane]));
-}
-
-// Each lane has had up to two additions to a digit since the last call.
-template <class Storage>
-void LaneSummer<Storage>::count_adds() {
-  adds_ += 2;
+void LaneSummer<Storage>::count_adds(int adds) {
+  adds_ += adds;
   if (adds_ < exact::kAddsBeforeNormalise) return;
   for (std::size_t lane = 0; lane < channels_; ++lane) {
     if (has_digits_[lane]) exact::normalise(record(lane), format());
@@ -115,71 +108,40 @@ void LaneSummer<Storage>::count_adds() {
 
 template <class Storage>
 void LaneSummer<Storage>::drain(std::size_t lane) {
-  add_to_record(lane, window(lane), sums_, true);
+  exact::add_to_digits(digits(lane), format(),
+                       window(lane).sums(sums_.sum[lane], sums_.high[lane], sums_.low[lane]));
   sums_.sum[lane] = sums_.high[lane] = sums_.low[lane] = 0;
 }
 
 // To where the elements just seen lie.
 template <class Storage>
-void LaneSummer<Storage>::move_to(std::size_t lane, std::uint32_t a_max, std::uint32_t b_max) {
-  const auto exponent = [](std::uint32_t max, std::uint32_t high) {
-    return max < kInfinityBits ? next_exponent(max) : static_cast<int>(high >> 23) - 128;
-  };
-  const Window w = window(lane);
-  const int a = exponent(a_max, w.a_high);
-  const int b = exponent(b_max, w.b_high);
+void LaneSummer<Storage>::move_to(std::size_t lane, OperandRange a, OperandRange b) {
   drain(lane);
-  aim(lane, a, b);
+  aim(lane, a.has_specials() ? a_exponent_[lane] : next_exponent(a.max),
+      b.has_specials() ? b_exponent_[lane] : next_exponent(b.max));
 }
 
 template <class Storage>
-void LaneSummer<Storage>::add_by_windows(const Rows<Storage>& terms, const LaneRanges& seen) {
-  const bool squares = terms.squares();
-  const auto& b_max = squares ? seen.a_max : seen.b_max;
-  std::array<Descent, kLanes> a, b;  // done in lanes that did fit
+void LaneSummer<Storage>::add_by_levels(const Rows<Storage>& terms, const LaneRanges& seen) {
+  std::array<Levels, kLanes> levels{};  // no pass in lanes that did fit
+  LaneLevels starts{};
   for (std::size_t lane = 0; lane < channels_; ++lane) {
-    const Window w = window(lane);
-    if (fits(seen.a_max[lane], seen.a_min_minus_one[lane], w.a_low, w.a_high) &&
-        (squares || fits(seen.b_max[lane], seen.b_min_minus_one[lane], w.b_low, w.b_high))) {
-      continue;
-    }
-    b[lane] = Descent(b_max[lane]);
-    if (std::max(seen.a_max[lane], b_max[lane]) >= kInfinityBits)
-      flag_specials(column(terms, lane), digits(lane));
-    move_to(lane, seen.a_max[lane], b_max[lane]);
+    const OperandRange a = seen.a(lane), b = terms.squares() ? a : seen.b(lane);
+    if (window(lane).holds(a, b)) continue;
+    if (a.has_specials() || b.has_specials()) flag_specials(column(terms, lane), digits(lane));
+    move_to(lane, a, b);
+    levels[lane] = levels_of<Storage>(a, b);
+    starts.set(lane, levels[lane]);
   }
-  count_adds();
-  const auto open = [](const Descent& descent) { return !descent.is_done(); };
-  LaneWindows windows;
-  std::array<Window, kLanes> window;
-  std::array<std::uint32_t, kLanes> b_left;
-  while (std::any_of(b.begin(), b.end(), open)) {
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      a[lane] = open(b[lane]) ? Descent(seen.a_max[lane]) : Descent();
+  count_adds(2);
+  for (int pass = 0; pass < starts.passes; ++pass) {
+    LaneLevelSums sums;
+    sum_lanes_levels(terms, starts, pass, sums);
+    for (std::size_t lane = 0; lane < channels_; ++lane) {
+      if (pass < levels[lane].passes)
+        add_to_digits(digits(lane), format(), levels[lane], pass, sums.of(lane));
     }
-    while (std::any_of(a.begin(), a.end(), open)) {
-      for (std::size_t lane = 0; lane < kLanes; ++lane) {
-        windows.clear(lane);
-        if (!open(a[lane])) continue;
-        window[lane] = window_of<Storage>(a[lane].top(), squares ? a[lane].top() : b[lane].top());
-        window[lane].a_high = std::min(window[lane].a_high, a[lane].limit());
-        window[lane].b_high = std::min(window[lane].b_high, b[lane].limit());
-        windows.set(lane, window[lane]);
-      }
-      LaneSums sums;
-      LaneRanges left;
-      sum_lanes_masked(terms, windows, sums, left);
-      for (std::size_t lane = 0; lane < kLanes; ++lane) {
-        if (!open(a[lane])) continue;
-        add_to_record(lane, window[lane], sums, b[lane].is_first());
-        a[lane].go_on(window[lane].a_low, left.a_max[lane]);
-        b_left[lane] = squares ? 0 : left.b_max[lane];
-      }
-      count_adds();
-    }
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      if (open(b[lane])) b[lane].go_on(window[lane].b_low, b_left[lane]);
-    }
+    count_adds(kProductLevels);
   }
 }
 

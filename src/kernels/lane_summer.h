@@ -11,7 +11,7 @@ namespace syncbn::kernels {
 /// Sums of kLanes neighbouring channels in channels-last. Each channel has its own window, where its last
 /// elements lay, and its sums are kept in that window's units as long as it does not move: if it never does,
 /// these are what its record gets (exact/window_sums.h). Those of a block that does not fit are summed again,
-/// window by window, and go to the record's digits.
+/// on levels (levels.h), and go to the record's digits.
 template <class Storage>
 class LaneSummer {
  public:
@@ -26,15 +26,14 @@ class LaneSummer {
 
  private:
   void aim(std::size_t lane, int a_exponent, int b_exponent);
-  void move_to(std::size_t lane, std::uint32_t a_max, std::uint32_t b_max);
+  void move_to(std::size_t lane, OperandRange a, OperandRange b);
   void drain(std::size_t lane);
-  void count_adds();
+  void count_adds(int adds);
   static const exact::SumFormat& format() { return exact::sum_format(dtype_of<Storage>); }
   Window window(std::size_t lane) const;
   std::int64_t* record(std::size_t lane);
   std::int64_t* digits(std::size_t lane);
-  void add_by_windows(const Rows<Storage>& terms, const LaneRanges& seen);
-  void add_to_record(std::size_t lane, const Window& window, const LaneSums& sums, bool first_of_b);
+  void add_by_levels(const Rows<Storage>& terms, const LaneRanges& seen);
 
   std::size_t channels_;
   std::int64_t* records_;

@@ -17,7 +17,11 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Never dispatched to: without vector registers the reference runs.
 std::size_t step() { return 1; }
 template <class Storage>
-BlockSum sum(const Rows<Storage>&, const Window&, bool) {
+BlockSum sum(const Rows<Storage>&, const Window&) {
+  return {};
+}
+template <class Storage>
+LevelSums sum_levels(const Rows<Storage>&, const Levels&, int) {
   return {};
 }
 #else
@@ -31,36 +35,21 @@ std::size_t step() { return kVectors * hn::Lanes(FloatTag()); }
 
 enum class Pairs { squares, products, rectified };
 
-template <Pairs kPairs, bool kMasked, class Storage>
-BlockSum sum_of(const Rows<Storage>& terms, const Window& window) {
-  const DoubleTag dd;
-  const BitsTag du;
-  const hn::RebindToSigned<DoubleTag> di;
+// Calls take(v, x, y) for all vectors of terms, v < kVectors by turns.
+template <Pairs kPairs, class Storage, class Take>
+HWY_INLINE void for_each_vector(const Rows<Storage>& terms, const Take& take) {
   const std::size_t lanes = hn::Lanes(FloatTag());
-
-  Accumulator chains[kChains];
-  for (Accumulator& chain : chains) {
-    chain = {hn::Set(dd, window.sum_start), hn::Set(dd, window.high_start), hn::Set(dd, window.low_start)};
-  }
-  Range a_range = Range::none(), b_range = Range::none();
-  Sieve a_sieve = Sieve::of(hn::Set(du, window.a_low), hn::Set(du, window.a_high - window.a_low));
-  Sieve b_sieve = Sieve::of(hn::Set(du, window.b_low), hn::Set(du, window.b_high - window.b_low));
-  const auto admit = [](Float f, Range& range, Sieve& sieve) HWY_ATTR {
-    if constexpr (kMasked) return sieve.inside(f);
-    range.see(f);
-    return f;
-  };
   // One load feeds the inspection and the conversions: with two, clang 14 falls from 21 to 9 GB/s (AVX-512).
-  const auto take = [&](std::size_t v, const Storage* a, const Storage* b, const Storage* mask,
-                        const auto& read) HWY_ATTR {
+  const auto read_and_take = [&](std::size_t v, const Storage* a, const Storage* b, const Storage* mask,
+                                 const auto& read) HWY_ATTR {
     Float x = read(a);
     if constexpr (kPairs == Pairs::rectified) x = where_passes(read(mask), x);
-    x = admit(x, a_range, a_sieve);
-    Float y = x;
-    if constexpr (kPairs != Pairs::squares) y = admit(read(b), b_range, b_sieve);
-    add(chains + 2 * v, x, y);
+    if constexpr (kPairs == Pairs::squares) {
+      take(v, x, x);
+    } else {
+      take(v, x, read(b));
+    }
   };
-
   const std::size_t n = terms.n;
   for (std::size_t row = 0; row < terms.rows; ++row) {
     const Storage* a = terms.a + row * terms.stride;
@@ -76,61 +65,115 @@ BlockSum sum_of(const Rows<Storage>& terms, const Window& window) {
         hwy::Prefetch(a + ahead + v * lanes);
         if constexpr (kPairs != Pairs::squares) hwy::Prefetch(b + ahead + v * lanes);
         if constexpr (kPairs == Pairs::rectified) hwy::Prefetch(mask + ahead + v * lanes);
-        take(v, a + j, b + j, at(j), [](const Storage* p) HWY_ATTR { return load(p); });
+        read_and_take(v, a + j, b + j, at(j), [](const Storage* p) HWY_ATTR { return load(p); });
       }
     }
     const auto rest = [&](std::size_t v) HWY_ATTR {
       if (i >= n) return;
       const std::size_t some = HWY_MIN(lanes, n - i);
-      take(v, a + i, b + i, at(i), [some](const Storage* p) HWY_ATTR { return load_some(p, some); });
+      read_and_take(v, a + i, b + i, at(i), [some](const Storage* p) HWY_ATTR { return load_some(p, some); });
       i += lanes;
     };
     rest(0);
     if constexpr (kVectors == 2) rest(1);
   }
+}
 
-  const auto held = [&](Double Accumulator::*part, double start) HWY_ATTR {
-    const auto first = hn::BitCast(di, hn::Set(dd, start));
-    auto sum = hn::Zero(di);
-    for (const Accumulator& chain : chains) sum = hn::Add(sum, hn::Sub(hn::BitCast(di, chain.*part), first));
-    // Halved first: GCC's reduction of 512 bits adds signed numbers, which must not overflow even where the
-    // block did not fit and its sums mean nothing.
-    const hn::Half<decltype(di)> dih;
-    const auto halved = hn::Add(hn::LowerHalf(dih, sum), hn::UpperHalf(dih, sum));
-    return hn::GetLane(hn::SumOfLanes(dih, halved));
+// What accumulators that began at `start` hold together, as an integer; `part` is one of a chain's.
+template <class Chain, class Part>
+HWY_INLINE std::int64_t held(const Chain (&chains)[kChains], Double start, const Part& part) {
+  const hn::RebindToSigned<DoubleTag> di;
+  const auto first = hn::BitCast(di, start);
+  auto sum = hn::Zero(di);
+  for (const Chain& chain : chains) sum = hn::Add(sum, hn::Sub(hn::BitCast(di, part(chain)), first));
+  // Halved first: GCC's reduction of 512 bits adds signed numbers, which must not overflow even where the
+  // block did not fit and its sums mean nothing.
+  const hn::Half<decltype(di)> dih;
+  const auto halved = hn::Add(hn::LowerHalf(dih, sum), hn::UpperHalf(dih, sum));
+  return hn::GetLane(hn::SumOfLanes(dih, halved));
+}
+
+template <Pairs kPairs, class Storage>
+BlockSum sum_of(const Rows<Storage>& terms, const Window& window) {
+  const BitsTag du;
+  const auto start = [](double at) HWY_ATTR { return hn::Set(DoubleTag(), at); };
+  Accumulator chains[kChains];
+  for (Accumulator& chain : chains) {
+    chain = {start(window.sum_start), start(window.high_start), start(window.low_start)};
+  }
+  Range a = Range::none(), b = Range::none();
+  for_each_vector<kPairs>(terms, [&](std::size_t v, Float x, Float y) HWY_ATTR {
+    a.see(x);
+    if constexpr (kPairs != Pairs::squares) b.see(y);
+    for_each_half(x, y,
+                  [&](std::size_t half, Double xs, Double ys) HWY_ATTR { chains[2 * v + half].add(xs, ys); });
+  });
+  const auto sum = [](const Accumulator& chain) HWY_ATTR { return chain.sum; };
+  const auto high = [](const Accumulator& chain) HWY_ATTR { return chain.high; };
+  const auto low = [](const Accumulator& chain) HWY_ATTR { return chain.low; };
+  return {held(chains, start(window.sum_start), sum),       held(chains, start(window.high_start), high),
+          held(chains, start(window.low_start), low),       hn::GetLane(hn::MaxOfLanes(du, a.max)),
+          hn::GetLane(hn::MinOfLanes(du, a.min_minus_one)), hn::GetLane(hn::MaxOfLanes(du, b.max)),
+          hn::GetLane(hn::MinOfLanes(du, b.min_minus_one))};
+}
+
+template <Pairs kPairs, class Storage>
+LevelSums sum_levels_of(const Rows<Storage>& terms, const Levels& levels, int pass) {
+  const Double sum_start = hn::Set(DoubleTag(), levels.sum_start);
+  const Double product_start = hn::Set(DoubleTag(), levels.product_start);
+  const LevelAccumulator empty(sum_start, product_start, pass);
+  LevelAccumulator chains[kChains];
+  for (LevelAccumulator& chain : chains) chain = empty;
+  const auto add_by = [&](const auto& add) HWY_ATTR {
+    for_each_vector<kPairs>(terms, [&](std::size_t v, Float x, Float y) HWY_ATTR {
+      x = finite_or_zero(x);
+      y = kPairs == Pairs::squares ? x : finite_or_zero(y);
+      for_each_half(
+          x, y, [&](std::size_t half, Double xs, Double ys) HWY_ATTR { add(chains[2 * v + half], xs, ys); });
+    });
   };
-  return {held(&Accumulator::sum, window.sum_start),
-          held(&Accumulator::high, window.high_start),
-          held(&Accumulator::low, window.low_start),
-          hn::GetLane(hn::MaxOfLanes(du, kMasked ? a_sieve.left : a_range.max)),
-          hn::GetLane(hn::MinOfLanes(du, a_range.min_minus_one)),
-          hn::GetLane(hn::MaxOfLanes(du, kMasked ? b_sieve.left : b_range.max)),
-          hn::GetLane(hn::MinOfLanes(du, b_range.min_minus_one))};
+  if (levels.passes == 1) {
+    add_by([](LevelAccumulator& chain, Double x, Double y) HWY_ATTR { chain.add(x, y); });
+  } else {
+    add_by([&](LevelAccumulator& chain, Double x, Double y)
+               HWY_ATTR { chain.add(x, y, sum_start, product_start, pass); });
+  }
+  LevelSums sums{};
+  for (int i = 0; i < kSumLevels; ++i) {
+    sums.sum[i] =
+        held(chains, empty.sum[i], [i](const LevelAccumulator& chain) HWY_ATTR { return chain.sum[i]; });
+  }
+  for (int i = 0; i < kProductLevels; ++i) {
+    sums.product[i] = held(chains, empty.product[i],
+                           [i](const LevelAccumulator& chain) HWY_ATTR { return chain.product[i]; });
+  }
+  return sums;
 }
 
 template <class Storage>
-BlockSum sum(const Rows<Storage>& terms, const Window& window, bool masked) {
-  if (terms.mask != nullptr) {
-    return (masked ? sum_of<Pairs::rectified, true, Storage>
-                   : sum_of<Pairs::rectified, false, Storage>)(terms, window);
-  }
-  if (terms.a != terms.b) {
-    return (masked ? sum_of<Pairs::products, true, Storage>
-                   : sum_of<Pairs::products, false, Storage>)(terms, window);
-  }
-  return (masked ? sum_of<Pairs::squares, true, Storage> : sum_of<Pairs::squares, false, Storage>)(terms,
-                                                                                                   window);
+BlockSum sum(const Rows<Storage>& terms, const Window& window) {
+  if (terms.mask != nullptr) return sum_of<Pairs::rectified>(terms, window);
+  return terms.a != terms.b ? sum_of<Pairs::products>(terms, window) : sum_of<Pairs::squares>(terms, window);
+}
+template <class Storage>
+LevelSums sum_levels(const Rows<Storage>& terms, const Levels& levels, int pass) {
+  if (terms.mask != nullptr) return sum_levels_of<Pairs::rectified>(terms, levels, pass);
+  return terms.a != terms.b ? sum_levels_of<Pairs::products>(terms, levels, pass)
+                            : sum_levels_of<Pairs::squares>(terms, levels, pass);
 }
 #endif
 
-BlockSum sum_float(const Rows<float>& terms, const Window& window, bool masked) {
-  return sum(terms, window, masked);
+BlockSum sum_float(const Rows<float>& terms, const Window& window) { return sum(terms, window); }
+BlockSum sum_float16(const Rows<float16>& terms, const Window& window) { return sum(terms, window); }
+BlockSum sum_bfloat16(const Rows<bfloat16>& terms, const Window& window) { return sum(terms, window); }
+LevelSums levels_float(const Rows<float>& terms, const Levels& levels, int pass) {
+  return sum_levels(terms, levels, pass);
 }
-BlockSum sum_float16(const Rows<float16>& terms, const Window& window, bool masked) {
-  return sum(terms, window, masked);
+LevelSums levels_float16(const Rows<float16>& terms, const Levels& levels, int pass) {
+  return sum_levels(terms, levels, pass);
 }
-BlockSum sum_bfloat16(const Rows<bfloat16>& terms, const Window& window, bool masked) {
-  return sum(terms, window, masked);
+LevelSums levels_bfloat16(const Rows<bfloat16>& terms, const Levels& levels, int pass) {
+  return sum_levels(terms, levels, pass);
 }
 
 }  // namespace syncbn::kernels::HWY_NAMESPACE
@@ -144,35 +187,32 @@ HWY_EXPORT(step);
 HWY_EXPORT(sum_float);
 HWY_EXPORT(sum_float16);
 HWY_EXPORT(sum_bfloat16);
-
-BlockSum dispatch(const Rows<float>& terms, const Window& window, bool masked) {
-  return HWY_DISPATCH_TABLE(sum_float)[target_index()](terms, window, masked);
-}
-BlockSum dispatch(const Rows<float16>& terms, const Window& window, bool masked) {
-  return HWY_DISPATCH_TABLE(sum_float16)[target_index()](terms, window, masked);
-}
-BlockSum dispatch(const Rows<bfloat16>& terms, const Window& window, bool masked) {
-  return HWY_DISPATCH_TABLE(sum_bfloat16)[target_index()](terms, window, masked);
-}
+HWY_EXPORT(levels_float);
+HWY_EXPORT(levels_float16);
+HWY_EXPORT(levels_bfloat16);
 
 }  // namespace
 
 std::size_t block_step() { return HWY_DISPATCH_TABLE(step)[target_index()](); }
 
-template <class Storage>
-BlockSum sum_block(const Rows<Storage>& terms, const Window& window) {
-  return dispatch(terms, window, false);
+BlockSum sum_block(const Rows<float>& terms, const Window& window) {
+  return HWY_DISPATCH_TABLE(sum_float)[target_index()](terms, window);
 }
-template <class Storage>
-BlockSum sum_block_masked(const Rows<Storage>& terms, const Window& window) {
-  return dispatch(terms, window, true);
+BlockSum sum_block(const Rows<float16>& terms, const Window& window) {
+  return HWY_DISPATCH_TABLE(sum_float16)[target_index()](terms, window);
 }
-template BlockSum sum_block(const Rows<float>&, const Window&);
-template BlockSum sum_block(const Rows<float16>&, const Window&);
-template BlockSum sum_block(const Rows<bfloat16>&, const Window&);
-template BlockSum sum_block_masked(const Rows<float>&, const Window&);
-template BlockSum sum_block_masked(const Rows<float16>&, const Window&);
-template BlockSum sum_block_masked(const Rows<bfloat16>&, const Window&);
+BlockSum sum_block(const Rows<bfloat16>& terms, const Window& window) {
+  return HWY_DISPATCH_TABLE(sum_bfloat16)[target_index()](terms, window);
+}
+LevelSums sum_block_levels(const Rows<float>& terms, const Levels& levels, int pass) {
+  return HWY_DISPATCH_TABLE(levels_float)[target_index()](terms, levels, pass);
+}
+LevelSums sum_block_levels(const Rows<float16>& terms, const Levels& levels, int pass) {
+  return HWY_DISPATCH_TABLE(levels_float16)[target_index()](terms, levels, pass);
+}
+LevelSums sum_block_levels(const Rows<bfloat16>& terms, const Levels& levels, int pass) {
+  return HWY_DISPATCH_TABLE(levels_bfloat16)[target_index()](terms, levels, pass);
+}
 
 }  // namespace syncbn::kernels
 #endif

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/levels.h"
 #include "kernels/window.h"
 
 /// The inner loop of the exact sums in channels-first: Σa and Σa·b of some rows of one channel, inside a
@@ -15,17 +16,16 @@ std::size_t block_step();
 
 struct BlockSum {
   std::int64_t sum, high, low;  ///< Σa, and Σa·b = high + low, in the window's units.
-  /// Plain pass: largest |bits|, and smallest nonzero |bits| (2^32 - 1 where all are zero: min is kept minus
-  /// one). Masked pass: max is the largest |bits| below the window, min is not set.
-  std::uint32_t a_max, a_min_minus_one, b_max, b_min_minus_one;
+  OperandRange a, b;            ///< b's is not set where it is a.
 };
 
-/// Every element counts. Exact if all nonzero elements lie in the window, which the caller reads off max and
-/// min. Storage: float, float16 or bfloat16.
-template <class Storage>
-BlockSum sum_block(const Rows<Storage>& terms, const Window& window);
-/// Elements outside the window count as zero. Always exact.
-template <class Storage>
-BlockSum sum_block_masked(const Rows<Storage>& terms, const Window& window);
+/// Exact if all nonzero elements lie in the window, which the caller reads off their ranges.
+BlockSum sum_block(const Rows<float>& terms, const Window& window);
+BlockSum sum_block(const Rows<float16>& terms, const Window& window);
+BlockSum sum_block(const Rows<bfloat16>& terms, const Window& window);
+/// One of the passes that together are exact; what is not finite counts as zero.
+LevelSums sum_block_levels(const Rows<float>& terms, const Levels& levels, int pass);
+LevelSums sum_block_levels(const Rows<float16>& terms, const Levels& levels, int pass);
+LevelSums sum_block_levels(const Rows<bfloat16>& terms, const Levels& levels, int pass);
 
 }  // namespace syncbn::kernels

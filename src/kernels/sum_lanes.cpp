@@ -1,5 +1,7 @@
 #include "kernels/sum_lanes.h"
 
+#include <algorithm>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/sum_lanes.cpp"
 #include <hwy/foreach_target.h>  // includes this file once per target, so before highway.h
@@ -15,9 +17,11 @@ namespace hn = hwy::HWY_NAMESPACE;
 #if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
 // Never dispatched to: without vector registers the reference runs.
 template <class Storage>
-bool sum_lanes_of(const Rows<Storage>&, const LaneWindows&, LaneSums&, LaneRanges&, bool) {
+bool sum(const Rows<Storage>&, const LaneWindows&, LaneSums&, LaneRanges&) {
   return false;
 }
+template <class Storage>
+void sum_levels(const Rows<Storage>&, const LaneLevels&, int, LaneLevelSums&) {}
 #else
 // Vectors of floats side by side: as many as the registers hold accumulators for, three doubles a float.
 constexpr std::size_t kVectors = HWY_MAX_BYTES == 64 || HWY_TARGET == HWY_NEON ? 2 : 1;
@@ -30,13 +34,42 @@ HWY_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 enum class Pairs { squares, products, rectified };
 
 // What a chain of doubles holds, as integers.
-HWY_INLINE hn::Vec<hn::RebindToSigned<DoubleTag>> held(Double chain, const double* start) {
+HWY_INLINE hn::Vec<hn::RebindToSigned<DoubleTag>> held(Double chain, Double start) {
   const hn::RebindToSigned<DoubleTag> di;
-  return hn::Sub(hn::BitCast(di, chain), hn::BitCast(di, hn::Load(DoubleTag(), start)));
+  return hn::Sub(hn::BitCast(di, chain), hn::BitCast(di, start));
+}
+
+// Calls take(v, x, y) for each row's vectors of terms from `at` on, v < kVectors.
+template <Pairs kPairs, bool kFetch, class Storage, class Take>
+HWY_INLINE void for_each_vector(const Rows<Storage>& terms, std::size_t at, const Take& take) {
+  const Storage* a = terms.a + at;
+  const Storage* b = terms.b + at;
+  const Storage* mask = kPairs == Pairs::rectified ? terms.mask + at : nullptr;
+  const std::size_t stride = terms.stride;
+  for (std::size_t row = 0; row < terms.rows; ++row) {
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      const std::size_t j = v * hn::Lanes(FloatTag());
+      if constexpr (kFetch) {
+        fetch(a + j + kRowsAhead * stride);
+        if constexpr (kPairs != Pairs::squares) fetch(b + j + kRowsAhead * stride);
+        if constexpr (kPairs == Pairs::rectified) fetch(mask + j + kRowsAhead * stride);
+      }
+      Float x = load(a + j);
+      if constexpr (kPairs == Pairs::rectified) x = where_passes(load(mask + j), x);
+      if constexpr (kPairs == Pairs::squares) {
+        take(v, x, x);
+      } else {
+        take(v, x, load(b + j));
+      }
+    }
+    a += stride;
+    b += stride;
+    if constexpr (kPairs == Pairs::rectified) mask += stride;
+  }
 }
 
 // Lanes [at, at + kVectors vectors) of the group.
-template <Pairs kPairs, bool kMasked, class Storage>
+template <Pairs kPairs, class Storage>
 HWY_INLINE bool sum_strip(const Rows<Storage>& terms, std::size_t at, const LaneWindows& windows,
                           LaneSums& sums, LaneRanges& seen) {
   const DoubleTag dd;
@@ -44,131 +77,147 @@ HWY_INLINE bool sum_strip(const Rows<Storage>& terms, std::size_t at, const Lane
   const hn::RebindToSigned<DoubleTag> di;
   const hn::RebindToSigned<BitsTag> di32;
   const hn::Half<decltype(di32)> di32h;
-  const std::size_t lanes = hn::Lanes(FloatTag());
   const std::size_t half = hn::Lanes(dd);
 
   Accumulator chains[2 * kVectors];
   Range a_range[kVectors], b_range[kVectors];
-  Sieve a_sieve[kVectors], b_sieve[kVectors];
   for (std::size_t k = 0; k < 2 * kVectors; ++k) {
     const std::size_t c = at + k * half;
     chains[k] = {hn::Load(dd, windows.sum_start + c), hn::Load(dd, windows.high_start + c),
                  hn::Load(dd, windows.low_start + c)};
   }
-  for (std::size_t v = 0; v < kVectors; ++v) {
-    const std::size_t c = at + v * lanes;
-    a_range[v] = b_range[v] = Range::none();
-    a_sieve[v] = Sieve::of(hn::Load(du, windows.a_low + c), hn::Load(du, windows.a_width + c));
-    b_sieve[v] = Sieve::of(hn::Load(du, windows.b_low + c), hn::Load(du, windows.b_width + c));
-  }
-  const auto admit = [](Float f, Range& range, Sieve& sieve) HWY_ATTR {
-    if constexpr (kMasked) return sieve.inside(f);
-    range.see(f);
-    return f;
-  };
-
-  const Storage* a = terms.a + at;
-  const Storage* b = terms.b + at;
-  const Storage* mask = kPairs == Pairs::rectified ? terms.mask + at : nullptr;
-  const std::size_t stride = terms.stride;
-  for (std::size_t row = 0; row < terms.rows; ++row) {
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      const std::size_t j = v * lanes;
-      if constexpr (!kMasked) {
-        fetch(a + j + kRowsAhead * stride);
-        if constexpr (kPairs != Pairs::squares) fetch(b + j + kRowsAhead * stride);
-        if constexpr (kPairs == Pairs::rectified) fetch(mask + j + kRowsAhead * stride);
-      }
-      Float x = load(a + j);
-      if constexpr (kPairs == Pairs::rectified) x = where_passes(load(mask + j), x);
-      x = admit(x, a_range[v], a_sieve[v]);
-      Float y = x;
-      if constexpr (kPairs != Pairs::squares) y = admit(load(b + j), b_range[v], b_sieve[v]);
-      add(chains + 2 * v, x, y);
-    }
-    a += stride;
-    b += stride;
-    if constexpr (kPairs == Pairs::rectified) mask += stride;
-  }
+  for (std::size_t v = 0; v < kVectors; ++v) a_range[v] = b_range[v] = Range::none();
+  for_each_vector<kPairs, true>(terms, at, [&](std::size_t v, Float x, Float y) HWY_ATTR {
+    a_range[v].see(x);
+    if constexpr (kPairs != Pairs::squares) b_range[v].see(y);
+    for_each_half(x, y, [&](std::size_t k, Double xs, Double ys) HWY_ATTR { chains[2 * v + k].add(xs, ys); });
+  });
 
   bool all = true;
   for (std::size_t v = 0; v < kVectors; ++v) {
-    const std::size_t c = at + v * lanes;
-    auto fitting = hn::Set(di32, -1);  // a lane's mask; in a masked pass all fit
-    if constexpr (kMasked) {
-      hn::Store(a_sieve[v].left, du, seen.a_max + c);
-      hn::Store(b_sieve[v].left, du, seen.b_max + c);
-    } else {
-      const auto outside = [&](const Range& range, const Sieve& window) HWY_ATTR {
-        // Where nothing is nonzero the minimum plus one is 0, and the minimum itself above every window.
-        const Bits one = hn::Set(du, 1u);
-        const auto below =
-            hn::And(hn::Lt(hn::Add(range.min_minus_one, one), window.low), hn::Ne(range.max, hn::Zero(du)));
-        const auto above = hn::Not(hn::Lt(range.max, hn::Add(window.low, window.width)));
-        return hn::Or(below, above);
-      };
-      auto misfit = outside(a_range[v], a_sieve[v]);
-      if constexpr (kPairs != Pairs::squares) misfit = hn::Or(misfit, outside(b_range[v], b_sieve[v]));
-      if (!hn::AllFalse(du, misfit)) {
-        all = false;
-        fitting = hn::BitCast(di32, hn::Not(hn::VecFromMask(du, misfit)));
-      }
-      hn::Store(a_range[v].max, du, seen.a_max + c);
-      hn::Store(a_range[v].min_minus_one, du, seen.a_min_minus_one + c);
-      hn::Store(b_range[v].max, du, seen.b_max + c);
-      hn::Store(b_range[v].min_minus_one, du, seen.b_min_minus_one + c);
+    const std::size_t c = at + v * hn::Lanes(FloatTag());
+    auto fitting = hn::Set(di32, -1);  // a lane's mask
+    const auto outside = [&](const Range& range, const std::uint32_t* lows,
+                             const std::uint32_t* widths) HWY_ATTR {
+      const Bits low = hn::Load(du, lows + c);
+      // Where nothing is nonzero the minimum plus one is 0, and the minimum itself above every window.
+      const Bits one = hn::Set(du, 1u);
+      const auto below =
+          hn::And(hn::Lt(hn::Add(range.min_minus_one, one), low), hn::Ne(range.max, hn::Zero(du)));
+      const auto above = hn::Not(hn::Lt(range.max, hn::Add(low, hn::Load(du, widths + c))));
+      return hn::Or(below, above);
+    };
+    auto misfit = outside(a_range[v], windows.a_low, windows.a_width);
+    if constexpr (kPairs != Pairs::squares) {
+      misfit = hn::Or(misfit, outside(b_range[v], windows.b_low, windows.b_width));
     }
+    if (!hn::AllFalse(du, misfit)) {
+      all = false;
+      fitting = hn::BitCast(di32, hn::Not(hn::VecFromMask(du, misfit)));
+    }
+    hn::Store(a_range[v].max, du, seen.a_max + c);
+    hn::Store(a_range[v].min_minus_one, du, seen.a_min_minus_one + c);
+    hn::Store(b_range[v].max, du, seen.b_max + c);
+    hn::Store(b_range[v].min_minus_one, du, seen.b_min_minus_one + c);
     for (std::size_t k = 0; k < 2; ++k) {
       const std::size_t place = c + k * half;
       const Accumulator& chain = chains[2 * v + k];
       const auto chosen =
           hn::PromoteTo(di, k == 0 ? hn::LowerHalf(di32h, fitting) : hn::UpperHalf(di32h, fitting));
-      const auto put = [&](std::int64_t* total, Double part, const double* start) HWY_ATTR {
-        auto value = held(part, start + place);
-        if constexpr (!kMasked) value = hn::Add(hn::Load(di, total + place), hn::And(value, chosen));
-        hn::Store(value, di, total + place);
+      const auto add = [&](std::int64_t* total, Double part, const double* start) HWY_ATTR {
+        const auto value = hn::And(held(part, hn::Load(dd, start + place)), chosen);
+        hn::Store(hn::Add(hn::Load(di, total + place), value), di, total + place);
       };
-      put(sums.sum, chain.sum, windows.sum_start);
-      put(sums.high, chain.high, windows.high_start);
-      put(sums.low, chain.low, windows.low_start);
+      add(sums.sum, chain.sum, windows.sum_start);
+      add(sums.high, chain.high, windows.high_start);
+      add(sums.low, chain.low, windows.low_start);
     }
   }
   return all;
 }
 
-template <Pairs kPairs, bool kMasked, class Storage>
-bool sum_group(const Rows<Storage>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
-  bool all = true;
-  for (std::size_t at = 0; at < kLanes; at += kVectors * hn::Lanes(FloatTag())) {
-    all = sum_strip<kPairs, kMasked>(terms, at, windows, sums, seen) && all;
+template <Pairs kPairs, class Storage>
+HWY_INLINE void sum_levels_strip(const Rows<Storage>& terms, std::size_t at, const LaneLevels& levels,
+                                 int pass, LaneLevelSums& sums) {
+  const DoubleTag dd;
+  const hn::RebindToSigned<DoubleTag> di;
+  const std::size_t half = hn::Lanes(dd);
+  const auto sum_start = [&](std::size_t k)
+                             HWY_ATTR { return hn::Load(dd, levels.sum_start + at + k * half); };
+  const auto product_start = [&](std::size_t k)
+                                 HWY_ATTR { return hn::Load(dd, levels.product_start + at + k * half); };
+  LevelAccumulator chains[2 * kVectors];
+  for (std::size_t k = 0; k < 2 * kVectors; ++k) {
+    chains[k] = LevelAccumulator(sum_start(k), product_start(k), pass);
   }
-  return all;
+  const auto add_by = [&](const auto& add) HWY_ATTR {
+    for_each_vector<kPairs, false>(terms, at, [&](std::size_t v, Float x, Float y) HWY_ATTR {
+      x = finite_or_zero(x);
+      y = kPairs == Pairs::squares ? x : finite_or_zero(y);
+      for_each_half(x, y, [&](std::size_t k, Double xs, Double ys) HWY_ATTR { add(2 * v + k, xs, ys); });
+    });
+  };
+  if (levels.passes == 1) {
+    add_by([&](std::size_t k, Double x, Double y) HWY_ATTR { chains[k].add(x, y); });
+  } else {
+    add_by([&](std::size_t k, Double x, Double y)
+               HWY_ATTR { chains[k].add(x, y, sum_start(k), product_start(k), pass); });
+  }
+  for (std::size_t k = 0; k < 2 * kVectors; ++k) {
+    const LevelAccumulator empty(sum_start(k), product_start(k), pass);
+    for (int i = 0; i < kSumLevels; ++i) {
+      hn::Store(held(chains[k].sum[i], empty.sum[i]), di, sums.sum[i] + at + k * half);
+    }
+    for (int i = 0; i < kProductLevels; ++i) {
+      hn::Store(held(chains[k].product[i], empty.product[i]), di, sums.product[i] + at + k * half);
+    }
+  }
 }
 
+// Calls strip.operator()<pairs>(at) for all strips of the group.
+template <class Storage, class Strip>
+HWY_INLINE void for_each_strip(const Rows<Storage>& terms, const Strip& strip) {
+  for (std::size_t at = 0; at < kLanes; at += kVectors * hn::Lanes(FloatTag())) {
+    if (terms.mask != nullptr) {
+      strip.template operator()<Pairs::rectified>(at);
+    } else if (terms.a != terms.b) {
+      strip.template operator()<Pairs::products>(at);
+    } else {
+      strip.template operator()<Pairs::squares>(at);
+    }
+  }
+}
 template <class Storage>
-bool sum_lanes_of(const Rows<Storage>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen,
-                  bool masked) {
-  const auto with = [&]<Pairs kPairs>() {
-    return (masked ? sum_group<kPairs, true, Storage> : sum_group<kPairs, false, Storage>)(terms, windows,
-                                                                                           sums, seen);
-  };
-  if (terms.mask != nullptr) return with.template operator()<Pairs::rectified>();
-  return terms.a != terms.b ? with.template operator()<Pairs::products>()
-                            : with.template operator()<Pairs::squares>();
+bool sum(const Rows<Storage>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
+  bool all = true;
+  for_each_strip(terms, [&]<Pairs kPairs>(std::size_t at)
+                            HWY_ATTR { all = sum_strip<kPairs>(terms, at, windows, sums, seen) && all; });
+  return all;
+}
+template <class Storage>
+void sum_levels(const Rows<Storage>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
+  for_each_strip(terms, [&]<Pairs kPairs>(std::size_t at)
+                            HWY_ATTR { sum_levels_strip<kPairs>(terms, at, levels, pass, sums); });
 }
 #endif
 
-bool sum_lanes_float(const Rows<float>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen,
-                     bool masked) {
-  return sum_lanes_of(terms, windows, sums, seen, masked);
+bool sum_float(const Rows<float>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
+  return sum(terms, windows, sums, seen);
 }
-bool sum_lanes_float16(const Rows<float16>& terms, const LaneWindows& windows, LaneSums& sums,
-                       LaneRanges& seen, bool masked) {
-  return sum_lanes_of(terms, windows, sums, seen, masked);
+bool sum_float16(const Rows<float16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
+  return sum(terms, windows, sums, seen);
 }
-bool sum_lanes_bfloat16(const Rows<bfloat16>& terms, const LaneWindows& windows, LaneSums& sums,
-                        LaneRanges& seen, bool masked) {
-  return sum_lanes_of(terms, windows, sums, seen, masked);
+bool sum_bfloat16(const Rows<bfloat16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
+  return sum(terms, windows, sums, seen);
+}
+void levels_float(const Rows<float>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
+  sum_levels(terms, levels, pass, sums);
+}
+void levels_float16(const Rows<float16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
+  sum_levels(terms, levels, pass, sums);
+}
+void levels_bfloat16(const Rows<bfloat16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
+  sum_levels(terms, levels, pass, sums);
 }
 
 }  // namespace syncbn::kernels::HWY_NAMESPACE
@@ -178,28 +227,14 @@ HWY_AFTER_NAMESPACE();
 namespace syncbn::kernels {
 namespace {
 
-HWY_EXPORT(sum_lanes_float);
-HWY_EXPORT(sum_lanes_float16);
-HWY_EXPORT(sum_lanes_bfloat16);
-
-template <class Storage>
-bool dispatch(const Rows<Storage>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen,
-              bool masked) {
-  if constexpr (std::is_same_v<Storage, float>) {
-    return HWY_DISPATCH_TABLE(sum_lanes_float)[target_index()](terms, windows, sums, seen, masked);
-  } else if constexpr (std::is_same_v<Storage, float16>) {
-    return HWY_DISPATCH_TABLE(sum_lanes_float16)[target_index()](terms, windows, sums, seen, masked);
-  } else {
-    return HWY_DISPATCH_TABLE(sum_lanes_bfloat16)[target_index()](terms, windows, sums, seen, masked);
-  }
-}
+HWY_EXPORT(sum_float);
+HWY_EXPORT(sum_float16);
+HWY_EXPORT(sum_bfloat16);
+HWY_EXPORT(levels_float);
+HWY_EXPORT(levels_float16);
+HWY_EXPORT(levels_bfloat16);
 
 }  // namespace
-
-void LaneWindows::clear(std::size_t lane) {
-  sum_start[lane] = high_start[lane] = low_start[lane] = 1.5;
-  a_low[lane] = a_width[lane] = b_low[lane] = b_width[lane] = 0;
-}
 
 void LaneWindows::set(std::size_t lane, const Window& window) {
   sum_start[lane] = window.sum_start;
@@ -211,21 +246,37 @@ void LaneWindows::set(std::size_t lane, const Window& window) {
   b_width[lane] = window.b_high - window.b_low;
 }
 
-template <class Storage>
-bool sum_lanes(const Rows<Storage>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
-  return dispatch(terms, windows, sums, seen, false);
+void LaneLevels::set(std::size_t lane, const Levels& levels) {
+  sum_start[lane] = levels.sum_start;
+  product_start[lane] = levels.product_start;
+  passes = std::max(passes, levels.passes);
 }
-template <class Storage>
-void sum_lanes_masked(const Rows<Storage>& terms, const LaneWindows& windows, LaneSums& sums,
-                      LaneRanges& left) {
-  dispatch(terms, windows, sums, left, true);
+
+LevelSums LaneLevelSums::of(std::size_t lane) const {
+  LevelSums sums;
+  for (int i = 0; i < kSumLevels; ++i) sums.sum[i] = sum[i][lane];
+  for (int i = 0; i < kProductLevels; ++i) sums.product[i] = product[i][lane];
+  return sums;
 }
-template bool sum_lanes(const Rows<float>&, const LaneWindows&, LaneSums&, LaneRanges&);
-template bool sum_lanes(const Rows<float16>&, const LaneWindows&, LaneSums&, LaneRanges&);
-template bool sum_lanes(const Rows<bfloat16>&, const LaneWindows&, LaneSums&, LaneRanges&);
-template void sum_lanes_masked(const Rows<float>&, const LaneWindows&, LaneSums&, LaneRanges&);
-template void sum_lanes_masked(const Rows<float16>&, const LaneWindows&, LaneSums&, LaneRanges&);
-template void sum_lanes_masked(const Rows<bfloat16>&, const LaneWindows&, LaneSums&, LaneRanges&);
+
+bool sum_lanes(const Rows<float>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
+  return HWY_DISPATCH_TABLE(sum_float)[target_index()](terms, windows, sums, seen);
+}
+bool sum_lanes(const Rows<float16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
+  return HWY_DISPATCH_TABLE(sum_float16)[target_index()](terms, windows, sums, seen);
+}
+bool sum_lanes(const Rows<bfloat16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
+  return HWY_DISPATCH_TABLE(sum_bfloat16)[target_index()](terms, windows, sums, seen);
+}
+void sum_lanes_levels(const Rows<float>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
+  HWY_DISPATCH_TABLE(levels_float)[target_index()](terms, levels, pass, sums);
+}
+void sum_lanes_levels(const Rows<float16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
+  HWY_DISPATCH_TABLE(levels_float16)[target_index()](terms, levels, pass, sums);
+}
+void sum_lanes_levels(const Rows<bfloat16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
+  HWY_DISPATCH_TABLE(levels_bfloat16)[target_index()](terms, levels, pass, sums);
+}
 
 }  // namespace syncbn::kernels
 #endif

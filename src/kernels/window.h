@@ -27,7 +27,21 @@ struct Rows {
 inline constexpr int kLogAdditions = 7;
 inline constexpr std::size_t kMaxAdditions = std::size_t{1} << kLogAdditions;
 
-/// Which elements a pass sums exactly, and where its accumulators start. Accumulators are doubles that begin
+inline constexpr std::uint32_t kInfinityBits = 0x7f800000;
+/// The exponent of a finite float's |bits|, subnormals counted as the smallest normal ones.
+inline int exponent_of(std::uint32_t bits) { return std::max(static_cast<int>(bits >> 23) - 127, -126); }
+/// Of the elements of one operand in a block: the largest |bits|, as integers, where infinities and NaN are
+/// the largest, and the smallest nonzero ones minus one (2^32 - 1 where all are zero).
+struct OperandRange {
+  std::uint32_t max, min_minus_one;
+  /// Whether all lie in [low, high).
+  bool fits(std::uint32_t low, std::uint32_t high) const {
+    return max < high && (max == 0 || min_minus_one + 1 >= low);
+  }
+  bool has_specials() const { return max >= kInfinityBits; }
+};
+
+/// Which elements are summed exactly, and where the accumulators start. Accumulators are doubles that begin
 /// at 1.5·2^k and stay in that binade, so what they hold is the difference of two bit patterns, in units of
 /// ulp(2^k).
 struct Window {
@@ -36,6 +50,7 @@ struct Window {
   std::uint32_t a_low, a_high;     ///< |bits| of a admitted: [a_low, a_high).
   std::uint32_t b_low, b_high;     ///< Likewise of b.
 
+  bool holds(OperandRange a, OperandRange b) const { return a.fits(a_low, a_high) && b.fits(b_low, b_high); }
   /// What the accumulators hold, as integers in their units.
   exact::WindowSums sums(std::int64_t sum, std::int64_t high, std::int64_t low) const {
     return {sum, high, low, sum_ulp, low_ulp, high_ulp - low_ulp};
@@ -52,36 +67,6 @@ Window window_of(int max_exponent_a, int max_exponent_b) {
   return std::is_same_v<Storage, float16> ? half_window() : make_window(max_exponent_a, max_exponent_b);
 }
 
-inline constexpr std::uint32_t kInfinityBits = 0x7f800000;
-/// The exponent of a finite float's |bits|, subnormals counted as the smallest normal ones.
-inline int exponent_of(std::uint32_t bits) { return std::max(static_cast<int>(bits >> 23) - 127, -126); }
-/// Whether all of a range lies in [low, high); `min_minus_one` is 2^32 - 1 where nothing is nonzero.
-inline bool fits(std::uint32_t max, std::uint32_t min_minus_one, std::uint32_t low, std::uint32_t high) {
-  return max < high && min_minus_one + (min_minus_one != ~0u ? 1u : 0u) >= low;
-}
-
-/// The windows that one operand goes through, from its largest element down, until nothing is left below.
-class Descent {
- public:
-  Descent() : top_(0), done_(true) {}
-  /// From the largest |bits|. NaN and infinities lie above all windows; what is below them is not known then.
-  explicit Descent(std::uint32_t max) : top_(max >= kInfinityBits ? 127 : exponent_of(max)) {}
-  int top() const { return top_; }
-  std::uint32_t limit() const { return limit_; }  ///< Where the window before ended: nothing counts twice.
-  bool is_first() const { return limit_ == kInfinityBits; }
-  bool is_done() const { return done_; }
-  /// After a pass in a window from `low` on; `left`: the largest |bits| below it.
-  void go_on(std::uint32_t low, std::uint32_t left) {
-    limit_ = low;
-    top_ = exponent_of(left);
-    done_ = left == 0;
-  }
-
- private:
-  int top_;
-  std::uint32_t limit_ = kInfinityBits;
-  bool done_ = false;
-};
 /// Where to look for the next elements of an operand, by those just seen: probably alike, one octave to
 /// spare.
 inline int next_exponent(std::uint32_t max) { return std::min(exponent_of(max) + 1, 127); }

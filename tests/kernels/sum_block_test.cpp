@@ -2,11 +2,12 @@
 // edges of the window.
 //
 // control: with the span of make_window one octave wider (28 - l), its start one lower (a + 1 + l, or
-// a + b + 2 + l), `low` one lower, or the masked pass admitting one number more (a_width + 1), these tests
-// fail.
+// a + b + 2 + l), `low` one lower, one pass less in make_levels, its starts one lower, or levels 46 bits
+// apart, these tests fail.
 
 #include "kernels/sum_block.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -46,6 +47,24 @@ Record record_of(const BlockSum& sums, const Window& window, DType dtype = DType
   exact::add_scaled(products, sums.low, window.low_ulp - 2 * format.unit);
   exact::normalise(record.data(), format);
   return record;
+}
+
+// By all passes that the block's ranges ask for.
+template <class Storage>
+Record record_by_levels(const Rows<Storage>& terms, OperandRange a, OperandRange b) {
+  const exact::SumFormat& format = exact::sum_format(dtype_of<Storage>);
+  Record record(static_cast<std::size_t>(format.words()));
+  const Levels levels = levels_of<Storage>(a, b);
+  for (int pass = 0; pass < levels.passes; ++pass) {
+    add_to_digits(record.data(), format, levels, pass, sum_block_levels(terms, levels, pass));
+  }
+  exact::normalise(record.data(), format);
+  return record;
+}
+template <class Storage>
+Record record_by_levels(const Rows<Storage>& terms) {
+  const BlockSum seen = sum_block(terms, Window{});
+  return record_by_levels(terms, seen.a, terms.squares() ? seen.a : seen.b);
 }
 
 std::uint32_t magnitude(float value) { return std::bit_cast<std::uint32_t>(value) & 0x7fffffffu; }
@@ -132,9 +151,9 @@ TEST_P(SumBlock, IsExactUpToTheEdgesOfItsWindow) {
         const Window own = make_window(a_exponent, a_exponent);
         ASSERT_EQ(window.a_low, own.a_low);
         ASSERT_EQ(expected_record(a, b), record_of(sum_block(one_row(a, b), window), window));
-        ASSERT_EQ(expected_record(a, b), record_of(sum_block_masked(one_row(a, b), window), window));
+        ASSERT_EQ(expected_record(a, b), record_by_levels(one_row(a, b)));
         ASSERT_EQ(expected_record(a, a), record_of(sum_block(one_row(a, a), own), own));
-        ASSERT_EQ(expected_record(a, a), record_of(sum_block_masked(one_row(a, a), own), own));
+        ASSERT_EQ(expected_record(a, a), record_by_levels(one_row(a, a)));
       }
     }
   }
@@ -159,58 +178,40 @@ TEST_P(SumBlock, TellsTheRange) {
         return min;
       };
       const BlockSum pair = sum_block(one_row(a, b), window);
-      EXPECT_EQ(largest(a), pair.a_max);
-      EXPECT_EQ(largest(b), pair.b_max);
-      EXPECT_EQ(smallest_minus_one(a), pair.a_min_minus_one);
-      EXPECT_EQ(smallest_minus_one(b), pair.b_min_minus_one);
+      EXPECT_EQ(largest(a), pair.a.max);
+      EXPECT_EQ(largest(b), pair.b.max);
+      EXPECT_EQ(smallest_minus_one(a), pair.a.min_minus_one);
+      EXPECT_EQ(smallest_minus_one(b), pair.b.min_minus_one);
       const BlockSum squares = sum_block(one_row(a, a), window);
-      EXPECT_EQ(largest(a), squares.a_max);
-      EXPECT_EQ(smallest_minus_one(a), squares.a_min_minus_one);
+      EXPECT_EQ(largest(a), squares.a.max);
+      EXPECT_EQ(smallest_minus_one(a), squares.a.min_minus_one);
     }
   }
 }
 
-// Elements outside count as zero, whatever they are; the largest below the window is told.
-TEST_P(SumBlock, MaskedLeavesOutWhatIsOutside) {
+// Of any two exponents, with data that fills all bits down to the smaller one's; what is not finite counts as
+// zero.
+TEST_P(SumBlock, LevelsAreExactWhateverTheRange) {
   const ForcedIsa isa(GetParam());
   std::mt19937_64 random(3);
+  constexpr int exponents[] = {127, 126, 64, 20, 0, -1, -44, -80, -103, -125, -126};
+  const auto bits = [](int exponent) { return static_cast<std::uint32_t>(exponent + 127) << 23; };
   for (const std::size_t n : lengths()) {
-    for (const int a_exponent : {127, 100, 3, -90, -126}) {
-      const int b_exponent = static_cast<int>(random() % 254) - 126;
-      Window window = make_window(a_exponent, b_exponent);
-      if (random() % 2 == 0) window.a_high -= 1u << 22;  // as where two windows would overlap
-      const Kind kind = random() % 2 == 0 ? Kind::any : Kind::special;
-      auto a = draw<float>(kind, n, random);
-      auto b = draw<float>(kind, n, random);
-      // Just inside and just outside.
-      a[random() % n] = value_of(window.a_high, true);
-      a[random() % n] = value_of(window.a_high - 1, true);
-      a[random() % n] = value_of(window.a_low, false);
-      if (window.a_low != 0) a[random() % n] = value_of(window.a_low - 1, false);
-      b[random() % n] = value_of(window.b_low, false);
-      SCOPED_TRACE("n " + std::to_string(n) + ", exponents " + std::to_string(a_exponent) + " and " +
-                   std::to_string(b_exponent));
-      const auto inside = [](Floats values, std::uint32_t low, std::uint32_t high) {
-        for (float& value : values) {
-          if (magnitude(value) < low || magnitude(value) >= high) value = 0;
-        }
-        return values;
-      };
-      const auto largest_below = [](const Floats& values, std::uint32_t low) {
-        std::uint32_t max = 0;
-        for (const float value : values) max = std::max(max, magnitude(value) < low ? magnitude(value) : 0);
-        return max;
-      };
-      const Floats a_inside = inside(a, window.a_low, window.a_high);
-      const BlockSum pair = sum_block_masked(one_row(a, b), window);
-      ASSERT_EQ(expected_record(a_inside, inside(b, window.b_low, window.b_high)), record_of(pair, window));
-      EXPECT_EQ(largest_below(a, window.a_low), pair.a_max);
-      EXPECT_EQ(largest_below(b, window.b_low), pair.b_max);
-      Window own = make_window(a_exponent, a_exponent);
-      own.a_high = window.a_high;
-      const BlockSum squares = sum_block_masked(one_row(a, a), own);
-      ASSERT_EQ(expected_record(a_inside, a_inside), record_of(squares, own));
-      EXPECT_EQ(largest_below(a, window.a_low), squares.a_max);
+    for (const int high : exponents) {
+      const int low = exponents[random() % std::size(exponents)];
+      if (low > high) continue;
+      const Fill how = kFills[random() % std::size(kFills)];
+      Floats a = fill(how, bits(low), bits(high) + (1u << 23), n, random);
+      Floats b = fill(kFills[random() % std::size(kFills)], bits(low), kInfinityBits, n, random);
+      SCOPED_TRACE(fmt::format("n {}, exponents {} to {}, fill {}", n, low, high, static_cast<int>(how)));
+      ASSERT_EQ(expected_record(a, b), record_by_levels(one_row(a, b)));
+      ASSERT_EQ(expected_record(a, a), record_by_levels(one_row(a, a)));
+      Floats a_finite = a, b_finite = b;
+      a_finite[n / 2] = b_finite[n / 3] = 0;
+      a[n / 2] = random() % 2 != 0 ? std::nanf("") : -std::numeric_limits<float>::infinity();
+      b[n / 3] = std::numeric_limits<float>::infinity();
+      ASSERT_EQ(expected_record(a_finite, b_finite), record_by_levels(one_row(a, b)));
+      ASSERT_EQ(expected_record(a_finite, a_finite), record_by_levels(one_row(a, a)));
     }
   }
 }
@@ -240,25 +241,30 @@ TEST_P(SumBlock, RowsAreSummedTogether) {
       if (mask[i] <= 0) a[i] = 0;
     }
     ASSERT_EQ(expected_record(a, b), record_of(sum_block(rectified, window), window)) << "n " << n;
-    ASSERT_EQ(expected_record(a, b), record_of(sum_block_masked(rectified, window), window)) << "n " << n;
+    ASSERT_EQ(expected_record(a, b), record_by_levels(rectified)) << "n " << n;
   }
 }
 
-// One window holds all of float16.
+// One window holds all of float16; only what is not finite needs levels.
 TEST_P(SumBlock, HalfWindow) {
   const ForcedIsa isa(GetParam());
   std::mt19937_64 random(4);
   const Window window = half_window();
   for (const std::size_t n : lengths()) {
     for (const Kind kind : {Kind::ordinary, Kind::any, Kind::huge, Kind::positive, Kind::subnormal}) {
+      auto a_halves = draw<float16>(kind, n, random);
+      const auto b_halves = draw<float16>(kind, n, random);
       Floats a, b;
-      for (const float16 value : draw<float16>(kind, n, random)) a.push_back(widen(value));
-      for (const float16 value : draw<float16>(kind, n, random)) b.push_back(widen(value));
+      for (const float16 value : a_halves) a.push_back(widen(value));
+      for (const float16 value : b_halves) b.push_back(widen(value));
       const DType dtype = DType::float16;
       ASSERT_EQ(expected_record(a, b, dtype), record_of(sum_block(one_row(a, b), window), window, dtype));
       ASSERT_EQ(expected_record(a, a, dtype), record_of(sum_block(one_row(a, a), window), window, dtype));
-      ASSERT_EQ(expected_record(a, b, dtype),
-                record_of(sum_block_masked(one_row(a, b), window), window, dtype));
+      const Rows<float16> terms{a_halves.data(), b_halves.data(), nullptr, 1, n, n};
+      ASSERT_EQ(expected_record(a, b, dtype), record_by_levels(terms));
+      a_halves[n / 2] = narrow<float16>(std::numeric_limits<float>::infinity());
+      a[n / 2] = 0;
+      ASSERT_EQ(expected_record(a, b, dtype), record_by_levels(terms));
     }
   }
 }

@@ -79,15 +79,12 @@ TEST_P(SumLanes, AreExactUpToTheEdgesOfTheirWindows) {
       }
       const Floats& other = squares ? a : b;
       const Rows<float> terms{a.data(), other.data(), nullptr, rows, kLanes, kLanes};
-      LaneSums sums{}, masked{};
-      LaneRanges seen, left;
+      LaneSums sums{};
+      LaneRanges seen;
       ASSERT_TRUE(sum_lanes(terms, windows, sums, seen));
-      sum_lanes_masked(terms, windows, masked, left);
       for (std::size_t lane = 0; lane < kLanes; ++lane) {
         const Record expected = expected_record(a, other, lane);
         ASSERT_EQ(expected, record_of(sums, lane, window[lane])) << "rows " << rows << ", lane " << lane;
-        ASSERT_EQ(expected, record_of(masked, lane, window[lane])) << "rows " << rows << ", lane " << lane;
-        ASSERT_EQ(0u, left.a_max[lane]);
       }
     }
   }
@@ -114,19 +111,72 @@ TEST_P(SumLanes, MisfitsAreLeftOut) {
       LaneSums sums{};
       LaneRanges seen;
       for (std::size_t lane = 0; lane < kLanes; ++lane) sums.low[lane] = static_cast<std::int64_t>(lane);
-      ASSERT_FALSE(
-          sum_lanes<float>({a.data(), b.data(), nullptr, kRows, kLanes, kLanes}, windows, sums, seen));
+      const Rows<float> terms{a.data(), b.data(), nullptr, kRows, kLanes, kLanes};
+      ASSERT_FALSE(sum_lanes(terms, windows, sums, seen));
       EXPECT_EQ(sums.sum[misfit], 0);
       EXPECT_EQ(sums.high[misfit], 0);
       EXPECT_EQ(sums.low[misfit], static_cast<std::int64_t>(misfit));
       for (std::size_t lane = 0; lane < kLanes; ++lane) {
-        EXPECT_EQ(lane != misfit,
-                  fits(seen.a_max[lane], seen.a_min_minus_one[lane], window.a_low, window.a_high) &&
-                      fits(seen.b_max[lane], seen.b_min_minus_one[lane], window.b_low, window.b_high));
+        EXPECT_EQ(lane != misfit, window.holds(seen.a(lane), seen.b(lane)));
         sums.low[lane] -= static_cast<std::int64_t>(lane);
         if (lane != misfit) {
           ASSERT_EQ(expected_record(a, b, lane), record_of(sums, lane, window));
         }
+      }
+    }
+  }
+}
+
+// Each lane by as many passes as its own range asks for.
+TEST_P(SumLanes, LevelsAreExactWhateverTheRange) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(3);
+  constexpr int exponents[] = {127, 100, 20, 0, -44, -90, -126};
+  for (const std::size_t rows : {1U, 2U, 7U, 127U, 128U}) {
+    for (const int round : {0, 1, 2, 3}) {
+      Floats a(rows * kLanes), b(a.size());
+      const bool squares = round % 2 == 0;
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        const int how = static_cast<int>(random() % 4);
+        for (Floats* values : {&a, &b}) {
+          const auto [low, high] = std::minmax(
+              {exponents[random() % std::size(exponents)], exponents[random() % std::size(exponents)]});
+          for (std::size_t row = 0; row < rows; ++row) {
+            (*values)[row * kLanes + lane] =
+                draw_inside(static_cast<std::uint32_t>(low + 127) << 23,
+                            static_cast<std::uint32_t>(high + 128) << 23, row % 5 == 0 ? 3 : how, random);
+          }
+        }
+      }
+      const Floats finite_a = [&] {
+        Floats finite = a;
+        a[random() % a.size()] = std::nanf("");
+        for (std::size_t i = 0; i < a.size(); ++i) finite[i] = std::isnan(a[i]) ? 0.0F : a[i];
+        return finite;
+      }();
+      const Rows<float> terms{a.data(), squares ? a.data() : b.data(), nullptr, rows, kLanes, kLanes};
+      LaneWindows none{};
+      LaneSums unused{};
+      LaneRanges seen;
+      sum_lanes(terms, none, unused, seen);
+      std::vector<Levels> levels;
+      LaneLevels starts;
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        levels.push_back(levels_of<float>(seen.a(lane), squares ? seen.a(lane) : seen.b(lane)));
+        starts.set(lane, levels[lane]);
+      }
+      std::vector<Record> records(kLanes, Record(static_cast<std::size_t>(kFormat.words())));
+      for (int pass = 0; pass < starts.passes; ++pass) {
+        LaneLevelSums sums;
+        sum_lanes_levels(terms, starts, pass, sums);
+        for (std::size_t lane = 0; lane < kLanes; ++lane) {
+          add_to_digits(records[lane].data(), kFormat, levels[lane], pass, sums.of(lane));
+        }
+      }
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        exact::normalise(records[lane].data(), kFormat);
+        ASSERT_EQ(expected_record(finite_a, squares ? finite_a : b, lane), records[lane])
+            << "rows " << rows << ", round " << round << ", lane " << lane;
       }
     }
   }

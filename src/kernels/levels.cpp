@@ -1,0 +1,49 @@
+#include "kernels/levels.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace syncbn::kernels {
+namespace {
+
+// log2 of the unit in the last place of the smallest element that is not zero; without any, a high one.
+int unit_of(OperandRange range) { return range.max == 0 ? 127 : exponent_of(range.min_minus_one + 1) - 23; }
+
+// Passes from a unit down to the bit.
+int passes_to(int bit, int highest_ulp, int levels) {
+  const int missing = std::max(highest_ulp - bit, 0);
+  return (missing + kLevelBits - 1) / kLevelBits / levels + 1;
+}
+
+// digits += value · 2^shift, where that is an integer.
+void add(std::int64_t* digits, std::int64_t value, int shift) {
+  if (value != 0) exact::add_scaled(digits, shift < 0 ? value >> -shift : value, std::max(shift, 0));
+}
+
+}  // namespace
+
+Levels make_levels(OperandRange a, OperandRange b, int largest) {
+  constexpr int l = kLogAdditions;
+  const auto top = [&](OperandRange range) {
+    return range.max < kInfinityBits ? exponent_of(range.max) : largest;
+  };
+  const int sum = top(a) + 2 + l;  // as in make_window
+  const int product = top(a) + top(b) + 3 + l;
+  const int passes = std::max(passes_to(unit_of(a), sum - 52, kSumLevels),
+                              passes_to(unit_of(a) + unit_of(b), product - 52, kProductLevels));
+  return {std::ldexp(1.5, sum), std::ldexp(1.5, product), sum - 52, product - 52, passes};
+}
+
+void add_to_digits(std::int64_t* digits, const exact::SumFormat& format, const Levels& levels, int pass,
+                   const LevelSums& sums) {
+  for (int i = 0; i < kSumLevels; ++i) {
+    const int unit = levels.sum_ulp - kLevelBits * (pass * kSumLevels + i);
+    add(digits, sums.sum[i], unit - format.unit);
+  }
+  for (int i = 0; i < kProductLevels; ++i) {
+    const int unit = levels.product_ulp - kLevelBits * (pass * kProductLevels + i);
+    add(digits + format.sum_digits, sums.product[i], unit - 2 * format.unit);
+  }
+}
+
+}  // namespace syncbn::kernels
