@@ -26,9 +26,9 @@ Rows<Storage> column(Rows<Storage> terms, std::size_t lane) {
 template <class Storage>
 void LaneSummer<Storage>::start(const Rows<Storage>& terms, std::size_t channels, std::int64_t* records) {
   constexpr std::size_t kPeek = 8;
+  static constexpr LaneWindows kNone{};  // nothing fits
   channels_ = channels;
   records_ = records;
-  windows_ = {};
   sums_ = {};
   has_digits_ = {};
   blocks_ = adds_ = 0;
@@ -39,7 +39,7 @@ void LaneSummer<Storage>::start(const Rows<Storage>& terms, std::size_t channels
   Rows<Storage> first = terms;
   first.rows = std::min(first.rows, kPeek);
   LaneRanges seen;
-  sum_lanes(first, windows_, sums_, seen);  // in empty windows, where nothing fits
+  sum_lanes(first, kNone, sums_, seen);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     const std::uint32_t b_max = terms.squares() ? seen.a_max[lane] : seen.b_max[lane];
     // So few say little about the others: one octave more to spare.

@@ -1,7 +1,6 @@
 #include "kernels/levels.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace syncbn::kernels {
 namespace {
@@ -31,7 +30,7 @@ Levels make_levels(OperandRange a, OperandRange b, int largest) {
   const int product = top(a) + top(b) + 3 + l;
   const int passes = std::max(passes_to(unit_of(a), sum - 52, kSumLevels),
                               passes_to(unit_of(a) + unit_of(b), product - 52, kProductLevels));
-  return {std::ldexp(1.5, sum), std::ldexp(1.5, product), sum - 52, product - 52, passes};
+  return {start_at(sum), start_at(product), sum - 52, product - 52, passes};
 }
 
 void add_to_digits(std::int64_t* digits, const exact::SumFormat& format, const Levels& levels, int pass,

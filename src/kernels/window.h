@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -56,12 +57,36 @@ struct Window {
     return {sum, high, low, sum_ulp, low_ulp, high_ulp - low_ulp};
   }
 };
+/// 1.5·2^exponent, where an accumulator starts.
+constexpr double start_at(int exponent) {
+  return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52 | std::uint64_t{1} << 51);
+}
 /// The window for at most kMaxAdditions an accumulator, of elements whose largest exponents are those given,
 /// in [-126, 127]. It reaches down 27 - l octaves, l = kLogAdditions: with p = 24 bits a number, the sums are
 /// exact for span <= 51 - p - l, and the products for span_a + span_b <= 102 - 2p - 2l.
-Window make_window(int max_exponent_a, int max_exponent_b);
-/// All finite float16 values fit one window.
-Window half_window();
+inline Window make_window(int max_exponent_a, int max_exponent_b) {
+  constexpr int l = kLogAdditions;
+  constexpr int span = 27 - l;
+  // Not lower than where the window's floor is the smallest normal exponent: subnormals share its unit.
+  const int a = std::max(max_exponent_a, span - 126);
+  const int b = std::max(max_exponent_b, span - 126);
+  const int sum = a + 2 + l;       // |Σa| < 2^(sum - 1)
+  const int high = a + b + 3 + l;  // |Σa·b| < 2^(high - 1)
+  const int low = high - 51 + l;   // each rest is at most half an ulp of the high part
+  const auto floor_bits = [](int exponent) {
+    return exponent <= -126 ? 0u : static_cast<std::uint32_t>(exponent + 127) << 23;
+  };
+  const auto ceiling_bits = [](int exponent) { return static_cast<std::uint32_t>(exponent + 128) << 23; };
+  return {start_at(sum),        start_at(high),  start_at(low),        sum - 52,       high - 52, low - 52,
+          floor_bits(a - span), ceiling_bits(a), floor_bits(b - span), ceiling_bits(b)};
+}
+/// All finite float16 values fit one window: |a| < 2^16, units of 2^-24 and, for products, 2^-48; up to 2^9
+/// additions an accumulator.
+inline Window half_window() {
+  static_assert(kLogAdditions <= 9);
+  constexpr std::uint32_t above = (16u + 127u) << 23;
+  return {start_at(28), start_at(42), start_at(4), -24, -10, -48, 0, above, 0, above};
+}
 template <class Storage>
 Window window_of(int max_exponent_a, int max_exponent_b) {
   return std::is_same_v<Storage, float16> ? half_window() : make_window(max_exponent_a, max_exponent_b);
