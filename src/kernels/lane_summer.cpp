@@ -9,7 +9,7 @@
 namespace syncbn::kernels {
 namespace {
 
-// A block's sum is below 2^52 units.
+// A block's sum is below 2^51 units.
 constexpr int kBlocksBeforeDrain = 1 << 11;
 
 template <class Storage>
@@ -139,7 +139,7 @@ void LaneSummer<Storage>::add_by_levels(const Rows<Storage>& terms, const LaneRa
     sum_lanes_levels(terms, starts, pass, sums);
     for (std::size_t lane = 0; lane < channels_; ++lane) {
       if (pass < levels[lane].passes)
-        add_to_digits(digits(lane), format(), levels[lane], pass, sums.of(lane));
+        add_levels_to_digits(digits(lane), format(), levels[lane], pass, sums.of(lane));
     }
     count_adds(kProductLevels);
   }

@@ -5,7 +5,8 @@
 namespace syncbn::kernels {
 namespace {
 
-// log2 of the unit in the last place of the smallest element that is not zero; without any, a high one.
+// log2 of the unit in the last place, as a float, of the smallest element that is not zero; without any, one
+// that asks for no further pass.
 int unit_of(OperandRange range) { return range.max == 0 ? 127 : exponent_of(range.min_minus_one + 1) - 23; }
 
 // Passes from a unit down to the bit.
@@ -14,7 +15,8 @@ int passes_to(int bit, int highest_ulp, int levels) {
   return (missing + kLevelBits - 1) / kLevelBits / levels + 1;
 }
 
-// digits += value · 2^shift, where that is an integer.
+// digits += value · 2^shift. A level may reach below the format's unit, of which all terms are multiples:
+// what it holds is one too, and has, unless it is 0, more bits than are shifted out.
 void add(std::int64_t* digits, std::int64_t value, int shift) {
   if (value != 0) exact::add_scaled(digits, shift < 0 ? value >> -shift : value, std::max(shift, 0));
 }
@@ -33,8 +35,8 @@ Levels make_levels(OperandRange a, OperandRange b, int largest) {
   return {start_at(sum), start_at(product), sum - 52, product - 52, passes};
 }
 
-void add_to_digits(std::int64_t* digits, const exact::SumFormat& format, const Levels& levels, int pass,
-                   const LevelSums& sums) {
+void add_levels_to_digits(std::int64_t* digits, const exact::SumFormat& format, const Levels& levels,
+                          int pass, const LevelSums& sums) {
   for (int i = 0; i < kSumLevels; ++i) {
     const int unit = levels.sum_ulp - kLevelBits * (pass * kSumLevels + i);
     add(digits, sums.sum[i], unit - format.unit);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "exact/exact_sum.h"
 #include "kernels/window.h"
@@ -12,8 +13,8 @@ namespace syncbn::kernels {
 
 /// What one pass over the block has for Σa and for Σa·b; the next pass goes on below them.
 inline constexpr int kSumLevels = 2, kProductLevels = 4;
-/// From one level's unit down to the next one's: a rest is at most half a unit, 2^l of which, l =
-/// kLogAdditions, must stay in a binade of 53 bits.
+/// From one level's unit down to the next one's. A rest is at most half a unit, and 2^l of them, l =
+/// kLogAdditions, must stay below half a binade, 2^51 of the next units; 52 - l could just reach it.
 inline constexpr int kLevelBits = 51 - kLogAdditions;
 inline constexpr double kLevelStep = 1.0 / (std::int64_t{1} << kLevelBits);
 
@@ -24,12 +25,12 @@ struct Levels {
   int sum_ulp, product_ulp;  ///< log2 of the highest levels' units.
   int passes;                ///< Enough for the smallest elements.
 };
-/// For the finite elements of at most kMaxAdditions an accumulator. `largest`: of the finite ones of the
-/// dtype; an operand with others may reach up to it.
+/// For the finite elements of at most kMaxAdditions an accumulator. `largest`: the exponent of the dtype's
+/// largest number, up to which an operand with specials may reach.
 Levels make_levels(OperandRange a, OperandRange b, int largest);
 template <class Storage>
 Levels levels_of(OperandRange a, OperandRange b) {
-  return make_levels(a, b, std::is_same_v<Storage, float16> ? 15 : 127);
+  return make_levels(a, b, std::is_same_v<Storage, float16> ? 15 : 127);  // bfloat16 as float32
 }
 
 /// What the accumulators of one pass hold, in the units of their levels.
@@ -37,7 +38,7 @@ struct LevelSums {
   std::int64_t sum[kSumLevels], product[kProductLevels];
 };
 /// digits += sums; they are due to be normalised sooner by kProductLevels additions.
-void add_to_digits(std::int64_t* digits, const exact::SumFormat& format, const Levels& levels, int pass,
-                   const LevelSums& sums);
+void add_levels_to_digits(std::int64_t* digits, const exact::SumFormat& format, const Levels& levels,
+                          int pass, const LevelSums& sums);
 
 }  // namespace syncbn::kernels

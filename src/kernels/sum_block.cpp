@@ -33,10 +33,8 @@ constexpr std::size_t kAhead = 4096;           // bytes that are fetched ahead: 
 
 std::size_t step() { return kVectors * hn::Lanes(FloatTag()); }
 
-enum class Pairs { squares, products, rectified };
-
 // Calls take(v, x, y) for all vectors of terms, v < kVectors by turns.
-template <Pairs kPairs, class Storage, class Take>
+template <Pairs kPairs, bool kFetch, class Storage, class Take>
 HWY_INLINE void for_each_vector(const Rows<Storage>& terms, const Take& take) {
   const std::size_t lanes = hn::Lanes(FloatTag());
   // One load feeds the inspection and the conversions: with two, clang 14 falls from 21 to 9 GB/s (AVX-512).
@@ -62,9 +60,11 @@ HWY_INLINE void for_each_vector(const Rows<Storage>& terms, const Take& take) {
       const std::size_t ahead = here < n ? here : here - n + terms.stride;
       for (std::size_t v = 0; v < kVectors; ++v) {
         const std::size_t j = i + v * lanes;
-        hwy::Prefetch(a + ahead + v * lanes);
-        if constexpr (kPairs != Pairs::squares) hwy::Prefetch(b + ahead + v * lanes);
-        if constexpr (kPairs == Pairs::rectified) hwy::Prefetch(mask + ahead + v * lanes);
+        if constexpr (kFetch) {
+          hwy::Prefetch(a + ahead + v * lanes);
+          if constexpr (kPairs != Pairs::squares) hwy::Prefetch(b + ahead + v * lanes);
+          if constexpr (kPairs == Pairs::rectified) hwy::Prefetch(mask + ahead + v * lanes);
+        }
         read_and_take(v, a + j, b + j, at(j), [](const Storage* p) HWY_ATTR { return load(p); });
       }
     }
@@ -102,7 +102,7 @@ BlockSum sum_of(const Rows<Storage>& terms, const Window& window) {
     chain = {start(window.sum_start), start(window.high_start), start(window.low_start)};
   }
   Range a = Range::none(), b = Range::none();
-  for_each_vector<kPairs>(terms, [&](std::size_t v, Float x, Float y) HWY_ATTR {
+  for_each_vector<kPairs, true>(terms, [&](std::size_t v, Float x, Float y) HWY_ATTR {
     a.see(x);
     if constexpr (kPairs != Pairs::squares) b.see(y);
     for_each_half(x, y,
@@ -125,7 +125,7 @@ LevelSums sum_levels_of(const Rows<Storage>& terms, const Levels& levels, int pa
   LevelAccumulator chains[kChains];
   for (LevelAccumulator& chain : chains) chain = empty;
   const auto add_by = [&](const auto& add) HWY_ATTR {
-    for_each_vector<kPairs>(terms, [&](std::size_t v, Float x, Float y) HWY_ATTR {
+    for_each_vector<kPairs, false>(terms, [&](std::size_t v, Float x, Float y) HWY_ATTR {
       x = finite_or_zero(x);
       y = kPairs == Pairs::squares ? x : finite_or_zero(y);
       for_each_half(
@@ -152,14 +152,12 @@ LevelSums sum_levels_of(const Rows<Storage>& terms, const Levels& levels, int pa
 
 template <class Storage>
 BlockSum sum(const Rows<Storage>& terms, const Window& window) {
-  if (terms.mask != nullptr) return sum_of<Pairs::rectified>(terms, window);
-  return terms.a != terms.b ? sum_of<Pairs::products>(terms, window) : sum_of<Pairs::squares>(terms, window);
+  return with_pairs(terms, [&]<Pairs kPairs>() HWY_ATTR { return sum_of<kPairs>(terms, window); });
 }
 template <class Storage>
 LevelSums sum_levels(const Rows<Storage>& terms, const Levels& levels, int pass) {
-  if (terms.mask != nullptr) return sum_levels_of<Pairs::rectified>(terms, levels, pass);
-  return terms.a != terms.b ? sum_levels_of<Pairs::products>(terms, levels, pass)
-                            : sum_levels_of<Pairs::squares>(terms, levels, pass);
+  return with_pairs(terms,
+                    [&]<Pairs kPairs>() HWY_ATTR { return sum_levels_of<kPairs>(terms, levels, pass); });
 }
 #endif
 

@@ -31,8 +31,6 @@ constexpr std::size_t kVectors = HWY_MAX_BYTES == 64 || HWY_TARGET == HWY_NEON ?
 constexpr std::size_t kRowsAhead = 32;
 HWY_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
-enum class Pairs { squares, products, rectified };
-
 // What a chain of doubles holds, as integers.
 HWY_INLINE hn::Vec<hn::RebindToSigned<DoubleTag>> held(Double chain, Double start) {
   const hn::RebindToSigned<DoubleTag> di;
@@ -98,18 +96,18 @@ HWY_INLINE bool sum_strip(const Rows<Storage>& terms, std::size_t at, const Lane
     const std::size_t c = at + v * hn::Lanes(FloatTag());
     auto fitting = hn::Set(di32, -1);  // a lane's mask
     const auto outside = [&](const Range& range, const std::uint32_t* lows,
-                             const std::uint32_t* widths) HWY_ATTR {
+                             const std::uint32_t* highs) HWY_ATTR {
       const Bits low = hn::Load(du, lows + c);
-      // Where nothing is nonzero the minimum plus one is 0, and the minimum itself above every window.
+      // Where nothing is nonzero the minimum plus one is 0, below all windows: no misfit.
       const Bits one = hn::Set(du, 1u);
       const auto below =
           hn::And(hn::Lt(hn::Add(range.min_minus_one, one), low), hn::Ne(range.max, hn::Zero(du)));
-      const auto above = hn::Not(hn::Lt(range.max, hn::Add(low, hn::Load(du, widths + c))));
+      const auto above = hn::Not(hn::Lt(range.max, hn::Load(du, highs + c)));
       return hn::Or(below, above);
     };
-    auto misfit = outside(a_range[v], windows.a_low, windows.a_width);
+    auto misfit = outside(a_range[v], windows.a_low, windows.a_high);
     if constexpr (kPairs != Pairs::squares) {
-      misfit = hn::Or(misfit, outside(b_range[v], windows.b_low, windows.b_width));
+      misfit = hn::Or(misfit, outside(b_range[v], windows.b_low, windows.b_high));
     }
     if (!hn::AllFalse(du, misfit)) {
       all = false;
@@ -174,30 +172,23 @@ HWY_INLINE void sum_levels_strip(const Rows<Storage>& terms, std::size_t at, con
   }
 }
 
-// Calls strip.operator()<pairs>(at) for all strips of the group.
-template <class Storage, class Strip>
-HWY_INLINE void for_each_strip(const Rows<Storage>& terms, const Strip& strip) {
-  for (std::size_t at = 0; at < kLanes; at += kVectors * hn::Lanes(FloatTag())) {
-    if (terms.mask != nullptr) {
-      strip.template operator()<Pairs::rectified>(at);
-    } else if (terms.a != terms.b) {
-      strip.template operator()<Pairs::products>(at);
-    } else {
-      strip.template operator()<Pairs::squares>(at);
-    }
-  }
-}
 template <class Storage>
 bool sum(const Rows<Storage>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
-  bool all = true;
-  for_each_strip(terms, [&]<Pairs kPairs>(std::size_t at)
-                            HWY_ATTR { all = sum_strip<kPairs>(terms, at, windows, sums, seen) && all; });
-  return all;
+  return with_pairs(terms, [&]<Pairs kPairs>() HWY_ATTR {
+    bool all = true;
+    for (std::size_t at = 0; at < kLanes; at += kVectors * hn::Lanes(FloatTag())) {
+      all = sum_strip<kPairs>(terms, at, windows, sums, seen) && all;
+    }
+    return all;
+  });
 }
 template <class Storage>
 void sum_levels(const Rows<Storage>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
-  for_each_strip(terms, [&]<Pairs kPairs>(std::size_t at)
-                            HWY_ATTR { sum_levels_strip<kPairs>(terms, at, levels, pass, sums); });
+  with_pairs(terms, [&]<Pairs kPairs>() HWY_ATTR {
+    for (std::size_t at = 0; at < kLanes; at += kVectors * hn::Lanes(FloatTag())) {
+      sum_levels_strip<kPairs>(terms, at, levels, pass, sums);
+    }
+  });
 }
 #endif
 
@@ -241,9 +232,9 @@ void LaneWindows::set(std::size_t lane, const Window& window) {
   high_start[lane] = window.high_start;
   low_start[lane] = window.low_start;
   a_low[lane] = window.a_low;
-  a_width[lane] = window.a_high - window.a_low;
+  a_high[lane] = window.a_high;
   b_low[lane] = window.b_low;
-  b_width[lane] = window.b_high - window.b_low;
+  b_high[lane] = window.b_high;
 }
 
 void LaneLevels::set(std::size_t lane, const Levels& levels) {

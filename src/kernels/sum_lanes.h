@@ -15,7 +15,7 @@ inline constexpr std::size_t kLanes = 32;
 
 struct LaneWindows {
   alignas(64) double sum_start[kLanes], high_start[kLanes], low_start[kLanes];
-  alignas(64) std::uint32_t a_low[kLanes], a_width[kLanes], b_low[kLanes], b_width[kLanes];
+  alignas(64) std::uint32_t a_low[kLanes], a_high[kLanes], b_low[kLanes], b_high[kLanes];
 
   void set(std::size_t lane, const Window& window);
 };

@@ -80,9 +80,10 @@ inline Window make_window(int max_exponent_a, int max_exponent_b) {
   return {start_at(sum),        start_at(high),  start_at(low),        sum - 52,       high - 52, low - 52,
           floor_bits(a - span), ceiling_bits(a), floor_bits(b - span), ceiling_bits(b)};
 }
-/// All finite float16 values fit one window: |a| < 2^16, units of 2^-24 and, for products, 2^-48; up to 2^9
-/// additions an accumulator.
+/// All finite float16 values fit one window.
 inline Window half_window() {
+  // Units of 2^-24 and, for products, 2^-48, binades of 2^52 units. |a| < 2^16, |a·b| < 2^32, and what the
+  // high part leaves is below 2^-10: with 2^9 additions all stay below half a binade.
   static_assert(kLogAdditions <= 9);
   constexpr std::uint32_t above = (16u + 127u) << 23;
   return {start_at(28), start_at(42), start_at(4), -24, -10, -48, 0, above, 0, above};

@@ -40,7 +40,9 @@ class Backward {
   void keep_own_sums(std::int64_t* records) {
     layer::for_each_channels(geometry_.channels, [&](std::int64_t c, std::int64_t channels) {
       std::int64_t* own = records + c * format_.words();
-      set_sums(c, channels, own, work_.sums.own_a, work_.sums.own_b);
+      if (geometry_.positions() != 0) {
+        set_sums(c, channels, own, work_.sums.own_a, work_.sums.own_b);
+      }
       for (std::int64_t i = 0; i < channels; ++i) exact::spread(own + i * format_.words(), format_);
     });
   }
@@ -162,7 +164,7 @@ void SyncBatchNorm::Impl::start_backward(const Saved& from, const BackwardTensor
   if (records.empty()) return;
   Backward steps(t, from, options.activation == Activation::relu, work);
   kernels::accumulate(steps.gradient(), {t.x.data}, geometry, records.data(), kernels::Form::either);
-  if (of_group && geometry.positions() != 0) steps.keep_own_sums(records.data());
+  if (of_group) steps.keep_own_sums(records.data());
 }
 
 void SyncBatchNorm::Impl::finish_backward(const Saved& from, const BackwardTensors& t,

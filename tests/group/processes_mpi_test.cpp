@@ -47,7 +47,8 @@ class MpiJob : public testing::TestWithParam<Mpi> {
                Variables variables = {}) {
     variables.try_emplace("SYNCBN_TIMEOUT_S", "60");
     variables.emplace("ASAN_OPTIONS", "detect_leaks=0");  // the MPI's own
-    // MPICH's launcher leaves the inputs of all ranks but 0 open, and may drop what they wrote last.
+    // MPICH's launcher leaves the inputs of all ranks but 0 open, and on a busy machine may drop what they
+    // wrote before an abort, however long that waits.
     command.insert(command.end(), {"-n", std::to_string(size), "sh", "-c",
                                    "exec \"$0\" \"$1\" </dev/null >>\"$TEST_OUTPUT\" 2>&1", worker, task});
     job_ = std::make_unique<Child>(command, variables);

@@ -2,10 +2,10 @@
 // digit; the reference itself against GMP.
 //
 // control: the rows that are left over where several are taken as one not summed; no normalise() between the
-// reference's additions; in BlockSummer or in LaneSummer, a window's a_high or b_high not cut where the one
-// above it ends, or float32's windows for float16 in masked passes; a lane's sums not drained before its
-// window moves; special terms flagged where ReLU's mask is closed, or by another channel's mask; in
-// sum_doubles the mask, the low half of a product, or a NaN of b alone left out: each makes a test here fail.
+// reference's additions; a lane that did fit summed on levels too; one pass less; a lane's sums not drained
+// before its window moves; special terms flagged where ReLU's mask is closed, or by another channel's mask;
+// in sum_doubles the mask, the low half of a product, or a NaN of b alone left out: each makes a test here
+// fail.
 
 #include "kernels/accumulate.h"
 

@@ -2,8 +2,8 @@
 // edges of the window.
 //
 // control: with the span of make_window one octave wider (28 - l), its start one lower (a + 1 + l, or
-// a + b + 2 + l), `low` one lower, one pass less in make_levels, its starts one lower, or levels 46 bits
-// apart, these tests fail.
+// a + b + 2 + l), `low` one lower, one pass less in make_levels, its starts one lower, levels 46 bits
+// apart, or add_below taking terms from the accumulators themselves, these tests fail.
 
 #include "kernels/sum_block.h"
 
@@ -56,7 +56,7 @@ Record record_by_levels(const Rows<Storage>& terms, OperandRange a, OperandRange
   Record record(static_cast<std::size_t>(format.words()));
   const Levels levels = levels_of<Storage>(a, b);
   for (int pass = 0; pass < levels.passes; ++pass) {
-    add_to_digits(record.data(), format, levels, pass, sum_block_levels(terms, levels, pass));
+    add_levels_to_digits(record.data(), format, levels, pass, sum_block_levels(terms, levels, pass));
   }
   exact::normalise(record.data(), format);
   return record;

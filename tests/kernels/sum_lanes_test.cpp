@@ -1,8 +1,8 @@
 // The sums of neighbouring channels of every instruction set against the scalar reference, digit for digit,
 // each lane with data at the edges of a window of its own.
 //
-// control: with the span of make_window one octave wider, the misfits' sums added all the same, or a window
-// for all lanes in sum_strip, these tests fail.
+// control: with the span of make_window one octave wider, the misfits' sums added all the same, a window for
+// all lanes in sum_strip, or in sum_levels_strip one start for all, these tests fail.
 
 #include "kernels/sum_lanes.h"
 
@@ -170,7 +170,7 @@ TEST_P(SumLanes, LevelsAreExactWhateverTheRange) {
         LaneLevelSums sums;
         sum_lanes_levels(terms, starts, pass, sums);
         for (std::size_t lane = 0; lane < kLanes; ++lane) {
-          add_to_digits(records[lane].data(), kFormat, levels[lane], pass, sums.of(lane));
+          add_levels_to_digits(records[lane].data(), kFormat, levels[lane], pass, sums.of(lane));
         }
       }
       for (std::size_t lane = 0; lane < kLanes; ++lane) {

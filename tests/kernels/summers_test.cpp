@@ -2,7 +2,7 @@
 // and digits that are normalised before they do.
 //
 // control: each of these makes a test here fail: kBlocksBeforeDrain four times as large (that of blocks where
-// there is AVX-512), no normalise() in LaneSummer::count_adds, or none in BlockSummer::add_to_record.
+// there is AVX-512), no normalise() in LaneSummer::count_adds, or none in BlockSummer::count_adds.
 
 #include <gtest/gtest.h>
 

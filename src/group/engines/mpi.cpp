@@ -215,7 +215,7 @@ void finalize(int status, void*) {
     return;
   }
   // MPICH's mpiexec may drop what it has not read of this rank's output yet: the message that says why.
-  std::fflush(nullptr);
+  std::fflush(stdout);
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   MPI_Abort(MPI_COMM_WORLD, status != 0 ? status : EXIT_FAILURE);
 }
