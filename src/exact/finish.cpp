@@ -36,8 +36,7 @@ using ShortSums = FixedSums<1, 2>;
 
 ShortSums short_sums(const std::int64_t* record) {
   const WindowSums sums = window_sums(record);
-  const __int128 product = (static_cast<__int128>(sums.high) << sums.high_shift) + sums.low;
-  return {FixedInt<1>::of(sums.sum), FixedInt<2>::of(product), sums.sum_unit, sums.product_unit};
+  return {FixedInt<1>::of(sums.sum), FixedInt<2>::of(sums.product()), sums.sum_unit, sums.product_unit};
 }
 
 int low_zeros(const std::int64_t* record, const SumFormat& format) {

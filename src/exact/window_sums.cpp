@@ -57,9 +57,9 @@ void spread(std::int64_t* record, const SumFormat& format) {
   if (!holds_window_sums(record, format)) return;
   const WindowSums sums = window_sums(record);
   std::fill_n(record, format.words(), 0);
-  const __int128 product = (static_cast<__int128>(sums.high) << sums.high_shift) + sums.low;
   set_digits(record, format.sum_digits, sums.sum, sums.sum_unit - format.unit);
-  set_digits(record + format.sum_digits, format.product_digits, product, sums.product_unit - 2 * format.unit);
+  set_digits(record + format.sum_digits, format.product_digits, sums.product(),
+             sums.product_unit - 2 * format.unit);
 }
 
 void unite(std::int64_t* into, std::int64_t* from, const SumFormat& format) {

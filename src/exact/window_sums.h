@@ -14,6 +14,10 @@ namespace syncbn::exact {
 struct WindowSums {
   std::int64_t sum = 0, high = 0, low = 0;
   int sum_unit = 0, product_unit = 0, high_shift = 0;
+
+  __int128 product() const {
+    return (static_cast<__int128>(high) << high_shift) + low;
+  }  ///< Σa·b in its unit.
 };
 
 /// Stands in the flags of the sum, beyond what they reach, in a record of window sums.

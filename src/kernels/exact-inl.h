@@ -56,6 +56,7 @@ struct Accumulator {
     low = hn::Add(low, hn::MulSub(x, y, hn::Sub(high, before)));
   }
 };
+
 // A start of `levels` levels lower.
 HWY_INLINE Double lowered(Double start, int levels) {
   for (; levels > 0; --levels) start = hn::Mul(start, hn::Set(DoubleTag(), kLevelStep));
@@ -69,14 +70,21 @@ HWY_INLINE Double take(Double& level, Double term) {
   return hn::Sub(term, hn::Sub(level, before));
 }
 
+// Where the highest levels of the first pass start.
+struct LevelStarts {
+  Double sum, product;
+
+  HWY_INLINE LevelStarts(Double of_sum, Double of_product) : sum(of_sum), product(of_product) {}
+};
+
 // Σa and Σa·b of each lane on the levels of one pass.
 struct LevelAccumulator {
   Double sum[kSumLevels], product[kProductLevels];
 
   HWY_INLINE LevelAccumulator() {}  // as Accumulator's
-  HWY_INLINE LevelAccumulator(Double sum_start, Double product_start, int pass) {
-    for (int i = 0; i < kSumLevels; ++i) sum[i] = lowered(sum_start, pass * kSumLevels + i);
-    for (int i = 0; i < kProductLevels; ++i) product[i] = lowered(product_start, pass * kProductLevels + i);
+  HWY_INLINE LevelAccumulator(const LevelStarts& starts, int pass) {
+    for (int i = 0; i < kSumLevels; ++i) sum[i] = lowered(starts.sum, pass * kSumLevels + i);
+    for (int i = 0; i < kProductLevels; ++i) product[i] = lowered(starts.product, pass * kProductLevels + i);
   }
   // In the only pass.
   HWY_INLINE void add(Double x, Double y) {
@@ -85,9 +93,9 @@ struct LevelAccumulator {
     for (Double& level : product) xy = take(level, xy);
   }
   // In one of several.
-  HWY_INLINE void add(Double x, Double y, Double sum_start, Double product_start, int pass) {
-    add_below(sum, sum_start, pass, x);
-    add_below(product, product_start, pass, hn::Mul(x, y));
+  HWY_INLINE void add(Double x, Double y, const LevelStarts& starts, int pass) {
+    add_below(sum, starts.sum, pass, x);
+    add_below(product, starts.product, pass, hn::Mul(x, y));
   }
 
  private:
@@ -118,6 +126,30 @@ HWY_INLINE void for_each_half(Float x, Float y, const Body& body) {
 HWY_INLINE Bits magnitude(Float f) {
   return hn::And(hn::BitCast(BitsTag(), f), hn::Set(BitsTag(), 0x7fffffffu));
 }
+// Zero for what is not finite.
+HWY_INLINE Float finite_or_zero(Float f) {
+  const auto finite = hn::Lt(magnitude(f), hn::Set(BitsTag(), kInfinityBits));
+  return hn::IfThenElseZero(hn::RebindMask(FloatTag(), finite), f);
+}
+
+// One pass over all terms: for_each(take) calls take(v, x, y) for vectors of them, of which each has two
+// chains. starts(k): chain k's.
+template <Pairs kPairs, std::size_t kCount, class Starts, class ForEach>
+HWY_INLINE void add_on_levels(LevelAccumulator (&chains)[kCount], const Starts& starts, int passes, int pass,
+                              const ForEach& for_each) {
+  const auto add_by = [&](const auto& add) HWY_ATTR {
+    for_each([&](std::size_t v, Float x, Float y) HWY_ATTR {
+      x = finite_or_zero(x);
+      y = kPairs == Pairs::squares ? x : finite_or_zero(y);
+      for_each_half(x, y, [&](std::size_t k, Double xs, Double ys) HWY_ATTR { add(2 * v + k, xs, ys); });
+    });
+  };
+  if (passes == 1) {
+    add_by([&](std::size_t k, Double x, Double y) HWY_ATTR { chains[k].add(x, y); });
+  } else {
+    add_by([&](std::size_t k, Double x, Double y) HWY_ATTR { chains[k].add(x, y, starts(k), pass); });
+  }
+}
 
 // The largest |bits| and the smallest nonzero ones, minus one. Integers order |values|: Inf and NaN are
 // simply the largest. Zero minus one is the largest too, so it is no minimum.
@@ -133,12 +165,6 @@ struct Range {
     min_minus_one = hn::Min(min_minus_one, hn::Sub(bits, hn::Set(BitsTag(), 1u)));
   }
 };
-
-// Zero for what is not finite.
-HWY_INLINE Float finite_or_zero(Float f) {
-  const auto finite = hn::Lt(magnitude(f), hn::Set(BitsTag(), kInfinityBits));
-  return hn::IfThenElseZero(hn::RebindMask(FloatTag(), finite), f);
-}
 
 #endif
 

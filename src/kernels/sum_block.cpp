@@ -119,25 +119,14 @@ BlockSum sum_of(const Rows<Storage>& terms, const Window& window) {
 
 template <Pairs kPairs, class Storage>
 LevelSums sum_levels_of(const Rows<Storage>& terms, const Levels& levels, int pass) {
-  const Double sum_start = hn::Set(DoubleTag(), levels.sum_start);
-  const Double product_start = hn::Set(DoubleTag(), levels.product_start);
-  const LevelAccumulator empty(sum_start, product_start, pass);
+  const LevelStarts starts(hn::Set(DoubleTag(), levels.sum_start),
+                           hn::Set(DoubleTag(), levels.product_start));
+  const LevelAccumulator empty(starts, pass);
   LevelAccumulator chains[kChains];
   for (LevelAccumulator& chain : chains) chain = empty;
-  const auto add_by = [&](const auto& add) HWY_ATTR {
-    for_each_vector<kPairs, false>(terms, [&](std::size_t v, Float x, Float y) HWY_ATTR {
-      x = finite_or_zero(x);
-      y = kPairs == Pairs::squares ? x : finite_or_zero(y);
-      for_each_half(
-          x, y, [&](std::size_t half, Double xs, Double ys) HWY_ATTR { add(chains[2 * v + half], xs, ys); });
-    });
-  };
-  if (levels.passes == 1) {
-    add_by([](LevelAccumulator& chain, Double x, Double y) HWY_ATTR { chain.add(x, y); });
-  } else {
-    add_by([&](LevelAccumulator& chain, Double x, Double y)
-               HWY_ATTR { chain.add(x, y, sum_start, product_start, pass); });
-  }
+  add_on_levels<kPairs>(
+      chains, [&](std::size_t) HWY_ATTR { return starts; }, levels.passes, pass,
+      [&](const auto& take) HWY_ATTR { for_each_vector<kPairs, false>(terms, take); });
   LevelSums sums{};
   for (int i = 0; i < kSumLevels; ++i) {
     sums.sum[i] =

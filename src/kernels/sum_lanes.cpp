@@ -140,29 +140,16 @@ HWY_INLINE void sum_levels_strip(const Rows<Storage>& terms, std::size_t at, con
   const DoubleTag dd;
   const hn::RebindToSigned<DoubleTag> di;
   const std::size_t half = hn::Lanes(dd);
-  const auto sum_start = [&](std::size_t k)
-                             HWY_ATTR { return hn::Load(dd, levels.sum_start + at + k * half); };
-  const auto product_start = [&](std::size_t k)
-                                 HWY_ATTR { return hn::Load(dd, levels.product_start + at + k * half); };
-  LevelAccumulator chains[2 * kVectors];
-  for (std::size_t k = 0; k < 2 * kVectors; ++k) {
-    chains[k] = LevelAccumulator(sum_start(k), product_start(k), pass);
-  }
-  const auto add_by = [&](const auto& add) HWY_ATTR {
-    for_each_vector<kPairs, false>(terms, at, [&](std::size_t v, Float x, Float y) HWY_ATTR {
-      x = finite_or_zero(x);
-      y = kPairs == Pairs::squares ? x : finite_or_zero(y);
-      for_each_half(x, y, [&](std::size_t k, Double xs, Double ys) HWY_ATTR { add(2 * v + k, xs, ys); });
-    });
+  const auto starts = [&](std::size_t k) HWY_ATTR {
+    return LevelStarts(hn::Load(dd, levels.sum_start + at + k * half),
+                       hn::Load(dd, levels.product_start + at + k * half));
   };
-  if (levels.passes == 1) {
-    add_by([&](std::size_t k, Double x, Double y) HWY_ATTR { chains[k].add(x, y); });
-  } else {
-    add_by([&](std::size_t k, Double x, Double y)
-               HWY_ATTR { chains[k].add(x, y, sum_start(k), product_start(k), pass); });
-  }
+  LevelAccumulator chains[2 * kVectors];
+  for (std::size_t k = 0; k < 2 * kVectors; ++k) chains[k] = LevelAccumulator(starts(k), pass);
+  add_on_levels<kPairs>(chains, starts, levels.passes, pass,
+                        [&](const auto& take) HWY_ATTR { for_each_vector<kPairs, false>(terms, at, take); });
   for (std::size_t k = 0; k < 2 * kVectors; ++k) {
-    const LevelAccumulator empty(sum_start(k), product_start(k), pass);
+    const LevelAccumulator empty(starts(k), pass);
     for (int i = 0; i < kSumLevels; ++i) {
       hn::Store(held(chains[k].sum[i], empty.sum[i]), di, sums.sum[i] + at + k * half);
     }

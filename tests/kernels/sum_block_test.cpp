@@ -51,20 +51,16 @@ Record record_of(const BlockSum& sums, const Window& window, DType dtype = DType
 
 // By all passes that the block's ranges ask for.
 template <class Storage>
-Record record_by_levels(const Rows<Storage>& terms, OperandRange a, OperandRange b) {
+Record record_by_levels(const Rows<Storage>& terms) {
   const exact::SumFormat& format = exact::sum_format(dtype_of<Storage>);
   Record record(static_cast<std::size_t>(format.words()));
-  const Levels levels = levels_of<Storage>(a, b);
+  const BlockSum seen = sum_block(terms, Window{});
+  const Levels levels = levels_of<Storage>(seen.a, terms.squares() ? seen.a : seen.b);
   for (int pass = 0; pass < levels.passes; ++pass) {
     add_levels_to_digits(record.data(), format, levels, pass, sum_block_levels(terms, levels, pass));
   }
   exact::normalise(record.data(), format);
   return record;
-}
-template <class Storage>
-Record record_by_levels(const Rows<Storage>& terms) {
-  const BlockSum seen = sum_block(terms, Window{});
-  return record_by_levels(terms, seen.a, terms.squares() ? seen.a : seen.b);
 }
 
 std::uint32_t magnitude(float value) { return std::bit_cast<std::uint32_t>(value) & 0x7fffffffu; }
