@@ -12,10 +12,10 @@
 #include <stdexcept>
 
 #include "contenders.h"
-#include "group/registry.h"
 #include "syncbn/group.h"
 #include "syncbn/joint_call.h"
 #include "syncbn/threads.h"
+#include "world/registry.h"
 
 namespace bench {
 namespace {

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "base/forks.h"
 #include "group/agreed_sum.h"
-#include "kernels/forks.h"
 #include "syncbn/group.h"
 
 namespace syncbn {

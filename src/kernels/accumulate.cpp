@@ -6,13 +6,13 @@
 #include <optional>
 #include <type_traits>
 
+#include "base/parallel_for.h"
 #include "exact/exact_sum.h"
 #include "exact/window_sums.h"
 #include "kernels/block_summer.h"
 #include "kernels/convert.h"
 #include "kernels/isa.h"
 #include "kernels/lane_summer.h"
-#include "kernels/parallel_for.h"
 #include "kernels/reference.h"
 #include "kernels/sum_doubles.h"
 #include "syncbn/threads.h"

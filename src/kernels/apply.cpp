@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "base/parallel_for.h"
 #include "kernels/apply_rows.h"
 #include "kernels/convert.h"
 #include "kernels/isa.h"
-#include "kernels/parallel_for.h"
 #include "kernels/paths.h"
 #include "kernels/reference.h"
 #include "syncbn/threads.h"

@@ -11,8 +11,8 @@
 #include <cstring>
 #include <memory>
 
-#include "group/socket.h"
 #include "launch/usage_error.h"
+#include "rendezvous/socket.h"
 
 namespace syncbn::launch {
 namespace {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "group/rank_table.h"
+#include "environment/rank_table.h"
 #include "launch/usage_error.h"
 #include "syncbn/error.h"
 

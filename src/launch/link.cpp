@@ -11,9 +11,9 @@
 #include <thread>
 #include <utility>
 
-#include "group/store_server.h"
-#include "group/tcp_store.h"
 #include "launch/exit_codes.h"
+#include "rendezvous/store_server.h"
+#include "rendezvous/tcp_store.h"
 #include "syncbn/error.h"
 
 namespace syncbn::launch {

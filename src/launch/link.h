@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "group/tcp_store.h"
 #include "launch/nodes.h"
+#include "rendezvous/tcp_store.h"
 
 namespace syncbn::launch {
 

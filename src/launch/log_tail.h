@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "group/socket.h"
+#include "rendezvous/socket.h"
 
 namespace syncbn::launch {
 

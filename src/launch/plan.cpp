@@ -15,7 +15,7 @@
 #include <string_view>
 #include <system_error>
 
-#include "group/rank_table.h"
+#include "environment/rank_table.h"
 #include "launch/addresses.h"
 #include "launch/environment.h"
 #include "syncbn/error.h"

@@ -18,9 +18,9 @@
 #include <system_error>
 #include <thread>
 
-#include "group/socket.h"
 #include "launch/cores.h"
 #include "launch/exit_codes.h"
+#include "rendezvous/socket.h"
 
 namespace syncbn::launch {
 namespace {

@@ -22,13 +22,13 @@
 #include <utility>
 #include <vector>
 
-#include "group/socket.h"
-#include "group/store_server.h"
 #include "launch/exit_codes.h"
 #include "launch/link.h"
 #include "launch/nodes.h"
 #include "launch/process.h"
 #include "launch/report.h"
+#include "rendezvous/socket.h"
+#include "rendezvous/store_server.h"
 #include "syncbn/error.h"
 
 namespace syncbn::launch {

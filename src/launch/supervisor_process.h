@@ -6,9 +6,9 @@
 #include <optional>
 #include <string>
 
-#include "group/socket.h"
 #include "launch/plan.h"
 #include "launch/words.h"
+#include "rendezvous/socket.h"
 
 namespace syncbn::launch {
 

@@ -1,11 +1,11 @@
 #include <fmt/format.h>
 
+#include "base/fp_environment.h"
 #include "exact/finish.h"
 #include "exact/window_sums.h"
 #include "kernels/accumulate.h"
 #include "kernels/apply.h"
 #include "kernels/convert.h"
-#include "kernels/fp_environment.h"
 #include "layer/blocks.h"
 #include "layer/checks.h"
 #include "layer/impl.h"

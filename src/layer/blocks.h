@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/parallel_for.h"
 #include "exact/exact_sum.h"
 #include "kernels/batch.h"
-#include "kernels/parallel_for.h"
 #include "syncbn/threads.h"
 
 /// Where a rank needs no other's sums, some channels at a time go through all steps (sums, coefficients,

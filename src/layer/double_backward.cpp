@@ -3,11 +3,11 @@
 #include <array>
 #include <vector>
 
+#include "base/fp_environment.h"
 #include "exact/finish.h"
 #include "exact/value_row.h"
 #include "kernels/accumulate.h"
 #include "kernels/convert.h"
-#include "kernels/fp_environment.h"
 #include "layer/checks.h"
 #include "layer/impl.h"
 #include "syncbn/error.h"

@@ -3,11 +3,11 @@
 #include <cmath>
 #include <utility>
 
+#include "base/fp_environment.h"
 #include "exact/finish.h"
 #include "kernels/accumulate.h"
 #include "kernels/apply.h"
 #include "kernels/convert.h"
-#include "kernels/fp_environment.h"
 #include "layer/blocks.h"
 #include "layer/checks.h"
 #include "layer/impl.h"

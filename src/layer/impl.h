@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "base/parallel_for.h"
 #include "group/agreed_sum.h"
 #include "group/group.h"
 #include "kernels/batch.h"
-#include "kernels/parallel_for.h"
 #include "layer/parameters.h"
 #include "syncbn/sync_batch_norm.h"
 

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/fp_environment.h"
+#include "base/fp_environment.h"
 #include "layer/checks.h"
 #include "layer/impl.h"
 #include "syncbn/error.h"

@@ -5,14 +5,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "group/registry.h"
-#include "group/world.h"
 #include "layer/checks.h"
 #include "layer/impl.h"
 #include "syncbn/error.h"
 #include "syncbn/isa.h"
 #include "syncbn/threads.h"
 #include "syncbn/version.h"
+#include "world/registry.h"
+#include "world/world.h"
 
 namespace syncbn {
 namespace {

@@ -9,8 +9,8 @@
 #include <set>
 #include <string>
 
+#include "environment/rank_table.h"
 #include "fuzz/input.h"
-#include "group/rank_table.h"
 #include "syncbn/error.h"
 
 namespace {

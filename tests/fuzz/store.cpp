@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "fuzz/input.h"
-#include "group/store_protocol.h"
+#include "rendezvous/store_protocol.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // Members find out that they mean the same list, at once, and old groups of the same name accuse nobody.
-#include "group/handshake.h"
+#include "engines/handshake.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -10,8 +10,8 @@
 #include <random>
 #include <thread>
 
-#include "group/memory_store.h"
 #include "ranks.h"
+#include "rendezvous/memory_store.h"
 
 namespace syncbn::group {
 namespace {

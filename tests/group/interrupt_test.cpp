@@ -8,8 +8,8 @@
 #include <atomic>
 #include <thread>
 
-#include "group/interrupt.h"
-#include "group/socket.h"
+#include "base/interrupt.h"
+#include "rendezvous/socket.h"
 #include "syncbn/syncbn.h"
 
 namespace syncbn {

@@ -1,5 +1,5 @@
 // Which launcher's variables count, what they say, and what is refused
-#include "group/launch_env.h"
+#include "environment/launch_env.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "group/launch_env.h"
+#include "environment/launch_env.h"
 #include "ranks.h"
 
 namespace syncbn::group {

@@ -12,8 +12,8 @@
 #include <random>
 #include <thread>
 
-#include "group/socket.h"
 #include "processes_child.h"
+#include "rendezvous/socket.h"
 #include "syncbn/error.h"
 
 namespace syncbn::processes {

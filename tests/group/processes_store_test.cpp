@@ -8,10 +8,10 @@
 #include <set>
 #include <thread>
 
-#include "group/socket.h"
-#include "group/store_server.h"
-#include "group/store_wire.h"
-#include "group/tcp_store.h"
+#include "rendezvous/socket.h"
+#include "rendezvous/store_server.h"
+#include "rendezvous/store_wire.h"
+#include "rendezvous/tcp_store.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {

@@ -1,5 +1,5 @@
 // Rank tables: what is read, each key wrong in turn, and which server is this machine
-#include "group/rank_table.h"
+#include "environment/rank_table.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

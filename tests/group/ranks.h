@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "../outcome.h"
-#include "group/engines/threads.h"
+#include "engines/threads.h"
 #include "syncbn/communicator.h"
 #include "syncbn/error.h"
 #include "syncbn/group.h"

@@ -1,5 +1,5 @@
 // init, groups and the get functions, with good and bad input
-#include "group/registry.h"
+#include "world/registry.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -9,8 +9,8 @@
 
 #include "environment.h"
 #include "group/engine.h"
-#include "group/world.h"
 #include "ranks.h"
+#include "world/world.h"
 
 namespace syncbn {
 namespace {

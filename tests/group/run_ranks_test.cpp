@@ -7,9 +7,9 @@
 #include <set>
 #include <thread>
 
-#include "group/registry.h"
 #include "ranks.h"
 #include "syncbn/threads.h"
+#include "world/registry.h"
 
 namespace syncbn {
 namespace {

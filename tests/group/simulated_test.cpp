@@ -1,5 +1,5 @@
 // A dry run of one rank: the same bits as among real ranks that bring the same
-#include "group/engines/simulated.h"
+#include "engines/simulated.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -9,9 +9,9 @@
 #include <limits>
 
 #include "environment.h"
-#include "group/world.h"
 #include "ranks.h"
 #include "syncbn/syncbn.h"
+#include "world/world.h"
 
 namespace syncbn {
 namespace {

@@ -1,5 +1,5 @@
 // Slurm's short forms of lists
-#include "group/slurm_lists.h"
+#include "environment/slurm_lists.h"
 
 #include <gtest/gtest.h>
 

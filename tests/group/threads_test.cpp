@@ -1,5 +1,5 @@
 // The engine for ranks as threads, below agreed_sum
-#include "group/engines/threads.h"
+#include "engines/threads.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

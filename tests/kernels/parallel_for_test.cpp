@@ -2,7 +2,7 @@
 // destructor CallersEnvironmentReturns; without pthread_atfork the child of AfterFork never ends (OpenMP);
 // `i <= count` in the serial loop fails EveryTaskOnce, `k < 1` in Shares::work NoTaskWaitsForAnother.
 
-#include "kernels/parallel_for.h"
+#include "base/parallel_for.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/fp_environment.h"
+#include "base/fp_environment.h"
 #include "syncbn/threads.h"
 
 #if defined(__x86_64__) || defined(__i386__)

@@ -1,5 +1,5 @@
 // --rank_table_file gives the workers their ranks and devices; --check_rank_table looks at one.
-#include "group/rank_table.h"
+#include "environment/rank_table.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

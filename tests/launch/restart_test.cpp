@@ -7,9 +7,9 @@
 #include <memory>
 #include <set>
 
-#include "group/store_server.h"
 #include "job.h"
 #include "launch/link.h"
+#include "rendezvous/store_server.h"
 
 namespace syncbn::launch {
 namespace {

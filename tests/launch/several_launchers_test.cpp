@@ -2,7 +2,7 @@
 // launcher serves the job, the second finds it there.
 #include <fmt/format.h>
 
-#include "group/rank_table.h"
+#include "environment/rank_table.h"
 #include "terminal.h"
 
 namespace syncbn::launch {

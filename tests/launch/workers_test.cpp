@@ -6,9 +6,9 @@
 #include <fstream>
 #include <regex>
 
-#include "group/rank_table.h"
-#include "group/socket.h"
+#include "environment/rank_table.h"
 #include "job.h"
+#include "rendezvous/socket.h"
 
 namespace syncbn::launch {
 namespace {

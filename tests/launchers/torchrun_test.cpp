@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include "framework_job.h"
-#include "group/socket.h"
+#include "rendezvous/socket.h"
 
 namespace syncbn::launchers {
 namespace {

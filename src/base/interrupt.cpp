@@ -1,0 +1,21 @@
+#include "base/interrupt.h"
+
+#include <atomic>
+
+#include "syncbn/group.h"
+
+namespace syncbn {
+namespace {
+
+std::atomic<bool (*)()> interrupt_check = nullptr;
+
+}  // namespace
+
+void set_interrupt_check(bool (*interrupted)()) { interrupt_check = interrupted; }
+
+void group::check_interrupt() {
+  const auto interrupted = interrupt_check.load();
+  if (interrupted != nullptr && interrupted()) throw Interrupted();
+}
+
+}  // namespace syncbn

@@ -1,0 +1,219 @@
+#include "engines/gloo_communicator.h"
+
+#include <fmt/format.h>
+#include <gloo/allreduce.h>
+#include <gloo/common/error.h>
+#include <gloo/transport/unbound_buffer.h>
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "base/interrupt.h"
+#include "group/verdict.h"
+#include "rendezvous/socket.h"
+#include "syncbn/error.h"
+
+namespace syncbn::group {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr auto kForever =
+    std::chrono::hours(24 * 30);            // to Gloo, whose own timeouts would forestall the deadline
+constexpr auto kGrace = milliseconds(500);  // for a sum to come after a connection closed
+constexpr auto kLong = milliseconds(200);   // from when on a wait is one that the peers may want to know of
+constexpr std::int64_t kGaveUp = -1;        // a farewell within a sum; else the sums that were had
+constexpr std::uint64_t kLifeline = 0x5379'6e63'424e;  // a Gloo slot that no collective uses
+
+void add_words(void* out, const void* a, const void* b, std::size_t words) {
+  const auto* x = static_cast<const std::uint64_t*>(a);  // unsigned: sums wrap
+  const auto* y = static_cast<const std::uint64_t*>(b);
+  auto* sum = static_cast<std::uint64_t*>(out);
+  for (std::size_t i = 0; i < words; ++i) sum[i] = x[i] + y[i];
+}
+
+}  // namespace
+
+struct GlooCommunicator::Shared {
+  std::mutex mutex;  // guards all below but the context and, between start() and wait(), the buffer
+  std::condition_variable changed;
+  std::shared_ptr<gloo::Context> context;
+  std::vector<std::int64_t> buffer;
+  std::size_t words = 0;
+  bool summing = false;  // from start() until the helper has the sum or an error
+  bool leaving = false;  // the helper shall end
+  bool ended = false;    // it has
+  std::string error;
+};
+
+std::string plain_text(const std::exception& error) {
+  const std::string text = error.what();
+  const auto end = text.find("] ");
+  return text.starts_with("[./gloo") && end != std::string::npos ? text.substr(end + 2) : text;
+}
+
+GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::Context> context, GlooAttendance attendance)
+    : shared_(std::make_shared<Shared>()), attendance_(std::move(attendance)) {
+  shared_->context = std::move(context);
+  farewells_.resize(static_cast<std::size_t>(size()));
+  for (int peer = 0; peer < size(); ++peer) {
+    std::int64_t& word = farewells_[static_cast<std::size_t>(peer)];
+    lifelines_.push_back(shared_->context->createUnboundBuffer(&word, sizeof word));
+    if (peer != rank()) lifelines_.back()->recv(peer, kLifeline);
+  }
+}
+
+GlooCommunicator::~GlooCommunicator() {
+  abort();
+  if (!helper_.joinable()) return;
+  std::unique_lock lock(shared_->mutex);
+  const bool ended = shared_->changed.wait_for(lock, kLook, [this] { return shared_->ended; });
+  lock.unlock();
+  ended ? helper_.join() : helper_.detach();
+}
+
+int GlooCommunicator::rank() const { return shared_->context->rank; }
+
+int GlooCommunicator::size() const { return shared_->context->size; }
+
+std::span<std::int64_t> GlooCommunicator::buffer(std::size_t words) {
+  if (shared_->buffer.size() < words) shared_->buffer.resize(words);
+  return {shared_->buffer.data(), words};
+}
+
+void GlooCommunicator::start(std::size_t words) {
+  const std::lock_guard lock(shared_->mutex);
+  ++sums_;
+  shared_->words = words;
+  shared_->summing = true;
+  shared_->changed.notify_all();
+  if (helper_.joinable()) return;
+  const BlockSignals deaf;  // Gloo writes without MSG_NOSIGNAL
+  helper_ = std::thread([shared = shared_] { help(*shared); });
+}
+
+void GlooCommunicator::wait(Deadline deadline) {
+  std::unique_lock lock(shared_->mutex);
+  const auto settled = [this] { return !shared_->summing || shared_->leaving; };
+  const Deadline tell = Clock::now() + std::min<Clock::duration>(kLong, (deadline - Clock::now()) / 2);
+  bool told = false;
+  Deadline closed = Deadline::max();  // when a peer was first seen gone
+  while (!shared_->changed.wait_until(lock, next_look(deadline), settled)) {
+    lock.unlock();
+    check_interrupt();
+    lock.lock();
+    // Gloo wakes nobody when a connection closes within a message, so this rank looks for itself. A peer
+    // that dies with its sum complete may have sent all that this rank needs, hence the grace.
+    if (closed == Deadline::max() && !departures().empty()) closed = Clock::now();
+    if (Clock::now() >= deadline || Clock::now() - kGrace >= closed) break;
+    if (told || Clock::now() < tell) continue;
+    lock.unlock();
+    attendance_.waits_in(sums_);
+    told = true;
+    lock.lock();
+  }
+  if (shared_->leaving) throw PeerError("this rank gave the sum up");
+  if (!shared_->summing && shared_->error.empty()) return;
+  const std::string error = shared_->error;
+  lock.unlock();
+  const std::string gone = departures();
+  if (!gone.empty()) throw PeerError(gone);
+  if (!error.empty()) throw PeerError(error);
+  const std::vector<int> absent = attendance_.absent_from(sums_);
+  throw TimeoutError(absent.empty() ? "no sum by the deadline"
+                                    : fmt::format("waiting for {}", rank_list(absent)));
+}
+
+void GlooCommunicator::abort() noexcept {
+  std::unique_lock lock(shared_->mutex);
+  const bool first = !std::exchange(shared_->leaving, true);
+  const bool unsettled = shared_->summing || !shared_->error.empty();
+  shared_->changed.notify_all();
+  lock.unlock();
+  if (!first) return;
+  say_farewell(unsettled ? kGaveUp : sums_);
+  if (unsettled) close_connections();  // else they close softly: a peer may still be reading
+}
+
+void GlooCommunicator::help(Shared& shared) {
+  std::unique_lock lock(shared.mutex);
+  for (;;) {
+    shared.changed.wait(lock, [&] { return shared.summing || shared.leaving; });
+    if (shared.leaving) break;
+    lock.unlock();
+    std::string error;
+    try {
+      gloo::AllreduceOptions options(shared.context);
+      options.setOutput(shared.buffer.data(), shared.words);
+      options.setReduceFunction(add_words);
+      options.setTimeout(kForever);
+      gloo::allreduce(options);
+    } catch (const std::exception& failure) {
+      error = plain_text(failure);
+    }
+    lock.lock();
+    shared.error = error;
+    shared.summing = false;
+    shared.changed.notify_all();
+  }
+  shared.ended = true;
+  shared.changed.notify_all();
+}
+
+// Which peers are gone without this rank's sum, and how, empty where none is. A receive lies ready on each
+// connection that only a farewell answers: waiting for it throws if the connection failed without one, and
+// returns at once if told so before.
+std::string GlooCommunicator::departures() {
+  std::vector<int> lost, gave_up, left;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) continue;
+    const auto i = static_cast<std::size_t>(peer);
+    try {
+      lifelines_[i]->abortWaitRecv();
+      lifelines_[i]->waitRecv(nullptr, kForever);
+    } catch (const gloo::Exception&) {
+      lost.push_back(peer);
+      continue;
+    }
+    const std::int64_t farewell = std::atomic_ref(farewells_[i]).load();
+    if (farewell == kGaveUp) gave_up.push_back(peer);
+    if (farewell > 0 && farewell < sums_) left.push_back(peer);
+  }
+  if (!lost.empty()) return fmt::format("connection closed by {}", rank_list(lost));
+  if (!gave_up.empty()) return fmt::format("a sum was given up by {}", rank_list(gave_up));
+  if (!left.empty()) return fmt::format("the group was left without this call by {}", rank_list(left));
+  return "";
+}
+
+// Nobody waits for it to arrive: where a connection takes no byte, the peers see it closed instead.
+void GlooCommunicator::say_farewell(std::int64_t word) noexcept {
+  farewell_ = word;
+  const auto say = [this] {
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer == rank()) continue;
+      try {
+        sent_.push_back(shared_->context->createUnboundBuffer(&farewell_, sizeof farewell_));
+        sent_.back()->send(peer, kLifeline);
+      } catch (const std::exception&) {  // that connection has failed
+      }
+    }
+  };
+  try {
+    const BlockSignals deaf;  // as for the helper; a SIGPIPE ends with its thread
+    std::thread(say).join();
+  } catch (const std::exception&) {  // no thread, no farewell
+  }
+}
+
+// A wait that times out makes Gloo close all connections of the context and wake who waits for them: the
+// helper here, and the peers there, which need not run into their deadlines.
+void GlooCommunicator::close_connections() noexcept {
+  try {
+    shared_->context->createUnboundBuffer(&farewell_, sizeof farewell_)->waitRecv(nullptr, milliseconds(1));
+  } catch (const std::exception&) {  // that timeout
+  }
+}
+
+}  // namespace syncbn::group

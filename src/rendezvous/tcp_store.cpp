@@ -1,0 +1,114 @@
+#include "rendezvous/tcp_store.h"
+
+#include <fmt/format.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "rendezvous/store_wire.h"
+#include "syncbn/error.h"
+
+namespace syncbn::group {
+namespace {
+
+constexpr auto kReconnectPause = std::chrono::milliseconds(20);
+
+}  // namespace
+
+TcpStore::TcpStore(const std::string& host, int port, const std::string& token, Deadline deadline)
+    : where_(fmt::format("{}:{}", host, port)), deadline_(deadline) {
+  for (;;) {
+    socket_ = connect_to(host, port, deadline);
+    try {
+      const Deadline answer_by = std::min(deadline, std::chrono::steady_clock::now() + wire::kHelloTime);
+      request(static_cast<char>(wire::Operation::hello), wire::kHello, token, answer_by);
+      return;
+    } catch (const ConnectionLost&) {  // a server that is going; the one that is waited for may come yet
+      if (std::chrono::steady_clock::now() >= deadline) throw;
+      in_.clear();
+      std::this_thread::sleep_for(kReconnectPause);
+    }
+  }
+}
+
+void TcpStore::set(std::string_view key, std::string_view value) {
+  change(static_cast<char>(wire::Operation::set), key, value);
+}
+
+void TcpStore::append(std::string_view list, std::string_view value) {
+  change(static_cast<char>(wire::Operation::append), list, value);
+}
+
+void TcpStore::leave_will(std::string_view list, std::string_view value) {
+  change(static_cast<char>(wire::Operation::will), list, value);
+}
+
+void TcpStore::set_deadline(Deadline deadline) { deadline_ = deadline; }
+
+void TcpStore::interrupt() noexcept { shutdown(socket_.get(), SHUT_RDWR); }
+
+void TcpStore::change(char operation, std::string_view key, std::string_view value) {
+  if (key.size() + value.size() > wire::kMaxContent)
+    throw InvalidArgument(fmt::format("rendezvous {}: key and value have {} bytes, allowed are {}", where_,
+                                      key.size() + value.size(), wire::kMaxContent));
+  request(operation, key, value, deadline_);
+}
+
+std::string TcpStore::get(std::string_view key, Deadline deadline) {
+  return request(static_cast<char>(wire::Operation::get), key, {}, deadline);
+}
+
+std::int64_t TcpStore::add(std::string_view key, std::int64_t delta) {
+  std::string value;
+  wire::put(value, static_cast<std::uint64_t>(delta));
+  const std::string sum = request(static_cast<char>(wire::Operation::add), key, value, deadline_);
+  std::string_view bytes = sum;
+  if (bytes.size() != 8)
+    throw PeerError(fmt::format("rendezvous {}: not an answer of a syncbn store", where_));
+  return static_cast<std::int64_t>(wire::take<std::uint64_t>(bytes));
+}
+
+std::string TcpStore::request(char operation, std::string_view key, std::string_view value,
+                              Deadline deadline) {
+  const std::lock_guard lock(mutex_);
+  const auto context = [&](const std::exception& error) {
+    return key == wire::kHello ? fmt::format("rendezvous {}: {}", where_, error.what())
+                               : fmt::format("rendezvous {}, key '{}': {}", where_, key, error.what());
+  };
+  try {
+    const std::uint32_t number = ++number_;
+    send_all(socket_.get(), wire::encode({number, wire::Operation(operation), key, value}), deadline);
+    for (;;) {
+      const auto size = wire::body_size(in_);
+      if (size > wire::kMaxBody) throw PeerError("not an answer of a syncbn store");
+      if (!size || in_.size() < 4 + *size) {
+        recv_some(socket_.get(), in_, deadline);
+        continue;
+      }
+      const std::string body = in_.substr(4, *size);
+      in_.erase(0, 4 + *size);
+      const auto reply = wire::decode_reply(body);
+      if (!reply) throw PeerError("not an answer of a syncbn store");
+      if (reply->number != number) continue;  // a late answer to a get that was given up
+      if (reply->status == wire::Status::full)
+        throw StoreFull(key == wire::kHello ? "the store is full: it may serve no more connections"
+                                            : "the store is full: it may hold no more keys and values");
+      if (reply->status != wire::Status::done)
+        throw TokenRefused("the job's token was refused (SYNCBN_TOKEN)");
+      return std::string(reply->value);
+    }
+  } catch (const TimeoutError& error) {
+    throw TimeoutError(context(error));
+  } catch (const ConnectionLost& error) {
+    throw ConnectionLost(context(error));
+  } catch (const TokenRefused& error) {
+    throw TokenRefused(context(error));
+  } catch (const StoreFull& error) {
+    throw StoreFull(context(error));
+  } catch (const PeerError& error) {
+    throw PeerError(context(error));
+  }
+}
+
+}  // namespace syncbn::group
