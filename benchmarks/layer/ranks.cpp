@@ -135,7 +135,7 @@ class Measurement {
 
   // A sum of so many words a channel, with the header that every sum has.
   void run_sums(std::int64_t channels) const {
-    const auto group = syncbn::group::resolve_group(syncbn::kWorldGroup);
+    const auto group = syncbn::world::resolve_group(syncbn::kWorldGroup);
     std::vector<std::int64_t> words(static_cast<std::size_t>(23 * channels));
     std::vector<syncbn::group::Call> calls;
     std::vector<Contender> steps;

@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <string>
 
-#include "group/engine.h"
+#include "engines/entry.h"
 #include "syncbn/error.h"
 
 namespace syncbn::python {
@@ -40,6 +40,6 @@ void load(const std::string& engine) {
 
 }  // namespace
 
-void load_engines_on_demand() { group::set_engine_loader(load); }
+void load_engines_on_demand() { engines::set_engine_loader(load); }
 
 }  // namespace syncbn::python

@@ -5,7 +5,7 @@
 
 #include <atomic>
 
-namespace syncbn::kernels {
+namespace syncbn::base {
 namespace {
 
 std::atomic<int> fork_count{0};
@@ -32,4 +32,4 @@ int forks() { return fork_count; }
 
 bool threads_lost_in_fork() { return threads_lost || watching != 0; }
 
-}  // namespace syncbn::kernels
+}  // namespace syncbn::base

@@ -1,6 +1,6 @@
 #pragma once
 
-namespace syncbn::kernels {
+namespace syncbn::base {
 
 /// How many forks lie between this process and the one that loaded the library. What was made at another
 /// count belongs to another process: its threads are not here, and its connections have their owner.
@@ -9,4 +9,4 @@ int forks();
 /// one of the host program's own, and would be waited for in vain.
 bool threads_lost_in_fork();
 
-}  // namespace syncbn::kernels
+}  // namespace syncbn::base

@@ -6,7 +6,7 @@
 #include <cfenv>
 #endif
 
-namespace syncbn::kernels {
+namespace syncbn::base {
 
 /// While it lives, this thread rounds to nearest even and keeps subnormals, whatever another library set;
 /// then its former settings return. Exceptions flags raised in between are dropped with it.
@@ -33,4 +33,4 @@ class FpEnvironment {
 #endif
 };
 
-}  // namespace syncbn::kernels
+}  // namespace syncbn::base

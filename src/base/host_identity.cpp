@@ -7,7 +7,7 @@
 #include <climits>
 #include <fstream>
 
-namespace syncbn::group {
+namespace syncbn::base {
 
 std::string host_name() {
   char name[HOST_NAME_MAX + 1] = "";
@@ -23,4 +23,4 @@ std::string host_identity() {
   return fmt::format("{} {} {}", host_name(), boot, network.st_ino);
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::base

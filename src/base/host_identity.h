@@ -2,7 +2,7 @@
 
 #include <string>
 
-namespace syncbn::group {
+namespace syncbn::base {
 
 /// The host's name, for people.
 std::string host_name();
@@ -12,4 +12,4 @@ std::string host_name();
 /// is left out.
 std::string host_identity();
 
-}  // namespace syncbn::group
+}  // namespace syncbn::base

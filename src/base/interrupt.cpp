@@ -13,7 +13,7 @@ std::atomic<bool (*)()> interrupt_check = nullptr;
 
 void set_interrupt_check(bool (*interrupted)()) { interrupt_check = interrupted; }
 
-void group::check_interrupt() {
+void base::check_interrupt() {
   const auto interrupted = interrupt_check.load();
   if (interrupted != nullptr && interrupted()) throw Interrupted();
 }

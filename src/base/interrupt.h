@@ -5,7 +5,7 @@
 
 #include "syncbn/communicator.h"
 
-namespace syncbn::group {
+namespace syncbn::base {
 
 /// How long a thread may wait for peers without a look.
 inline constexpr auto kLook = std::chrono::milliseconds(100);
@@ -16,4 +16,4 @@ inline Deadline next_look(Deadline deadline) {
 /// Asks the check of set_interrupt_check, if there is one. @throws Interrupted
 void check_interrupt();
 
-}  // namespace syncbn::group
+}  // namespace syncbn::base

@@ -113,7 +113,7 @@ void set_num_threads(int count) {
 
 void set_parallel_for(ParallelFor pool) { host_pool = std::move(pool); }
 
-namespace kernels {
+namespace base {
 
 void share_cores(int local_ranks) { ranks_on_host = std::max(1, local_ranks); }
 
@@ -134,5 +134,5 @@ void detail::parallel_for(int count, const std::function<void(int)>& task) {
   run(threads, count, guarded);
 }
 
-}  // namespace kernels
+}  // namespace base
 }  // namespace syncbn

@@ -2,7 +2,7 @@
 
 #include <functional>
 
-namespace syncbn::kernels {
+namespace syncbn::base {
 
 namespace detail {
 void parallel_for(int count, const std::function<void(int)>& task);
@@ -19,4 +19,4 @@ void parallel_for(int count, const Task& task) {
 /// How many ranks share this host's cores: the default of get_num_threads() divides by it.
 void share_cores(int local_ranks);
 
-}  // namespace syncbn::kernels
+}  // namespace syncbn::base

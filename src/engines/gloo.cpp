@@ -12,18 +12,19 @@
 #include <numeric>
 #include <random>
 
+#include "base/block_signals.h"
 #include "base/forks.h"
 #include "base/host_identity.h"
+#include "engines/entry.h"
 #include "engines/gloo_attendance.h"
 #include "engines/gloo_communicator.h"
 #include "engines/handshake.h"
-#include "group/engine.h"
 #include "rendezvous/socket.h"
 #include "rendezvous/store_server.h"
 #include "rendezvous/tcp_store.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -31,13 +32,13 @@ using std::chrono::milliseconds;
 
 constexpr auto kFirstAttempt = std::chrono::seconds(1);  // doubled with each further attempt
 constexpr auto kFarewell = std::chrono::seconds(5);      // for the peers to leave the store served here
-constexpr auto kLook = milliseconds(250);            // how often who waits on the store looks who has gone
+constexpr auto kStoreLook = milliseconds(250);       // how often who waits on the store looks who has gone
 constexpr auto kNoteTime = std::chrono::seconds(1);  // for the store to take a note; the caller waits
 
 // Gloo's view of a store, for one attempt to connect.
 class AttemptStore final : public gloo::rendezvous::Store {
  public:
-  AttemptStore(group::Store& store, std::string prefix, Deadline deadline)
+  AttemptStore(rendezvous::Store& store, std::string prefix, Deadline deadline)
       : store_(store), prefix_(std::move(prefix)), deadline_(deadline) {}
   void set(const std::string& key, const std::vector<char>& data) override {
     store_.set(prefix_ + key, {data.data(), data.size()});
@@ -52,7 +53,7 @@ class AttemptStore final : public gloo::rendezvous::Store {
   void wait(const std::vector<std::string>& keys, const milliseconds&) override { wait(keys); }
 
  private:
-  group::Store& store_;
+  rendezvous::Store& store_;
   const std::string prefix_;
   const Deadline deadline_;
 };
@@ -61,9 +62,9 @@ std::string gone_list(std::int64_t world) { return fmt::format("world/{}/gone", 
 
 // The part of a store that belongs to one world: ranks may leave their world and join again on the same
 // store. What is waited for here all members need to go on, so a member that has gone ends the wait.
-class WorldStore final : public group::Store {
+class WorldStore final : public rendezvous::Store {
  public:
-  WorldStore(group::Store& store, std::int64_t world, std::vector<int> members)
+  WorldStore(rendezvous::Store& store, std::int64_t world, std::vector<int> members)
       : store_(store),
         prefix_(fmt::format("world/{}/", world)),
         gone_(gone_list(world)),
@@ -71,7 +72,7 @@ class WorldStore final : public group::Store {
   void set(std::string_view key, std::string_view value) override { store_.set(prefixed(key), value); }
   std::string get(std::string_view key, Deadline deadline) override {
     for (;;) {
-      const Deadline look = std::min(deadline, Clock::now() + kLook);
+      const Deadline look = std::min(deadline, Clock::now() + kStoreLook);
       try {
         return store_.get(prefixed(key), look);
       } catch (const TimeoutError&) {
@@ -96,7 +97,7 @@ class WorldStore final : public group::Store {
     }
   }
 
-  group::Store& store_;
+  rendezvous::Store& store_;
   const std::string prefix_;
   const std::string gone_;
   const std::vector<int> members_;
@@ -108,7 +109,7 @@ unsigned random_word() { return std::random_device()(); }
 // Tells this process from every other, in a form that an error message can show.
 std::string own_identity() {
   static const unsigned word = random_word();
-  return fmt::format("process {} on {} ({:08x})", getpid(), host_name(), word);
+  return fmt::format("process {} on {} ({:08x})", getpid(), base::host_name(), word);
 }
 
 // The store that this process serves for its job. It outlasts release(), since a peer may still be in the old
@@ -118,24 +119,25 @@ class ServedStore {
   ~ServedStore() { stop(); }
 
   // The port that it listens on; `address` is what is listened on, by default spec.host. @throws GroupError
-  int serve(const WorldSpec& spec, const std::optional<std::string>& address = std::nullopt) {
+  int serve(const environment::WorldSpec& spec, const std::optional<std::string>& address = std::nullopt) {
     const std::lock_guard lock(mutex_);
     if (inherited()) static_cast<void>(server_.release());
     if (!server_ || spec.host != host_ || (spec.port != port_ && spec.port != 0) || spec.token != token_) {
       stop();
-      server_ = std::make_unique<StoreServer>(address.value_or(spec.host), spec.port, spec.token,
-                                              StoreLimits{.members = members_of(spec.size)});
+      server_ = std::make_unique<rendezvous::StoreServer>(
+          address.value_or(spec.host), spec.port, spec.token,
+          rendezvous::StoreLimits{.members = rendezvous::members_of(spec.size)});
       host_ = spec.host;
       port_ = server_->port();
       token_ = spec.token;
-      forks_ = kernels::forks();
+      forks_ = base::forks();
     }
     return port_;
   }
 
  private:
   // A fork of the process that serves has no thread that would end.
-  bool inherited() const { return server_ != nullptr && forks_ != kernels::forks(); }
+  bool inherited() const { return server_ != nullptr && forks_ != base::forks(); }
   void stop() {
     if (inherited()) static_cast<void>(server_.release());
     if (server_) server_->wait_until_idle(Clock::now() + kFarewell);
@@ -143,7 +145,7 @@ class ServedStore {
   }
 
   std::mutex mutex_;  // guards all below
-  std::unique_ptr<StoreServer> server_;
+  std::unique_ptr<rendezvous::StoreServer> server_;
   std::string host_;
   int port_ = 0;
   std::string token_;
@@ -156,9 +158,9 @@ ServedStore served_store;
 std::map<std::string, int> handed_ranks;
 std::mutex handed_ranks_mutex;
 
-class GlooEngine final : public Engine {
+class GlooEngine final : public group::Engine {
  public:
-  GlooEngine(const WorldSpec& spec, Deadline deadline)
+  GlooEngine(const environment::WorldSpec& spec, Deadline deadline)
       : spec_(spec), port_(serve(spec, deadline)), membership_(spec_.host, port_, spec_.token, deadline) {
     rank_ = spec_.rank ? *spec_.rank : handed_rank();
     if (rank_ < 0 || rank_ >= spec_.size)
@@ -177,7 +179,7 @@ class GlooEngine final : public Engine {
     }
     gloo::transport::tcp::attr address(membership_.local_address().c_str());
     if (address.hostname.starts_with("127.") || address.hostname == "::1") address.hostname = "127.0.0.1";
-    const BlockSignals deaf;  // for the device's thread, which writes to sockets
+    const base::BlockSignals deaf;  // for the device's thread, which writes to sockets
     device_ = gloo::transport::tcp::CreateDevice(address);
   }
 
@@ -185,9 +187,9 @@ class GlooEngine final : public Engine {
   int size() const override { return spec_.size; }
   const std::vector<std::string>& hosts() const override { return hosts_; }
 
-  std::unique_ptr<Communicator> connect(const GroupSpec& group, Deadline deadline) override {
-    TcpStore connection(spec_.host, port_, spec_.token,
-                        deadline);  // its own: groups connect at the same time
+  std::unique_ptr<Communicator> connect(const group::GroupSpec& group, Deadline deadline) override {
+    rendezvous::TcpStore connection(spec_.host, port_, spec_.token,
+                                    deadline);  // its own: groups connect at the same time
     WorldStore store(connection, world_, group.ranks);
     const std::string key = agree_on_list(store, group, rank_, deadline);
     // A stray connection to a socket on which Gloo waits for a peer spoils an attempt; all ranks then try
@@ -212,7 +214,7 @@ class GlooEngine final : public Engine {
   void note_peer_error() noexcept override {
     try {
       membership_.set_deadline(Clock::now() + kNoteTime);
-      membership_.add(peer_error_counter(rank_), 1);
+      membership_.add(rendezvous::peer_error_counter(rank_), 1);
     } catch (...) {  // the store is gone, and who would have looked; or the program wants to end
     }
   }
@@ -221,16 +223,16 @@ class GlooEngine final : public Engine {
   // The store's port. Where nobody is named to serve, the first process to take the port does. The one who is
   // named serves also behind an address that is not this machine's, such as a Kubernetes service's: there it
   // listens on all of its own.
-  static int serve(const WorldSpec& spec, Deadline deadline) {
+  static int serve(const environment::WorldSpec& spec, Deadline deadline) {
     if (spec.serve == false) return spec.port;
-    wait_for_name(spec.host, deadline);
+    rendezvous::wait_for_name(spec.host, deadline);
     for (;;) {
       try {
         return served_store.serve(spec);
-      } catch (const AddressElsewhere&) {
+      } catch (const rendezvous::AddressElsewhere&) {
         if (!spec.serve) return spec.port;
         return served_store.serve(spec, "");
-      } catch (const AddressUnavailable&) {
+      } catch (const rendezvous::AddressUnavailable&) {
         if (spec.serve) throw;
         if (is_served(spec, deadline)) return spec.port;
       } catch (const GroupError&) {
@@ -242,10 +244,10 @@ class GlooEngine final : public Engine {
 
   // Of two processes that listen at the same moment both may be refused, and somebody else's connection may
   // have the port for a while: then nobody serves yet.
-  static bool is_served(const WorldSpec& spec, Deadline deadline) {
+  static bool is_served(const environment::WorldSpec& spec, Deadline deadline) {
     const std::chrono::milliseconds pause(20 + random_word() % 80);
     try {
-      connect_to(spec.host, spec.port, std::min(deadline, Clock::now() + pause));
+      rendezvous::connect_to(spec.host, spec.port, std::min(deadline, Clock::now() + pause));
     } catch (const TimeoutError&) {
       return Clock::now() >= deadline;  // who connects next says so
     }
@@ -265,7 +267,7 @@ class GlooEngine final : public Engine {
   // The worlds of a store are told apart by how often each rank has joined, which is the same number on all
   // of them.
   void take_rank(Deadline deadline) {
-    world_ = membership_.add(joined_counter(rank_), 1);
+    world_ = membership_.add(rendezvous::joined_counter(rank_), 1);
     const std::string key = fmt::format("world/owner/{}", rank_);
     if (world_ == 1) membership_.set(key, own_identity());
     const std::string owner = membership_.get(key, deadline);
@@ -279,7 +281,7 @@ class GlooEngine final : public Engine {
   void give_rank_back() noexcept {
     try {
       const auto moment = Clock::now() + std::chrono::seconds(1);
-      TcpStore(spec_.host, port_, spec_.token, moment).add(joined_counter(rank_), -1);
+      rendezvous::TcpStore(spec_.host, port_, spec_.token, moment).add(rendezvous::joined_counter(rank_), -1);
     } catch (...) {  // the store is gone, and the count with it; or the program wants to end
     }
   }
@@ -297,9 +299,9 @@ class GlooEngine final : public Engine {
     std::iota(all.begin(), all.end(), 0);
     WorldStore store(membership_, world_, std::move(all));
     const auto key = [](int rank) { return fmt::format("host/{}", rank); };
-    store.set(key(rank_), fmt::format("{} {}", spec_.size, host_identity()));
+    store.set(key(rank_), fmt::format("{} {}", spec_.size, base::host_identity()));
     if (rank_ == 0) store.set("secret", fmt::format("{:x}{:08x}", random_word(), random_word()));
-    membership_.append(kJoinedList, std::to_string(rank_));
+    membership_.append(rendezvous::kJoinedList, std::to_string(rank_));
     std::vector<int> missing;
     for (int peer = 0; peer < spec_.size; ++peer) {
       try {
@@ -321,8 +323,8 @@ class GlooEngine final : public Engine {
     secret_ = std::stoull(store.get("secret", deadline), nullptr, 16);
   }
 
-  std::unique_ptr<Communicator> connect_mesh(Store& store, const GroupSpec& group, const std::string& prefix,
-                                             Deadline deadline) {
+  std::unique_ptr<Communicator> connect_mesh(rendezvous::Store& store, const group::GroupSpec& group,
+                                             const std::string& prefix, Deadline deadline) {
     const auto position = std::find(group.ranks.begin(), group.ranks.end(), rank_) - group.ranks.begin();
     const int size = static_cast<int>(group.ranks.size());
     auto context = std::make_shared<gloo::rendezvous::Context>(static_cast<int>(position), size);
@@ -363,8 +365,8 @@ class GlooEngine final : public Engine {
 
   // Tells the members how this rank's attempt ended and hears the same of them, so that all go on or try
   // again alike.
-  std::string first_failure(Store& store, const GroupSpec& group, const std::string& prefix,
-                            const std::string& own, Deadline deadline) const {
+  std::string first_failure(rendezvous::Store& store, const group::GroupSpec& group,
+                            const std::string& prefix, const std::string& own, Deadline deadline) const {
     store.set(fmt::format("{}outcome/{}", prefix, rank_), own);
     std::string failure;
     for (const int peer : group.ranks) {
@@ -378,9 +380,9 @@ class GlooEngine final : public Engine {
     return failure;
   }
 
-  const WorldSpec spec_;
+  const environment::WorldSpec spec_;
   const int port_;
-  TcpStore membership_;  // its closing tells the store's server that this rank is done
+  rendezvous::TcpStore membership_;  // its closing tells the store's server that this rank is done
   int rank_ = 0;
   std::int64_t world_ = 0;  // which of the store's worlds
   std::vector<std::string> hosts_;
@@ -388,7 +390,7 @@ class GlooEngine final : public Engine {
   std::shared_ptr<gloo::transport::Device> device_;
 };
 
-std::unique_ptr<Engine> join(const WorldSpec& spec, Deadline deadline) {
+std::unique_ptr<group::Engine> join(const environment::WorldSpec& spec, Deadline deadline) {
   return std::make_unique<GlooEngine>(spec, deadline);
 }
 
@@ -399,4 +401,4 @@ const EngineEntry entry{"gloo", &join};
 // The link option --undefined names it, so that the linker takes this file out of an archive.
 extern "C" const bool syncbn_engine_gloo = (register_engine(entry), true);
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

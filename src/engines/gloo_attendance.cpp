@@ -7,7 +7,7 @@
 
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 namespace {
 
 // For all that is asked at one time: a waiting rank must not miss its sum for it, nor its deadline by much.
@@ -39,7 +39,7 @@ std::vector<int> GlooAttendance::absent_from(std::int64_t sum) {
   try {
     if (silent_) return {};
     std::vector<int> absent;
-    TcpStore asked = store();
+    rendezvous::TcpStore asked = store();
     for (int rank = 0; rank < size_; ++rank) {
       if (rank != rank_ && asked.add(counter(rank), 0) < sum) absent.push_back(rank);
     }
@@ -50,10 +50,10 @@ std::vector<int> GlooAttendance::absent_from(std::int64_t sum) {
   }
 }
 
-TcpStore GlooAttendance::store() const {
+rendezvous::TcpStore GlooAttendance::store() const {
   return {host_, port_, token_, std::chrono::steady_clock::now() + kPatience};
 }
 
 std::string GlooAttendance::counter(int rank) const { return fmt::format("{}{}", key_, rank); }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

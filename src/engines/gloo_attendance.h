@@ -6,7 +6,7 @@
 
 #include "rendezvous/tcp_store.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 
 /// Which members of a group wait in a sum and which never came, told through the store. Only a rank that
 /// waits long says so, on a connection that it makes for it: sums that go well cost nothing.
@@ -22,7 +22,7 @@ class GlooAttendance {
   std::vector<int> absent_from(std::int64_t sum);
 
  private:
-  TcpStore store() const;
+  rendezvous::TcpStore store() const;
   std::string counter(int rank) const;
 
   const std::string host_;
@@ -35,4 +35,4 @@ class GlooAttendance {
   bool silent_ = false;
 };
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

@@ -9,12 +9,13 @@
 #include <atomic>
 #include <utility>
 
+#include "base/block_signals.h"
 #include "base/interrupt.h"
-#include "group/verdict.h"
+#include "base/rank_list.h"
 #include "rendezvous/socket.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -69,7 +70,7 @@ GlooCommunicator::~GlooCommunicator() {
   abort();
   if (!helper_.joinable()) return;
   std::unique_lock lock(shared_->mutex);
-  const bool ended = shared_->changed.wait_for(lock, kLook, [this] { return shared_->ended; });
+  const bool ended = shared_->changed.wait_for(lock, base::kLook, [this] { return shared_->ended; });
   lock.unlock();
   ended ? helper_.join() : helper_.detach();
 }
@@ -90,7 +91,7 @@ void GlooCommunicator::start(std::size_t words) {
   shared_->summing = true;
   shared_->changed.notify_all();
   if (helper_.joinable()) return;
-  const BlockSignals deaf;  // Gloo writes without MSG_NOSIGNAL
+  const base::BlockSignals deaf;  // Gloo writes without MSG_NOSIGNAL
   helper_ = std::thread([shared = shared_] { help(*shared); });
 }
 
@@ -100,9 +101,9 @@ void GlooCommunicator::wait(Deadline deadline) {
   const Deadline tell = Clock::now() + std::min<Clock::duration>(kLong, (deadline - Clock::now()) / 2);
   bool told = false;
   Deadline closed = Deadline::max();  // when a peer was first seen gone
-  while (!shared_->changed.wait_until(lock, next_look(deadline), settled)) {
+  while (!shared_->changed.wait_until(lock, base::next_look(deadline), settled)) {
     lock.unlock();
-    check_interrupt();
+    base::check_interrupt();
     lock.lock();
     // Gloo wakes nobody when a connection closes within a message, so this rank looks for itself. A peer
     // that dies with its sum complete may have sent all that this rank needs, hence the grace.
@@ -123,7 +124,7 @@ void GlooCommunicator::wait(Deadline deadline) {
   if (!error.empty()) throw PeerError(error);
   const std::vector<int> absent = attendance_.absent_from(sums_);
   throw TimeoutError(absent.empty() ? "no sum by the deadline"
-                                    : fmt::format("waiting for {}", rank_list(absent)));
+                                    : fmt::format("waiting for {}", base::rank_list(absent)));
 }
 
 void GlooCommunicator::abort() noexcept {
@@ -181,9 +182,9 @@ std::string GlooCommunicator::departures() {
     if (farewell == kGaveUp) gave_up.push_back(peer);
     if (farewell > 0 && farewell < sums_) left.push_back(peer);
   }
-  if (!lost.empty()) return fmt::format("connection closed by {}", rank_list(lost));
-  if (!gave_up.empty()) return fmt::format("a sum was given up by {}", rank_list(gave_up));
-  if (!left.empty()) return fmt::format("the group was left without this call by {}", rank_list(left));
+  if (!lost.empty()) return fmt::format("connection closed by {}", base::rank_list(lost));
+  if (!gave_up.empty()) return fmt::format("a sum was given up by {}", base::rank_list(gave_up));
+  if (!left.empty()) return fmt::format("the group was left without this call by {}", base::rank_list(left));
   return "";
 }
 
@@ -201,7 +202,7 @@ void GlooCommunicator::say_farewell(std::int64_t word) noexcept {
     }
   };
   try {
-    const BlockSignals deaf;  // as for the helper; a SIGPIPE ends with its thread
+    const base::BlockSignals deaf;  // as for the helper; a SIGPIPE ends with its thread
     std::thread(say).join();
   } catch (const std::exception&) {  // no thread, no farewell
   }
@@ -216,4 +217,4 @@ void GlooCommunicator::close_connections() noexcept {
   }
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

@@ -15,7 +15,7 @@
 #include "engines/gloo_attendance.h"
 #include "syncbn/communicator.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 
 /// What Gloo's exception says, without the place in Gloo's sources before it.
 std::string plain_text(const std::exception& error);
@@ -55,4 +55,4 @@ class GlooCommunicator final : public Communicator {
   std::thread helper_;
 };
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

@@ -22,10 +22,10 @@
 #include <utility>
 #include <vector>
 
-#include "group/verdict.h"
+#include "base/rank_list.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 namespace {
 
 struct Entry {
@@ -68,7 +68,7 @@ std::string list_text(const std::vector<int>& ranks) { return fmt::format("[{}]"
 
 class Board {
  public:
-  Board(Store& store, const GroupSpec& spec, int world_rank)
+  Board(rendezvous::Store& store, const group::GroupSpec& spec, int world_rank)
       : store_(store), key_("board/" + spec.name), mine_{world_rank, spec.generation, spec.ranks, ""} {
     my_number_ = post(mine_);
   }
@@ -133,7 +133,7 @@ class Board {
   // Which members never came, and what those came with who came differently.
   std::string absence() const {
     std::string text =
-        fmt::format("of {}, world {} never came", list_text(mine_.ranks), rank_list(missing()));
+        fmt::format("of {}, world {} never came", list_text(mine_.ranks), base::rank_list(missing()));
     for (const int rank : missing()) {
       const auto last =
           std::find_if(seen_.rbegin(), seen_.rend(), [&](const Entry& e) { return e.world_rank == rank; });
@@ -147,7 +147,7 @@ class Board {
     return text;
   }
 
-  Store& store_;
+  rendezvous::Store& store_;
   const std::string key_;
   const Entry mine_;
   std::int64_t my_number_ = 0;
@@ -158,10 +158,11 @@ class Board {
 
 }  // namespace
 
-std::string agree_on_list(Store& store, const GroupSpec& spec, int world_rank, Deadline deadline) {
+std::string agree_on_list(rendezvous::Store& store, const group::GroupSpec& spec, int world_rank,
+                          Deadline deadline) {
   Board board(store, spec, world_rank);
   board.read_until_all_came(deadline);
   return fmt::format("{}/{}/{}", spec.name, fmt::join(spec.ranks, ","), spec.generation);
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

@@ -19,10 +19,10 @@
 #include "base/forks.h"
 #include "base/host_identity.h"
 #include "base/interrupt.h"
-#include "group/engine.h"
+#include "engines/entry.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -81,7 +81,7 @@ bool poll_until(Deadline deadline, Done done) {
   }
   for (int naps = 1; !finished; ++naps) {
     if (Clock::now() >= deadline) return false;
-    if (naps % 1000 == 0) check_interrupt();  // after 50 ms and more
+    if (naps % 1000 == 0) base::check_interrupt();  // after 50 ms and more
     std::this_thread::sleep_for(std::chrono::microseconds(50));
     finished = done();
   }
@@ -209,7 +209,7 @@ std::atomic<int> forks_at_init{-1};
 // At the end of a process whose MPI is ours. A rank that ends with an error while its peers wait for it would
 // hang in MPI_Finalize until their deadlines; MPI_Abort ends the job at once, with this rank's exit code.
 void finalize(int status, void*) {
-  if (forks_at_init != kernels::forks() || finalized()) return;  // the end of a fork is not the rank's
+  if (forks_at_init != base::forks() || finalized()) return;  // the end of a fork is not the rank's
   if (status == 0 && settles()) {
     MPI_Finalize();
     return;
@@ -235,11 +235,11 @@ void initialize() {
   if (initialized != 0) {
     if (finalized()) throw GroupError("MPI has been finalized and can't be initialised again");
     int unknown = -1;  // the host program has initialised MPI
-    if (!forks_at_init.compare_exchange_strong(unknown, kernels::forks()) && unknown != kernels::forks())
+    if (!forks_at_init.compare_exchange_strong(unknown, base::forks()) && unknown != base::forks())
       throw GroupError("this process is a fork of one that uses MPI");
     return;
   }
-  forks_at_init = kernels::forks();
+  forks_at_init = base::forks();
   check_slurm();
   int level = 0;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
@@ -249,9 +249,9 @@ void initialize() {
                                  int{MPI_THREAD_MULTIPLE}));
 }
 
-class MpiEngine final : public Engine {
+class MpiEngine final : public group::Engine {
  public:
-  MpiEngine(const WorldSpec& spec, Deadline deadline) {
+  MpiEngine(const environment::WorldSpec& spec, Deadline deadline) {
     initialize();
     MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
     MPI_Comm_size(MPI_COMM_WORLD, &size_);
@@ -280,7 +280,7 @@ class MpiEngine final : public Engine {
   int size() const override { return size_; }
   const std::vector<std::string>& hosts() const override { return hosts_; }
 
-  std::unique_ptr<Communicator> connect(const GroupSpec& spec, Deadline deadline) override {
+  std::unique_ptr<Communicator> connect(const group::GroupSpec& spec, Deadline deadline) override {
     const int tag = tag_of(spec);
     // MPI_Comm_create_group blocks without a deadline. Nobody enters it before all know that all have the
     // same list: a member that gave up in between would be waited for for ever.
@@ -302,7 +302,7 @@ class MpiEngine final : public Engine {
  private:
   void gather_hosts(Deadline deadline) {
     // The buffers outlive a gather that is abandoned.
-    auto own = std::make_unique<std::string>(host_identity());
+    auto own = std::make_unique<std::string>(base::host_identity());
     own->resize(256);
     auto all = std::make_unique<std::string>(own->size() * static_cast<std::size_t>(size_), '\0');
     Request gather;
@@ -322,7 +322,7 @@ class MpiEngine final : public Engine {
   // An even tag for each name and generation, whatever the list, so that members with different lists meet.
   // The next tag is MPI_Comm_create_group's: an MPI's own messages with it may come on the same communicator
   // (Open MPI's do).
-  int tag_of(const GroupSpec& spec) const {
+  int tag_of(const group::GroupSpec& spec) const {
     int* bound = nullptr;
     int found = 0;
     MPI_Comm_get_attr(world_, MPI_TAG_UB, static_cast<void*>(&bound), &found);
@@ -334,7 +334,7 @@ class MpiEngine final : public Engine {
 
   // Returns when every member has come with the same list, and knows that all have. Whoever sees another list
   // tells all members: some may wait for one that waits for nobody here.
-  void agree_on_list(const GroupSpec& spec, int tag, Deadline deadline) {
+  void agree_on_list(const group::GroupSpec& spec, int tag, Deadline deadline) {
     const std::string own = fmt::format("{}\n{}", spec.name, fmt::join(spec.ranks, ", "));
     std::vector<int> peers = spec.ranks;
     std::erase(peers, rank_);
@@ -398,7 +398,7 @@ class MpiEngine final : public Engine {
   std::vector<std::string> hosts_;
 };
 
-std::unique_ptr<Engine> join(const WorldSpec& spec, Deadline deadline) {
+std::unique_ptr<group::Engine> join(const environment::WorldSpec& spec, Deadline deadline) {
   return std::make_unique<MpiEngine>(spec, deadline);
 }
 
@@ -409,4 +409,4 @@ const EngineEntry entry{"mpi", &join};
 // The link option --undefined names it, so that the linker takes this file out of an archive.
 extern "C" const bool syncbn_engine_mpi = (register_engine(entry), true);
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-namespace syncbn::group {
+namespace syncbn::engines {
 namespace {
 
 class SimulatedCommunicator final : public Communicator {
@@ -32,14 +32,14 @@ class SimulatedCommunicator final : public Communicator {
   std::vector<std::int64_t> buffer_;
 };
 
-class SimulatedEngine final : public Engine {
+class SimulatedEngine final : public group::Engine {
  public:
   SimulatedEngine(int rank, int size) : rank_(rank), hosts_(static_cast<std::size_t>(size), "localhost") {}
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(hosts_.size()); }
   const std::vector<std::string>& hosts() const override { return hosts_; }
-  std::unique_ptr<Communicator> connect(const GroupSpec& spec, Deadline) override {
+  std::unique_ptr<Communicator> connect(const group::GroupSpec& spec, Deadline) override {
     const auto position = std::find(spec.ranks.begin(), spec.ranks.end(), rank_) - spec.ranks.begin();
     return std::make_unique<SimulatedCommunicator>(static_cast<int>(position),
                                                    static_cast<int>(spec.ranks.size()));
@@ -53,8 +53,8 @@ class SimulatedEngine final : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> simulated_engine(int rank, int size) {
+std::unique_ptr<group::Engine> simulated_engine(int rank, int size) {
   return std::make_unique<SimulatedEngine>(rank, size);
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "group/verdict.h"
+#include "base/rank_list.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 
 SumBoard::SumBoard(std::vector<int> ranks) : ranks_(std::move(ranks)), taken_(ranks_.size()) {}
 
@@ -61,7 +61,7 @@ void SumBoard::await(int rank, const Operation& operation, Deadline deadline) {
   };
   if (!changed_.wait_until(lock, deadline, settled)) {
     leave_locked(rank, "gave up at its deadline");
-    throw TimeoutError(fmt::format("waiting for {}", rank_list(missing(operation))));
+    throw TimeoutError(fmt::format("waiting for {}", base::rank_list(missing(operation))));
   }
   if (operation.complete) return;
   std::string what = operation.failure;
@@ -95,4 +95,4 @@ std::vector<int> SumBoard::missing(const Operation& operation) const {
   return ranks;
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

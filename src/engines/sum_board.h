@@ -11,7 +11,7 @@
 
 #include "syncbn/communicator.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 
 /// Where the threads that are one group's ranks add up their words. An operation ends well when all ranks
 /// have brought theirs, whatever becomes of them later; it fails when a rank leaves that has not.
@@ -61,4 +61,4 @@ class SumBoard {
   std::vector<Departure> left_;  // in this order, so that the cause comes before its effects
 };
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

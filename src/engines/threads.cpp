@@ -9,7 +9,7 @@
 #include "engines/handshake.h"
 #include "engines/sum_board.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 
 namespace {
 
@@ -43,14 +43,14 @@ class ThreadCommunicator final : public Communicator {
   std::shared_ptr<const SumBoard::Operation> operation_;
 };
 
-class ThreadEngine final : public Engine {
+class ThreadEngine final : public group::Engine {
  public:
   ThreadEngine(std::shared_ptr<ThreadWorld> world, int rank) : world_(std::move(world)), rank_(rank) {}
 
   int rank() const override { return rank_; }
   int size() const override { return world_->size(); }
   const std::vector<std::string>& hosts() const override { return world_->hosts(); }
-  std::unique_ptr<Communicator> connect(const GroupSpec& spec, Deadline deadline) override {
+  std::unique_ptr<Communicator> connect(const group::GroupSpec& spec, Deadline deadline) override {
     return world_->connect(spec, rank_, deadline);
   }
   void note_peer_error() noexcept override {}  // run_ranks sees all errors
@@ -68,15 +68,17 @@ int position(const std::vector<int>& ranks, int world_rank) {
 }  // namespace
 
 ThreadWorld::ThreadWorld(int size)
-    : hosts_(static_cast<std::size_t>(size), "localhost"), store_(std::make_shared<MemoryBoard>()) {}
+    : hosts_(static_cast<std::size_t>(size), "localhost"),
+      store_(std::make_shared<rendezvous::MemoryBoard>()) {}
 ThreadWorld::~ThreadWorld() = default;
 
-std::unique_ptr<Engine> ThreadWorld::engine(int rank) {
+std::unique_ptr<group::Engine> ThreadWorld::engine(int rank) {
   return std::make_unique<ThreadEngine>(shared_from_this(), rank);
 }
 
-std::unique_ptr<Communicator> ThreadWorld::connect(const GroupSpec& spec, int rank, Deadline deadline) {
-  MemoryStore store(store_, spec.ranks);
+std::unique_ptr<Communicator> ThreadWorld::connect(const group::GroupSpec& spec, int rank,
+                                                   Deadline deadline) {
+  rendezvous::MemoryStore store(store_, spec.ranks);
   const std::string key = agree_on_list(store, spec, rank, deadline);
   const std::lock_guard lock(mutex_);
   std::erase_if(boards_,
@@ -99,4 +101,4 @@ void ThreadWorld::leave(int rank, const std::string& reason) {
   for (const auto& [key, board] : boards_) board->leave(position(board->ranks(), rank), reason);
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

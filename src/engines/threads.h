@@ -10,7 +10,7 @@
 #include "group/engine.h"
 #include "rendezvous/memory_store.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 
 class SumBoard;
 
@@ -24,20 +24,20 @@ class ThreadWorld : public std::enable_shared_from_this<ThreadWorld> {
   const std::vector<std::string>& hosts() const { return hosts_; }
 
   /// The world as `rank` sees it.
-  std::unique_ptr<Engine> engine(int rank);
+  std::unique_ptr<group::Engine> engine(int rank);
   /// The rank takes part in nothing more: whoever waits for it, now or later, in whatever group, gets a
   /// PeerError "rank <its rank there> <reason>". What it has already brought stays valid.
   void leave(int rank, const std::string& reason);
 
-  /// Called by the engines. @throws as Engine::connect
-  std::unique_ptr<Communicator> connect(const GroupSpec& spec, int rank, Deadline deadline);
+  /// Called by the engines. @throws as group::Engine::connect
+  std::unique_ptr<Communicator> connect(const group::GroupSpec& spec, int rank, Deadline deadline);
 
  private:
   const std::vector<std::string> hosts_;
-  const std::shared_ptr<MemoryBoard> store_;
+  const std::shared_ptr<rendezvous::MemoryBoard> store_;
   std::mutex mutex_;                                         // guards all below
   std::map<std::string, std::shared_ptr<SumBoard>> boards_;  // until all members took it and let it go
   std::vector<std::pair<int, std::string>> left_;
 };
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

@@ -42,7 +42,7 @@
 #include "environment/slurm_lists.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::environment {
 namespace {
 
 constexpr int kMaxPort = 65535;
@@ -434,4 +434,4 @@ std::chrono::milliseconds read_timeout(const Getenv& getenv) {
   return value ? seconds_of("SYNCBN_TIMEOUT_S", *value, false) : kDefault;
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

@@ -5,10 +5,10 @@
 #include <optional>
 #include <string>
 
-#include "group/engine.h"
+#include "environment/world_spec.h"
 #include "syncbn/group.h"
 
-namespace syncbn::group {
+namespace syncbn::environment {
 
 /// What the innermost launcher's environment says of this process.
 struct LaunchEnv {
@@ -39,4 +39,4 @@ inline constexpr std::chrono::seconds kLongestTimeout{1'000'000'000};
 /// SYNCBN_TIMEOUT_S, 300 s where it is not set. @throws GroupError not a positive number of seconds
 std::chrono::milliseconds read_timeout(const Getenv& getenv = process_env);
 
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

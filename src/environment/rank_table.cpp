@@ -25,7 +25,7 @@
 
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::environment {
 namespace {
 
 using nlohmann::json;
@@ -340,4 +340,4 @@ std::vector<std::string> local_addresses() {
   return addresses;
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

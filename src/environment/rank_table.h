@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace syncbn::group {
+namespace syncbn::environment {
 
 /// A rank table, version 1.0, as Huawei's tools write it: which device of which server is which rank.
 /// Checked: the ranks are 0 to size() − 1, each once.
@@ -40,4 +40,4 @@ const RankTable::Server& own_server(const RankTable& table, const std::vector<st
 /// GroupError
 std::vector<std::string> local_addresses();
 
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-namespace syncbn::group {
+namespace syncbn::environment {
 namespace {
 
 std::optional<int> positive(std::string_view text) {
@@ -53,4 +53,4 @@ std::optional<int> tasks_of_node(std::string_view tasks, int node) {
   return std::nullopt;
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

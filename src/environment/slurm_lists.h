@@ -5,7 +5,7 @@
 #include <string_view>
 
 /// The short forms in which Slurm writes lists into variables.
-namespace syncbn::group {
+namespace syncbn::environment {
 
 /// The first name of a node list: "n01" of "n[01-03,7],m2". None: not a node list.
 std::optional<std::string> first_node(std::string_view nodes);
@@ -14,4 +14,4 @@ std::optional<std::string> first_node(std::string_view nodes);
 /// such a list.
 std::optional<int> tasks_of_node(std::string_view tasks, int node);
 
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

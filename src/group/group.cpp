@@ -158,7 +158,7 @@ void Group::refuse_fork(const group::Call& call) const {
       name_, call.subject));
 }
 
-bool Group::inherited() const { return size() > 1 && forks_ != kernels::forks(); }
+bool Group::inherited() const { return size() > 1 && forks_ != base::forks(); }
 
 // To destroy what stands on threads that are not here would take for ever, or speak to the parent's peers.
 void Group::abandon() noexcept {

@@ -100,7 +100,7 @@ class Group {
   const int rank_;
   const std::chrono::milliseconds timeout_;
   const std::function<void()> on_peer_error_;
-  const int forks_ = kernels::forks();
+  const int forks_ = base::forks();
   std::atomic<int> layers_{0};
 
   std::mutex calls_;  // held by the thread that alone uses what follows, while it waits too

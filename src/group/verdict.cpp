@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "base/rank_list.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
@@ -121,25 +122,14 @@ bool only_numbers_differ(const std::vector<Party>& calls) {
 std::string failures(const std::vector<Brought>& ranks) {
   std::string text;
   for (const Party& party : parties(ranks, true, same_reason)) {
-    text += fmt::format("{}{} failed before {} call: {}", text.empty() ? "" : "; ", rank_list(party.ranks),
-                        party.ranks.size() == 1 ? "its" : "their", party.call->settings);
+    text +=
+        fmt::format("{}{} failed before {} call: {}", text.empty() ? "" : "; ", base::rank_list(party.ranks),
+                    party.ranks.size() == 1 ? "its" : "their", party.call->settings);
   }
   return text;
 }
 
 }  // namespace
-
-std::string rank_list(const std::vector<int>& ranks) {
-  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
-  for (std::size_t i = 0; i < ranks.size(); ++i) {
-    std::size_t last = i;
-    while (last + 1 < ranks.size() && ranks[last + 1] == ranks[last] + 1) ++last;
-    text += fmt::format("{}{}", i == 0 ? "" : ", ", ranks[i]);
-    if (last > i) text += fmt::format("-{}", ranks[last]);
-    i = last;
-  }
-  return text;
-}
 
 void write_slot(const Brought& brought, std::span<std::int64_t> slot) {
   const std::string subject = cut(brought.subject, kMaxSubject);
@@ -170,8 +160,8 @@ void throw_verdict(const std::vector<Brought>& ranks) {
   const std::vector<std::string> texts = distinctions(calls);
   std::string text;
   for (std::size_t i = 0; i < std::min(texts.size(), kMaxShown); ++i) {
-    text += fmt::format("{}{} called {}", i == 0 ? "different calls: " : "; ", rank_list(calls[i].ranks),
-                        texts[i]);
+    text += fmt::format("{}{} called {}", i == 0 ? "different calls: " : "; ",
+                        base::rank_list(calls[i].ranks), texts[i]);
   }
   if (texts.size() > kMaxShown) text += fmt::format("; and {} more", texts.size() - kMaxShown);
   if (!failed.empty()) text += "; " + failed;

@@ -5,8 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "group/agreed_sum.h"
-
 namespace syncbn::group {
 
 /// What one rank brought to a call that went wrong.
@@ -27,8 +25,5 @@ Brought read_slot(std::span<const std::int64_t> slot);
 /// The error that all ranks see when they have read what each brought: different calls take precedence over
 /// failed ranks, whose calls are not compared. @throws MismatchError, PeerError
 [[noreturn]] void throw_verdict(const std::vector<Brought>& ranks);
-
-/// "rank 2", "ranks 0-1, 3"
-std::string rank_list(const std::vector<int>& ranks);
 
 }  // namespace syncbn::group

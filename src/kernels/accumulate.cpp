@@ -242,7 +242,7 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& g, std::int6
     for_each_record(records, g.channels, [&](std::int64_t* record) { exact::set(record, format, {}); });
   }
   std::mutex merging;
-  parallel_for(static_cast<int>(columns * slices), [&](int task) {
+  base::parallel_for(static_cast<int>(columns * slices), [&](int task) {
     const std::int64_t channel = task % columns * width;
     const std::int64_t slice = task / columns;
     const Part part{channel, std::min(width, g.channels - channel), positions * slice / slices,

@@ -134,7 +134,7 @@ void for_each_part(const Geometry& g, const Body& body) {
   if (!last && stretch > g.spatial) stretch -= stretch % g.spatial;
   const std::int64_t columns = (g.channels + width - 1) / width;
   const auto tasks = static_cast<int>(columns * ((g.positions() + stretch - 1) / stretch));
-  parallel_for(tasks, [&](int i) {
+  base::parallel_for(tasks, [&](int i) {
     const std::int64_t task = tasks - 1 - i;
     const std::int64_t channel = task % columns * width;
     const std::int64_t begin = task / columns * stretch;

@@ -44,7 +44,7 @@ std::string numeric_address(const std::string& host) {
 std::string own_address_towards(const std::string& host) {
   const Found found = look_up(host);
   // Connecting a datagram socket sends nothing; it picks the route and with it the source address.
-  const group::Fd probe(socket(found->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const base::Fd probe(socket(found->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_storage own{};
   socklen_t length = sizeof own;
   if (connect(probe.get(), found->ai_addr, found->ai_addrlen) != 0 ||

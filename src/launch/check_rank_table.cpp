@@ -28,15 +28,16 @@ std::string table_text(const std::vector<Row>& rows) {
   return text;
 }
 
-std::string own_server_text(const group::RankTable& table) {
+std::string own_server_text(const environment::RankTable& table) {
   try {
-    return fmt::format("this machine is server {}\n", own_server(table, group::local_addresses()).server_id);
+    return fmt::format("this machine is server {}\n",
+                       environment::own_server(table, environment::local_addresses()).server_id);
   } catch (const GroupError& error) {
     return fmt::format("note: {}\n", error.what());  // the table may be for other machines than this one
   }
 }
 
-std::string describe(const std::string& file, const group::RankTable& table) {
+std::string describe(const std::string& file, const environment::RankTable& table) {
   std::vector<Row> rows = {{"server_id", "pod_ip", "device_id", "rank_id"}};
   for (const auto& server : table.servers) {
     std::vector<std::string> devices;
@@ -59,7 +60,7 @@ std::string describe(const std::string& file, const group::RankTable& table) {
 
 std::string describe_rank_table(const std::string& file) {
   try {
-    return describe(file, group::read_rank_table(file));
+    return describe(file, environment::read_rank_table(file));
   } catch (const GroupError& error) {
     throw UsageError(error.what());
   }

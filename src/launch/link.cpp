@@ -1,4 +1,5 @@
 #include "launch/link.h"
+#include "base/block_signals.h"
 
 #include <fmt/core.h>
 #include <sys/eventfd.h>
@@ -19,7 +20,7 @@
 namespace syncbn::launch {
 namespace {
 
-using group::TcpStore;
+using rendezvous::TcpStore;
 using std::chrono::steady_clock;
 
 constexpr std::string_view kRoll = "job";  // the list of the launchers' news
@@ -39,7 +40,7 @@ struct Link::State {
     if (wake.get() < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
   }
 
-  std::shared_ptr<TcpStore> connect(Deadline deadline) {
+  std::shared_ptr<rendezvous::TcpStore> connect(Deadline deadline) {
     auto store = open(deadline);
     const std::lock_guard lock(mutex);
     if (over) store->interrupt();
@@ -48,11 +49,11 @@ struct Link::State {
   }
 
   // After a restart the launcher that serves may not have closed the store of the last start yet.
-  std::shared_ptr<TcpStore> open(Deadline deadline) const {
+  std::shared_ptr<rendezvous::TcpStore> open(Deadline deadline) const {
     for (;;) {
       try {
-        return std::make_shared<TcpStore>(host, port, token, deadline);
-      } catch (const group::TokenRefused&) {
+        return std::make_shared<rendezvous::TcpStore>(host, port, token, deadline);
+      } catch (const rendezvous::TokenRefused&) {
         if (!restarted || steady_clock::now() >= deadline) throw;
         std::this_thread::sleep_for(kRefusedPause);
       }
@@ -68,7 +69,7 @@ struct Link::State {
 
   // Reads `list` for ever.
   template <class Use>
-  void read(TcpStore& store, std::string_view list, const Use& use) {
+  void read(rendezvous::TcpStore& store, std::string_view list, const Use& use) {
     for (int i = 0;; ++i) use(store.get(fmt::format("{}/{}", list, i), Deadline::max()));
   }
 
@@ -76,18 +77,18 @@ struct Link::State {
   const int port;
   const std::string token;
   const bool restarted;
-  const group::Fd wake;
+  const base::Fd wake;
   std::mutex mutex;  // guards all below
   bool over = false;
   News news;
-  std::vector<std::shared_ptr<TcpStore>> connections;
-  std::shared_ptr<TcpStore> mouth;  // only for the launcher's own thread: nothing waits there
+  std::vector<std::shared_ptr<rendezvous::TcpStore>> connections;
+  std::shared_ptr<rendezvous::TcpStore> mouth;  // only for the launcher's own thread: nothing waits there
 };
 
 Link::Link(const JobPlan& plan, Node self, Deadline connect_by)
     : state_(std::make_shared<State>(plan.options.master_addr, plan.store_port, plan.start_token(),
                                      plan.restart > 0)) {
-  const group::BlockSignals deaf;
+  const base::BlockSignals deaf;
   std::thread([state = state_, self = std::move(self), connect_by]() mutable {
     try {
       const auto ear = state->connect(connect_by);
@@ -128,7 +129,7 @@ Link::News Link::take() {
 }
 
 // Null where it is not connected yet.
-std::shared_ptr<TcpStore> Link::mouth() const {
+std::shared_ptr<rendezvous::TcpStore> Link::mouth() const {
   const std::lock_guard lock(state_->mutex);
   if (state_->mouth != nullptr) state_->mouth->set_deadline(steady_clock::now() + kTellTime);
   return state_->mouth;
@@ -151,7 +152,7 @@ std::optional<std::vector<int>> Link::not_joined(const std::vector<int>& ranks) 
   try {
     std::vector<int> missing;
     for (const int rank : ranks)
-      if (store->add(group::joined_counter(rank), 0) == 0) missing.push_back(rank);
+      if (store->add(rendezvous::joined_counter(rank), 0) == 0) missing.push_back(rank);
     return missing;
   } catch (const Error&) {
     return std::nullopt;
@@ -162,18 +163,18 @@ bool Link::had_peer_error(int rank) {
   const auto store = mouth();
   if (store == nullptr) return false;
   try {
-    return store->add(group::peer_error_counter(rank), 0) != 0;
+    return store->add(rendezvous::peer_error_counter(rank), 0) != 0;
   } catch (const Error&) {
     return false;
   }
 }
 
 void Link::follow_joins() {
-  const group::BlockSignals deaf;
+  const base::BlockSignals deaf;
   std::thread([state = state_] {
     try {
       const auto ear = state->connect(Deadline::max());
-      state->read(*ear, group::kJoinedList, [&](const std::string& text) {
+      state->read(*ear, rendezvous::kJoinedList, [&](const std::string& text) {
         int rank = -1;
         std::from_chars(text.data(), text.data() + text.size(), rank);
         state->publish([&](News& news) { news.joined.push_back(rank); });

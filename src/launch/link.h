@@ -43,7 +43,7 @@ class Link {
 
  private:
   struct State;
-  std::shared_ptr<group::TcpStore> mouth() const;
+  std::shared_ptr<rendezvous::TcpStore> mouth() const;
 
   const std::shared_ptr<State> state_;
 };

@@ -40,7 +40,7 @@ void LogFollower::add(const std::filesystem::path& file, std::string prefix) {
   // The watch comes first: what is written between the two lines is then read as well as told.
   if (inotify_add_watch(inotify_.get(), file.c_str(), IN_MODIFY) < 0)
     throw std::system_error(errno, std::generic_category(), "watching " + file.string());
-  group::Fd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  base::Fd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.get() < 0) throw std::system_error(errno, std::generic_category(), file.string());
   files_.push_back({std::move(fd), std::move(prefix), ""});
 }

@@ -36,13 +36,13 @@ class LogFollower {
 
  private:
   struct File {
-    group::Fd fd;
+    base::Fd fd;
     std::string prefix;
     std::string line;  // begun, its end is not yet written
   };
   bool read_chunk(File& file, std::string& lines);
 
-  group::Fd inotify_;
+  base::Fd inotify_;
   std::vector<File> files_;
 };
 

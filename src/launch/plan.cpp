@@ -77,7 +77,7 @@ void take_rank_table(JobPlan& plan) {
   const Options& options = plan.options;
   if (options.rank_table_file.empty()) return;
   try {
-    const group::RankTable table = group::read_rank_table(options.rank_table_file);
+    const environment::RankTable table = environment::read_rank_table(options.rank_table_file);
     if (table.size() != options.worker_num)
       throw UsageError(
           fmt::format("--rank_table_file: '{}' has {} devices and --worker_num is {}; allowed: "
@@ -86,7 +86,7 @@ void take_rank_table(JobPlan& plan) {
     plan.rank_table_digest = digest(options.rank_table_file);
     for (const std::string& note : table.notes) plan.notes.push_back(fmt::format("rank table: {}", note));
     if (plan.dry_run()) return;  // it has no server of its own
-    const auto& server = group::own_server(table, group::local_addresses());
+    const auto& server = environment::own_server(table, environment::local_addresses());
     if (static_cast<int>(server.devices.size()) != options.local_worker_num)
       throw UsageError(fmt::format(
           "--rank_table_file: server '{}' of '{}', which is this machine, has {} devices and "

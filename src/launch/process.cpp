@@ -25,14 +25,14 @@
 namespace syncbn::launch {
 namespace {
 
-using group::Fd;
+using base::Fd;
 using std::chrono::steady_clock;
 
 constexpr int kCannotExecute = 126;  // as a shell has it
 constexpr int kNotFound = 127;
 
-Fd open_or_throw(const std::string& path, int flags) {
-  Fd file(open(path.c_str(), flags | O_CLOEXEC, 0666));
+base::Fd open_or_throw(const std::string& path, int flags) {
+  base::Fd file(open(path.c_str(), flags | O_CLOEXEC, 0666));
   if (file.get() < 0) throw std::system_error(errno, std::generic_category(), path);
   return file;
 }
@@ -93,8 +93,8 @@ void become_subreaper() {
 }
 
 pid_t start_worker(const Command& command, const WorkerPlan& worker, const sigset_t& signal_mask) {
-  const Fd input = open_or_throw("/dev/null", O_RDONLY);
-  const Fd log = open_or_throw(worker.log.string(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND);
+  const base::Fd input = open_or_throw("/dev/null", O_RDONLY);
+  const base::Fd log = open_or_throw(worker.log.string(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND);
   const std::vector<char*> arguments = pointers(command.arguments);
   const std::vector<char*> environment = pointers(worker.environment);
   const pid_t parent = getpid();

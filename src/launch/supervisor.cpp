@@ -34,7 +34,7 @@
 namespace syncbn::launch {
 namespace {
 
-using group::Fd;
+using base::Fd;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
@@ -62,8 +62,8 @@ void check(bool good, const char* call) {
 }
 
 // Readable when the process has ended. glibc 2.36 declares pidfd_open without C linkage.
-Fd open_pidfd(pid_t pid) {
-  Fd fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+base::Fd open_pidfd(pid_t pid) {
+  base::Fd fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   check(fd.get() >= 0, "pidfd_open");
   return fd;
 }
@@ -106,9 +106,9 @@ class Supervisor {
     sigprocmask(SIG_BLOCK, &signals, nullptr);
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_DFL);
     ::signal(SIGPIPE, SIG_IGN);
-    signals_ = Fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+    signals_ = base::Fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
     check(signals_.get() >= 0, "signalfd");
-    epoll_ = Fd(epoll_create1(EPOLL_CLOEXEC));
+    epoll_ = base::Fd(epoll_create1(EPOLL_CLOEXEC));
     check(epoll_.get() >= 0, "epoll_create1");
     watch(signals_.get(), kSignals);
   }
@@ -119,8 +119,8 @@ class Supervisor {
     if (plan_.dry_run()) return meet_nobody();
     try {
       store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.start_token(),
-                     group::StoreLimits{.members = group::members_of(plan_.options.worker_num)});
-    } catch (const group::AddressUnavailable& error) {
+                     rendezvous::StoreLimits{.members = rendezvous::members_of(plan_.options.worker_num)});
+    } catch (const rendezvous::AddressUnavailable& error) {
       if (!plan_.several_nodes()) throw_cannot_serve(error);
       why_not_served_ = error.what();  // by the launcher that has that address
     } catch (const Error& error) {
@@ -192,7 +192,7 @@ class Supervisor {
  private:
   struct Worker {
     pid_t pid;
-    Fd alive;  ///< Its pidfd, closed when it has ended.
+    base::Fd alive;  ///< Its pidfd, closed when it has ended.
     int status;
   };
 
@@ -357,7 +357,7 @@ class Supervisor {
   void sleep(std::optional<Deadline> deadline) {
     std::vector<epoll_event> events(workers_.size() + 2);
     const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
-                                 deadline ? group::poll_timeout(*deadline) : -1);
+                                 deadline ? rendezvous::poll_timeout(*deadline) : -1);
     check(count >= 0 || errno == EINTR, "epoll_wait");
     reap();
     // epoll lists what became ready first, first: workers that ended since the last sleep come in the order
@@ -398,7 +398,7 @@ class Supervisor {
     // Closing is not enough: a worker that was just forked has a copy until it execs, which keeps the entry
     // alive.
     check(epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, worker.alive.get(), nullptr) == 0, "epoll_ctl");
-    worker.alive = Fd();
+    worker.alive = base::Fd();
     if (plans_[index].rank != kSchedulerRank) --running_;
     if (worker.status != 0) failures_.push_back({plans_[index].rank, worker.status});
     tell_progress();
@@ -428,9 +428,9 @@ class Supervisor {
   const JobPlan& plan_;
   const sigset_t& worker_mask_;
   const Audience& audience_;
-  Fd signals_;
-  Fd epoll_;
-  std::optional<group::StoreServer> store_;
+  base::Fd signals_;
+  base::Fd epoll_;
+  std::optional<rendezvous::StoreServer> store_;
   std::string why_not_served_;
   Node self_;
   std::optional<Roll> roll_;

@@ -28,7 +28,7 @@
 namespace syncbn::launch {
 namespace {
 
-using group::Fd;
+using base::Fd;
 
 constexpr std::chrono::milliseconds kKillTime{5000};
 constexpr std::array kStopSignals = {SIGINT, SIGTERM, SIGHUP};
@@ -41,8 +41,8 @@ void hand_on(int signal) {
 
 // Lets go of the caller's terminal and pipes.
 void redirect_to(const std::filesystem::path& file) {
-  const Fd input(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  const Fd output(open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666));
+  const base::Fd input(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  const base::Fd output(open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666));
   if (output.get() < 0) throw std::system_error(errno, std::generic_category(), file.string());
   dup2(input.get(), STDIN_FILENO);
   dup2(output.get(), STDOUT_FILENO);
@@ -82,7 +82,7 @@ void hand_on_signals() {
 // What the supervisor has to say, until it lets go of the console to the process in front.
 class ToFront {
  public:
-  explicit ToFront(Fd mouth) : mouth_(std::move(mouth)) { fcntl(mouth_.get(), F_SETFL, O_NONBLOCK); }
+  explicit ToFront(base::Fd mouth) : mouth_(std::move(mouth)) { fcntl(mouth_.get(), F_SETFL, O_NONBLOCK); }
   void say(const Word& word) const { write_all(mouth_.get(), encode(word)); }
   // A front whose console is stopped does not hold up the job: what it has no room for is dropped, and the
   // next one tells all of it anew. A message so short is written whole or not at all.
@@ -90,10 +90,10 @@ class ToFront {
     const std::string message = encode(progress);
     if (write(mouth_.get(), message.data(), message.size()) < 0) return;
   }
-  void hang_up() { mouth_ = Fd(); }
+  void hang_up() { mouth_ = base::Fd(); }
 
  private:
-  Fd mouth_;
+  base::Fd mouth_;
 };
 
 // A supervisor says nothing at the end of a job that went well.
@@ -148,7 +148,7 @@ class BackgroundAudience {
 };
 
 int live(const JobPlan& plan, SupervisorProcess::Place place, pid_t parent, const sigset_t& worker_mask,
-         Fd mouth) {
+         base::Fd mouth) {
   setsid();
   ToFront front(std::move(mouth));
   if (place == SupervisorProcess::Place::background) {
@@ -165,8 +165,8 @@ int live(const JobPlan& plan, SupervisorProcess::Place place, pid_t parent, cons
 SupervisorProcess::SupervisorProcess(const JobPlan& plan, Place place) {
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) throw std::system_error(errno, std::generic_category(), "pipe2");
-  ear_ = Fd(ends[0]);
-  Fd mouth(ends[1]);
+  ear_ = base::Fd(ends[0]);
+  base::Fd mouth(ends[1]);
   const HoldSignals hold;
   const pid_t parent = getpid();
   pid_ = fork();

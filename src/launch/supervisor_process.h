@@ -42,7 +42,7 @@ class SupervisorProcess {
   pid_t leave();
 
  private:
-  group::Fd ear_;
+  base::Fd ear_;
   pid_t pid_ = 0;
   WordReader words_;
 };

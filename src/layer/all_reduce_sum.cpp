@@ -34,8 +34,8 @@ void check(std::span<T> values) {
 // Σ over the ranks, value by value: the digits of one row of exact_sum.h and its flags travel.
 template <class T>
 void sum(std::span<T> values, std::string_view name) {
-  const kernels::FpEnvironment environment;
-  const auto group = group::resolve_group(name);
+  const base::FpEnvironment environment;
+  const auto group = world::resolve_group(name);
   const exact::SumFormat& format = exact::sum_format(dtype_of<T>);
   const auto words = static_cast<std::size_t>(format.sum_digits + 1);
   group::Call call{"all_reduce_sum", fmt::format("values={}, type={}", values.size(), name_of(dtype_of<T>))};

@@ -119,7 +119,7 @@ void SyncBatchNorm::Impl::check(const Saved& from, const BackwardTensors& t) con
 }
 
 void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t, BackwardSums* sums) {
-  const kernels::FpEnvironment environment;
+  const base::FpEnvironment environment;
   const kernels::Geometry geometry = layer::geometry_of(t.x);
   Group* group = is_collective(from) ? &joined_group() : nullptr;
   const bool alone = group == nullptr || group->size() == 1;

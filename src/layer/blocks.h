@@ -26,7 +26,7 @@ void for_each_block(const kernels::Geometry& geometry, std::int64_t together, co
   // A thread takes neighbours one after the other: while it writes one, the next is fetched into its core's
   // cache.
   const std::int64_t tasks = std::min<std::int64_t>(blocks, 4 * get_num_threads());
-  kernels::parallel_for(static_cast<int>(tasks), [&](int task) {
+  base::parallel_for(static_cast<int>(tasks), [&](int task) {
     for (std::int64_t block = blocks * task / tasks; block < blocks * (task + 1) / tasks; ++block) {
       const std::int64_t channel = block * together;
       const std::int64_t channels = std::min(together, geometry.channels - channel);

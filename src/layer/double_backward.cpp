@@ -94,7 +94,7 @@ void apply(const DoubleBackwardTensors& tensors, bool relu, const kernels::Geome
   const std::int64_t run = last ? g.channels : g.spatial;
   const std::int64_t runs = g.elements() / run;
   const std::int64_t together = std::max<std::int64_t>(1, 16384 / run);  // some µs of work
-  kernels::parallel_for(static_cast<int>((runs + together - 1) / together), [&](int task) {
+  base::parallel_for(static_cast<int>((runs + together - 1) / together), [&](int task) {
     const std::int64_t end = std::min(runs, (task + 1) * together);
     for (std::int64_t r = task * together; r < end; ++r) {
       for (std::int64_t i = 0; i < run; ++i) {
@@ -108,7 +108,7 @@ void apply(const DoubleBackwardTensors& tensors, bool relu, const kernels::Geome
 
 void SyncBatchNorm::Impl::double_backward(const Saved& from, const BackwardSums& sums,
                                           const DoubleBackwardTensors& t) {
-  const kernels::FpEnvironment environment;
+  const base::FpEnvironment environment;
   const bool relu = options.activation == Activation::relu;
   const kernels::Geometry geometry = layer::geometry_of(t.x);
   const exact::SumFormat& format = exact::sum_format(t.x.dtype);

@@ -127,7 +127,7 @@ void SyncBatchNorm::Impl::normalize(const ForwardTensors& tensors, Saved& result
 
 // y, and in the workspace what is saved.
 void SyncBatchNorm::Impl::make(const ForwardTensors& tensors) {
-  const kernels::FpEnvironment environment;
+  const base::FpEnvironment environment;
   if (training) {
     make_by_group(tensors);
   } else {
@@ -213,7 +213,7 @@ void SyncBatchNorm::Impl::track(const Saved& from) {
   if (from.statistics != Saved::Statistics::group_batch || from.count == 0 || !parameters.running_mean)
     return;
   layer::check_saved(from, num_features);
-  const kernels::FpEnvironment environment;
+  const base::FpEnvironment environment;
   const std::int64_t batches = *parameters.num_batches_tracked + 1;
   const double factor = options.momentum ? *options.momentum : 1 / static_cast<double>(batches);
   // Serial: a host program's thread pool could fail in the middle.

@@ -123,7 +123,7 @@ inline kernels::Geometry geometry_of(const ConstTensorView& x) {
 template <class Body>
 void for_each_channels(std::int64_t channels, const Body& body) {
   constexpr std::int64_t kTogether = 64;  // some µs of work
-  kernels::parallel_for(static_cast<int>((channels + kTogether - 1) / kTogether), [&](int task) {
+  base::parallel_for(static_cast<int>((channels + kTogether - 1) / kTogether), [&](int task) {
     body(task * kTogether, std::min(kTogether, channels - task * kTogether));
   });
 }

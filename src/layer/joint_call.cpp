@@ -34,7 +34,7 @@ struct JointCall::Impl {
   // Adds a call; `prepare` checks it and fills its part of the message, for which it extends that.
   template <class Prepare>
   void add(Entry entry, const std::vector<layer::Use>& its_uses, const Prepare& prepare) {
-    const kernels::FpEnvironment environment;
+    const base::FpEnvironment environment;
     if (group == nullptr) group = entry.layer->joined;
     try {
       entry.layer->prepare_or_fail(*group, *entry.description, [&] {
@@ -94,7 +94,7 @@ struct JointCall::Impl {
   }
 
   void finish() {
-    const kernels::FpEnvironment environment;
+    const base::FpEnvironment environment;
     start();
     if (!pending) return;
     try {

@@ -68,9 +68,9 @@ SyncBatchNorm::Impl::Impl(std::int64_t features, const SyncBatchNormOptions& cho
   if (const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group)) {
     join(*group);
   } else if (const auto* group_name = std::get_if<std::string>(&options.process_group)) {
-    join(group::resolve_group(*group_name));
+    join(world::resolve_group(*group_name));
   } else if (World::current() != nullptr) {
-    join(group::resolve_group(kWorldGroup));
+    join(world::resolve_group(kWorldGroup));
   }
 }
 
@@ -80,7 +80,7 @@ void SyncBatchNorm::Impl::join(std::shared_ptr<Group> found) {
 }
 
 Group& SyncBatchNorm::Impl::joined_group() {
-  if (joined == nullptr) join(group::resolve_group(kWorldGroup));
+  if (joined == nullptr) join(world::resolve_group(kWorldGroup));
   return *joined;
 }
 

@@ -15,7 +15,7 @@
 #include "rendezvous/store.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 
 /// What the stores of one process's threads have in common: the keys, and which ranks will set no more of
 /// them.
@@ -79,4 +79,4 @@ class MemoryStore final : public Store {
   const std::vector<int> members_;
 };
 
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

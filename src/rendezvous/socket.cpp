@@ -19,7 +19,7 @@
 #include "base/interrupt.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -58,23 +58,23 @@ AddressList resolve_by(const std::string& host, int port, Deadline deadline) {
       throw TimeoutError(
           fmt::format("rendezvous: '{}' did not get an address by the deadline: {}", host, why));
     }
-    check_interrupt();
+    base::check_interrupt();
     std::this_thread::sleep_until(std::min(deadline, Clock::now() + kNamePause));
   }
 }
 
-Fd make_socket(const addrinfo& address) {
-  return Fd(socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, address.ai_protocol));
+base::Fd make_socket(const addrinfo& address) {
+  return base::Fd(socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, address.ai_protocol));
 }
 
 bool wait_ready(int socket, short events, Deadline deadline) {
   pollfd entry{socket, events, 0};
   for (;;) {
-    const int ready = poll(&entry, 1, poll_timeout(next_look(deadline)));
+    const int ready = poll(&entry, 1, poll_timeout(base::next_look(deadline)));
     if (ready > 0) return true;
     if (ready == 0 && Clock::now() >= deadline) return false;
     if (ready < 0 && errno != EINTR) throw PeerError(fmt::format("poll: {}", reason(errno)));
-    check_interrupt();
+    base::check_interrupt();
   }
 }
 
@@ -103,19 +103,7 @@ int try_connect(int socket, const addrinfo& address, Deadline deadline) {
 
 }  // namespace
 
-Fd::~Fd() {
-  if (fd_ >= 0) close(fd_);
-}
-
-BlockSignals::BlockSignals() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before_);
-}
-
-BlockSignals::~BlockSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
-Fd listen_on(const std::string& host, int port) {
+base::Fd listen_on(const std::string& host, int port) {
   std::string why = "no address";
   bool elsewhere = true;
   bool in_use = false;
@@ -125,7 +113,7 @@ Fd listen_on(const std::string& host, int port) {
     const AddressList addresses = resolve(name, port, why);
     elsewhere = elsewhere && addresses != nullptr;
     for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
-      Fd socket = make_socket(*address);
+      base::Fd socket = make_socket(*address);
       const int on = 1;
       setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
       if (bind(socket.get(), address->ai_addr, address->ai_addrlen) == 0 &&
@@ -144,12 +132,12 @@ Fd listen_on(const std::string& host, int port) {
 
 void wait_for_name(const std::string& host, Deadline deadline) { resolve_by(host, 0, deadline); }
 
-Fd connect_to(const std::string& host, int port, Deadline deadline) {
+base::Fd connect_to(const std::string& host, int port, Deadline deadline) {
   std::string why;
   for (;;) {
     const AddressList addresses = resolve_by(host, port, deadline);
     for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
-      Fd socket = make_socket(*address);
+      base::Fd socket = make_socket(*address);
       const int error = socket.get() < 0 ? errno : try_connect(socket.get(), *address, deadline);
       if (error == 0) {
         const int on = 1;
@@ -159,7 +147,7 @@ Fd connect_to(const std::string& host, int port, Deadline deadline) {
       }
       why = reason(error);
     }
-    check_interrupt();
+    base::check_interrupt();
     const auto left = deadline - Clock::now();
     if (left <= Clock::duration::zero())
       throw TimeoutError(
@@ -233,4 +221,4 @@ int poll_timeout(Deadline deadline) {
   return static_cast<int>(std::clamp<decltype(left + 0)>(left, 0, 1'000'000));
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

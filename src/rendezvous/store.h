@@ -6,7 +6,7 @@
 
 #include "syncbn/communicator.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 
 /// Key-value board on which ranks find each other before they are connected. Keys and values are bytes.
 class Store {
@@ -20,4 +20,4 @@ class Store {
   virtual std::int64_t add(std::string_view key, std::int64_t delta) = 0;
 };
 
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 namespace {
 
 // What a map's node and two string headers take beside the bytes, so that many small keys count as what they
@@ -156,4 +156,4 @@ void StoreProtocol::append(std::string_view list, std::string_view value) {
   publish(fmt::format("{}/{}", list, counter(std::string(list))++), value);
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

@@ -11,7 +11,7 @@
 
 #include "rendezvous/store_wire.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 
 /// What clients may make a store hold. A connection takes one request and one answer besides, 1 MiB each
 /// (4 KiB before the token).
@@ -86,4 +86,4 @@ class StoreProtocol {
   std::size_t held_ = 0;                           // what values, counters and wills take
 };
 
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

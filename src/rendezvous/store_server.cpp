@@ -1,4 +1,5 @@
 #include "rendezvous/store_server.h"
+#include "base/block_signals.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -19,7 +20,7 @@
 #include "rendezvous/store_protocol.h"
 #include "rendezvous/store_wire.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -29,10 +30,10 @@ constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // when the proce
 // several looks, in which it can say hello, before it is the oldest stranger and goes.
 constexpr int kAcceptedAtOnce = 16;
 struct Client {
-  Client(Fd&& accepted, StoreProtocol::Handle connected)
+  Client(base::Fd&& accepted, StoreProtocol::Handle connected)
       : socket(std::move(accepted)), connection(connected) {}
 
-  Fd socket;
+  base::Fd socket;
   StoreProtocol::Handle connection;
   Deadline hello_by = Clock::now() + wire::kHelloTime;
 };
@@ -47,7 +48,7 @@ class StoreServer::Impl {
         listener_(listen_on(host, port)),
         port_(local_port(listener_.get())),
         wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    const BlockSignals deaf;
+    const base::BlockSignals deaf;
     thread_ = std::thread([this] { run(); });
   }
 
@@ -95,7 +96,7 @@ class StoreServer::Impl {
         eventfd_t count = 0;
         eventfd_read(wake_.get(), &count);
       }
-      if (refusing_) listener_ = Fd();
+      if (refusing_) listener_ = base::Fd();
       auto entry = entries.begin() + 2;
       for (auto client = clients_.begin(); client != clients_.end(); ++entry) {
         const bool late = !client->connection->is_member() && Clock::now() >= client->hello_by;
@@ -108,7 +109,7 @@ class StoreServer::Impl {
       if (entries[1].revents != 0 && !refusing_) accept_some();
     }
     clients_.clear();
-    listener_ = Fd();
+    listener_ = base::Fd();
     note_members(0);
   }
 
@@ -120,7 +121,7 @@ class StoreServer::Impl {
 
   void accept_some() {
     for (int i = 0; i < kAcceptedAtOnce; ++i) {
-      Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      base::Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (socket.get() >= 0) {
         notice_silence(socket.get());
         clients_.emplace_back(std::move(socket), protocol_.connect());
@@ -180,9 +181,9 @@ class StoreServer::Impl {
 
   const StoreLimits limits_;
   StoreProtocol protocol_;
-  Fd listener_;
+  base::Fd listener_;
   const int port_;
-  const Fd wake_;
+  const base::Fd wake_;
   Deadline accept_again_ = Deadline::min();
   std::list<Client> clients_;
   std::atomic<bool> stopping_{false};
@@ -201,4 +202,4 @@ void StoreServer::stop() noexcept { impl_->stop(); }
 void StoreServer::refuse_newcomers() noexcept { impl_->refuse_newcomers(); }
 bool StoreServer::wait_until_idle(Deadline deadline) const { return impl_->wait_until_idle(deadline); }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

@@ -7,7 +7,7 @@
 #include "rendezvous/store_protocol.h"
 #include "syncbn/communicator.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 
 /// Serves the key-value board of store.h over TCP to the ranks of one job (TcpStore is the client). One
 /// thread that sleeps in poll(); a client that is slow, silent, half open or speaks garbage disturbs nobody
@@ -46,4 +46,4 @@ inline std::string joined_counter(int rank) { return std::string(kJoinedList) + 
 /// then.
 inline std::string peer_error_counter(int rank) { return "world/peer_errors/" + std::to_string(rank); }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

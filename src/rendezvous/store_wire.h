@@ -10,7 +10,7 @@
 /// What TcpStore and StoreServer send each other: frames of a 32-bit length and a body, integers
 /// little-endian. A request's body is number, operation, key length, key, value; a reply's is number, status,
 /// value. The number lets a client that gave up waiting tell a late reply from the one that it waits for.
-namespace syncbn::group::wire {
+namespace syncbn::rendezvous::wire {
 
 inline constexpr std::string_view kHello =
     "syncbn store 1";  // key of the first request; its value is the token
@@ -102,4 +102,4 @@ inline std::optional<Reply> decode_reply(std::string_view body) {
   return reply;
 }
 
-}  // namespace syncbn::group::wire
+}  // namespace syncbn::rendezvous::wire

@@ -9,7 +9,7 @@
 #include "rendezvous/store_wire.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 namespace {
 
 constexpr auto kReconnectPause = std::chrono::milliseconds(20);
@@ -111,4 +111,4 @@ std::string TcpStore::request(char operation, std::string_view key, std::string_
   }
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

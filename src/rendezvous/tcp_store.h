@@ -9,7 +9,7 @@
 #include "rendezvous/socket.h"
 #include "rendezvous/store.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 
 /// The store belongs to another job, or to another start of this one.
 class TokenRefused : public PeerError {
@@ -45,7 +45,7 @@ class TcpStore : public Store {
   void set_deadline(Deadline deadline);
   /// From any thread: what waits or is asked later gets a PeerError at once.
   void interrupt() noexcept;
-  std::string local_address() const { return group::local_address(socket_.get()); }
+  std::string local_address() const { return rendezvous::local_address(socket_.get()); }
 
  private:
   void change(char operation, std::string_view key, std::string_view value);
@@ -53,10 +53,10 @@ class TcpStore : public Store {
 
   const std::string where_;  // "host:port", for messages
   std::atomic<Deadline> deadline_;
-  Fd socket_;         // stays the same after construction
+  base::Fd socket_;   // stays the same after construction
   std::mutex mutex_;  // guards what is sent and read there, and all below
   std::uint32_t number_ = 0;
   std::string in_;
 };
 
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

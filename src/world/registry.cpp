@@ -10,10 +10,10 @@
 #include <utility>
 
 #include "base/parallel_for.h"
+#include "engines/entry.h"
 #include "engines/simulated.h"
 #include "engines/threads.h"
 #include "environment/launch_env.h"
-#include "group/engine.h"
 #include "syncbn/error.h"
 #include "syncbn/group.h"
 #include "world/world.h"
@@ -25,28 +25,28 @@ std::mutex init_mutex;              // held while a world is being joined or lef
 std::shared_ptr<Group> lone_group;  // of this process without init; guarded by init_mutex
 
 void check_timeout(const std::optional<std::chrono::milliseconds>& timeout) {
-  constexpr std::chrono::milliseconds kLongest = group::kLongestTimeout;
+  constexpr std::chrono::milliseconds kLongest = environment::kLongestTimeout;
   if (timeout && (timeout->count() < 1 || *timeout > kLongest)) {
     throw InvalidArgument(
         fmt::format("timeout: {} ms, expected 1 to {} ms", timeout->count(), kLongest.count()));
   }
 }
 
-void join(const group::WorldSpec& spec, const std::string& backend, std::chrono::milliseconds timeout,
+void join(const environment::WorldSpec& spec, const std::string& backend, std::chrono::milliseconds timeout,
           std::chrono::milliseconds rendezvous_timeout) {
   if (spec.size > kMaxRanks)
     throw GroupError(fmt::format("init: a world of {} ranks, expected at most {}", spec.size, kMaxRanks));
   std::shared_ptr<group::Engine> engine;
   if (spec.size == 1) {  // nobody to meet: no engine's library is needed
-    engine = std::make_shared<group::ThreadWorld>(1)->engine(0);
+    engine = std::make_shared<engines::ThreadWorld>(1)->engine(0);
   } else if (backend == "simulation") {
     if (!spec.rank) throw GroupError("init: a simulation needs the rank of this process: RANK_ID is not set");
-    engine = group::simulated_engine(*spec.rank, spec.size);
+    engine = engines::simulated_engine(*spec.rank, spec.size);
   } else {
-    engine = group::find_engine(backend).join(spec, std::chrono::steady_clock::now() + rendezvous_timeout);
+    engine = engines::find_engine(backend).join(spec, std::chrono::steady_clock::now() + rendezvous_timeout);
   }
   const auto world = std::make_shared<World>(std::move(engine), timeout);
-  kernels::share_cores(world->local_size(*world->group(kWorldGroup)));
+  base::share_cores(world->local_size(*world->group(kWorldGroup)));
   World::set_of_process(world);
   if (lone_group != nullptr && world->size() > 1) {
     lone_group->close(
@@ -103,7 +103,7 @@ template <class OfGroup, class OfEnvironment>
 int answer(const char* function, std::string_view name, OfGroup of_group, OfEnvironment of_environment) {
   if (const auto world = World::current()) return of_group(*world, *world->group(name));
   if (!names_the_world(name) || World::released()) throw not_initialised(function, name);
-  return of_environment(group::read_launch_env());
+  return of_environment(environment::read_launch_env());
 }
 
 }  // namespace
@@ -116,10 +116,10 @@ void init(Backend backend) {
   const std::lock_guard lock(init_mutex);
   if (World::current() != nullptr) return;
   refuse_second_world_of_thread();
-  const group::LaunchEnv env = group::read_launch_env(group::process_env, backend);
+  const environment::LaunchEnv env = environment::read_launch_env(environment::process_env, backend);
   // msrun starts the same program once more, as a scheduler that nobody needs here.
   if (env.scheduler) std::exit(EXIT_SUCCESS);
-  const auto timeout = group::read_timeout();
+  const auto timeout = environment::read_timeout();
   join(env.world, env.backend, timeout, env.rendezvous_timeout.value_or(timeout));
 }
 
@@ -143,9 +143,9 @@ void init(const InitOptions& options) {
   const std::lock_guard lock(init_mutex);
   if (World::current() != nullptr) throw GroupError("init: already initialised; release() comes first");
   refuse_second_world_of_thread();
-  const auto timeout = options.timeout ? *options.timeout : group::read_timeout();
+  const auto timeout = options.timeout ? *options.timeout : environment::read_timeout();
   const std::string token =
-      options.token.empty() ? group::process_env("SYNCBN_TOKEN").value_or("") : options.token;
+      options.token.empty() ? environment::process_env("SYNCBN_TOKEN").value_or("") : options.token;
   join({options.rank, options.size, options.host, options.port, options.rank == 0, token}, backend, timeout,
        timeout);
 }
@@ -157,7 +157,7 @@ void release() {
   const auto world = World::release_current();
   if (world == nullptr) throw not_initialised("release");
   world->close();
-  if (!World::thread_has_own()) kernels::share_cores(1);
+  if (!World::thread_has_own()) base::share_cores(1);
 }
 
 void create_group(const std::string& name, const std::vector<int>& ranks) {
@@ -177,25 +177,25 @@ void destroy_group(const std::string& name) {
 int get_rank(std::string_view group) {
   return answer(
       "get_rank", group, [](World&, Group& g) { return g.rank(); },
-      [](const group::LaunchEnv& env) { return env.world.rank.value_or(0); });
+      [](const environment::LaunchEnv& env) { return env.world.rank.value_or(0); });
 }
 
 int get_group_size(std::string_view group) {
   return answer(
       "get_group_size", group, [](World&, Group& g) { return g.size(); },
-      [](const group::LaunchEnv& env) { return env.world.size; });
+      [](const environment::LaunchEnv& env) { return env.world.size; });
 }
 
 int get_local_rank(std::string_view group) {
   return answer(
       "get_local_rank", group, [](World& world, Group& g) { return world.local_rank(g); },
-      [](const group::LaunchEnv& env) { return env.local_rank; });
+      [](const environment::LaunchEnv& env) { return env.local_rank; });
 }
 
 int get_local_rank_size(std::string_view group) {
   return answer(
       "get_local_rank_size", group, [](World& world, Group& g) { return world.local_size(g); },
-      [](const group::LaunchEnv& env) { return env.local_size; });
+      [](const environment::LaunchEnv& env) { return env.local_size; });
 }
 
 int get_world_rank_from_group_rank(std::string_view group, int group_rank) {
@@ -242,16 +242,16 @@ std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator
   // A std::function must be copyable, so the communicator waits in a shared place for its one use.
   const auto given = std::make_shared<std::unique_ptr<Communicator>>(std::move(communicator));
   return std::make_shared<Group>(std::move(name), std::move(ranks), rank,
-                                 timeout ? *timeout : group::read_timeout(),
+                                 timeout ? *timeout : environment::read_timeout(),
                                  [given](Deadline) { return std::move(*given); });
 }
 
-namespace group {
+namespace world {
 
 std::shared_ptr<Group> resolve_group(std::string_view name) {
   if (const auto world = World::current()) return world->group(name);
   if (!names_the_world(name) || World::released()) throw not_initialised(fmt::format("group '{}'", name));
-  const LaunchEnv env = read_launch_env();
+  const environment::LaunchEnv env = environment::read_launch_env();
   if (env.world.size > 1) {
     throw GroupError(
         fmt::format("group '{}': {} has started {} ranks, which this one has not joined; call init() first",
@@ -259,11 +259,11 @@ std::shared_ptr<Group> resolve_group(std::string_view name) {
   }
   const std::lock_guard lock(init_mutex);
   if (lone_group == nullptr) {
-    lone_group =
-        std::make_shared<Group>(std::string(kWorldGroup), std::vector<int>{0}, 0, read_timeout(), nullptr);
+    lone_group = std::make_shared<Group>(std::string(kWorldGroup), std::vector<int>{0}, 0,
+                                         environment::read_timeout(), nullptr);
   }
   return lone_group;
 }
 
-}  // namespace group
+}  // namespace world
 }  // namespace syncbn

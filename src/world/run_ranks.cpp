@@ -55,8 +55,8 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
   if (size < 1 || size > kMaxRanks)
     throw InvalidArgument(fmt::format("size: {}, expected a number of ranks in [1, {}]", size, kMaxRanks));
   if (!body) throw InvalidArgument("body: an empty function, expected one that takes the rank");
-  const auto threads = std::make_shared<group::ThreadWorld>(size);
-  const auto timeout = group::read_timeout();
+  const auto threads = std::make_shared<engines::ThreadWorld>(size);
+  const auto timeout = environment::read_timeout();
   const int inner_threads = std::max(1, get_num_threads() / size);
   std::vector<std::exception_ptr> failed(static_cast<std::size_t>(size));
 
@@ -92,11 +92,10 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
   }
   bool interrupted = false;
   std::unique_lock lock(mutex);
-  while (
-      !changed.wait_until(lock, group::next_look(Deadline::max()), [&] { return ended == ranks.size(); })) {
+  while (!changed.wait_until(lock, base::next_look(Deadline::max()), [&] { return ended == ranks.size(); })) {
     lock.unlock();
     try {
-      if (!interrupted) group::check_interrupt();
+      if (!interrupted) base::check_interrupt();
     } catch (const Interrupted&) {  // who waits for a peer fails now, who computes at its next call
       interrupted = true;
       for (int rank = 0; rank < size; ++rank) threads->leave(rank, "was interrupted");

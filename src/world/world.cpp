@@ -9,7 +9,7 @@
 #include <optional>
 #include <set>
 
-#include "group/verdict.h"
+#include "base/rank_list.h"
 #include "syncbn/error.h"
 
 namespace syncbn {
@@ -51,7 +51,7 @@ World::~World() {
   if (inherited()) static_cast<void>(new (std::nothrow) std::shared_ptr(std::move(engine_)));
 }
 
-bool World::inherited() const { return size() > 1 && forks_ != kernels::forks(); }
+bool World::inherited() const { return size() > 1 && forks_ != base::forks(); }
 
 void World::close() noexcept {
   const std::lock_guard lock(mutex_);
@@ -111,7 +111,7 @@ std::string World::new_group(std::vector<int> ranks) {
   check_list("new_group", ranks);
   std::sort(ranks.begin(), ranks.end());
   if (!std::binary_search(ranks.begin(), ranks.end(), rank())) return "";
-  std::string name = group::rank_list(ranks);  // short also for many ranks, and another one for each list
+  std::string name = base::rank_list(ranks);  // short also for many ranks, and another one for each list
   create_group(name, ranks);
   return name;
 }

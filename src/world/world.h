@@ -54,7 +54,7 @@ class World {
   std::shared_ptr<Group> make(const group::GroupSpec& spec) const;
 
   std::shared_ptr<group::Engine> engine_;
-  const int forks_ = kernels::forks();
+  const int forks_ = base::forks();
   const std::chrono::milliseconds timeout_;
   mutable std::mutex mutex_;  // guards all below
   std::map<std::string, std::shared_ptr<Group>, std::less<>> groups_;

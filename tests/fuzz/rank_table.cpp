@@ -15,7 +15,7 @@
 
 namespace {
 
-using syncbn::group::RankTable;
+using syncbn::environment::RankTable;
 
 nlohmann::json written(const RankTable& table) {
   nlohmann::json servers = nlohmann::json::array();
@@ -39,14 +39,15 @@ void check(const RankTable& table) {
                    *ranks.rbegin() == table.size() - 1,
                "the ranks are not 0 to n - 1");
   const nlohmann::json first = written(table);
-  fuzz::expect(written(syncbn::group::parse_rank_table(first.dump())) == first, "written and read again");
+  fuzz::expect(written(syncbn::environment::parse_rank_table(first.dump())) == first,
+               "written and read again");
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   try {
-    check(syncbn::group::parse_rank_table(std::string(reinterpret_cast<const char*>(data), size)));
+    check(syncbn::environment::parse_rank_table(std::string(reinterpret_cast<const char*>(data), size)));
   } catch (const syncbn::GroupError&) {  // the only exception that it may throw
   }
   return 0;

@@ -16,7 +16,7 @@
 
 namespace {
 
-using syncbn::group::StoreProtocol;
+using syncbn::rendezvous::StoreProtocol;
 
 constexpr int kClients = 4;
 constexpr int kMembers = 3;          // so that one may be refused

@@ -46,7 +46,7 @@ Outcome run(const std::vector<Program>& programs) {
   Outcome result;
   result.lengths.resize(programs.size());
   result.messages.resize(programs.size());
-  const auto world = std::make_shared<group::ThreadWorld>(size);
+  const auto world = std::make_shared<engines::ThreadWorld>(size);
   result.outcomes.resize(programs.size());
   run_ranks(size, [&](int rank) {
     const auto r = static_cast<std::size_t>(rank);
@@ -298,7 +298,7 @@ class LosingCommunicator final : public testing::CountingCommunicator {
 };
 
 TEST(AgreedSum, AnEngineThatLosesARankIsFoundOut) {
-  const auto world = std::make_shared<group::ThreadWorld>(3);
+  const auto world = std::make_shared<engines::ThreadWorld>(3);
   run_ranks(3, [&](int rank) {
     std::vector<std::size_t> lengths;
     LosingCommunicator communicator(world->connect({"all", {0, 1, 2}, 0}, rank, soon()), lengths);

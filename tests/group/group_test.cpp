@@ -45,7 +45,7 @@ struct Members {
     return outcomes;
   }
 
-  std::shared_ptr<group::ThreadWorld> world = std::make_shared<group::ThreadWorld>(8);
+  std::shared_ptr<engines::ThreadWorld> world = std::make_shared<engines::ThreadWorld>(8);
   std::atomic<int> connections{0};
   std::vector<std::unique_ptr<Group>> members;
 };
@@ -150,11 +150,11 @@ TEST(Group, CloseGivesUpASumOnAnotherThread) {
 }
 
 TEST(Group, CloseWhileItConnects) {
-  const auto store = std::make_shared<group::MemoryBoard>();
+  const auto store = std::make_shared<rendezvous::MemoryBoard>();
   Group* closing = nullptr;
   Group group("dp", {0, 1}, 0, 60s, [&](Deadline) -> std::unique_ptr<Communicator> {
     closing->close("release() was called");
-    return std::make_shared<group::ThreadWorld>(1)->connect({"dp", {0}, 0}, 0, testing::soon());
+    return std::make_shared<engines::ThreadWorld>(1)->connect({"dp", {0}, 0}, 0, testing::soon());
   });
   closing = &group;
   std::vector<std::int64_t> payload(1);

@@ -13,7 +13,7 @@
 #include "ranks.h"
 #include "rendezvous/memory_store.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 namespace {
 
 using testing::outcome;
@@ -23,14 +23,14 @@ using namespace std::chrono_literals;
 using List = std::vector<int>;
 
 // Each world rank connects the groups of its program one after the other; the outcome of the last.
-std::vector<std::string> agree(const std::vector<std::vector<GroupSpec>>& programs,
+std::vector<std::string> agree(const std::vector<std::vector<group::GroupSpec>>& programs,
                                std::chrono::milliseconds patience) {
-  const auto board = std::make_shared<MemoryBoard>();
+  const auto board = std::make_shared<rendezvous::MemoryBoard>();
   std::vector<std::string> outcomes(programs.size());
   run_ranks(static_cast<int>(programs.size()), [&](int rank) {
     const auto r = static_cast<std::size_t>(rank);
-    MemoryStore store(board);
-    for (const GroupSpec& spec : programs[r]) {
+    rendezvous::MemoryStore store(board);
+    for (const group::GroupSpec& spec : programs[r]) {
       outcomes[r] =
           outcome([&] { agree_on_list(store, spec, rank, std::chrono::steady_clock::now() + patience); });
     }
@@ -39,10 +39,10 @@ std::vector<std::string> agree(const std::vector<std::vector<GroupSpec>>& progra
 }
 
 TEST(Handshake, EqualListsAgreeOnOneKey) {
-  const auto board = std::make_shared<MemoryBoard>();
+  const auto board = std::make_shared<rendezvous::MemoryBoard>();
   std::vector<std::string> keys(4);
   run_ranks(4, [&](int rank) {
-    MemoryStore store(board);
+    rendezvous::MemoryStore store(board);
     const List list = rank % 2 == 0 ? List{2, 0} : List{1, 3};  // one name, two groups that share nobody
     keys[static_cast<std::size_t>(rank)] = agree_on_list(store, {"dp", list, 0}, rank, soon());
   });
@@ -60,7 +60,7 @@ TEST(Handshake, DifferentListsAreAMismatchForEveryMember) {
       {{0, 1}, {0, 1, 2}, {0, 1, 2}},  // rank 2 isn't in rank 0's list: it hears of it from rank 1
   };
   for (const std::vector<List>& lists : cases) {
-    std::vector<std::vector<GroupSpec>> programs;
+    std::vector<std::vector<group::GroupSpec>> programs;
     for (const List& list : lists) programs.push_back({{"dp", list, 0}});
     for (const std::string& text : agree(programs, 60s)) {
       EXPECT_EQ(text.rfind("MismatchError: different lists under one name: world rank ", 0), 0u) << text;
@@ -77,7 +77,7 @@ TEST(Handshake, OldGroupsOfTheNameAccuseNobody) {
   std::mt19937 random(5);
   for (int trial = 0; trial < 20; ++trial) {
     const int size = 2 + trial % 5;
-    std::vector<std::vector<GroupSpec>> programs(static_cast<std::size_t>(size));
+    std::vector<std::vector<group::GroupSpec>> programs(static_cast<std::size_t>(size));
     std::map<List, int> generations;
     for (int i = 0; i < 12; ++i) {
       List list = testing::first_ranks(size);
@@ -88,10 +88,10 @@ TEST(Handshake, OldGroupsOfTheNameAccuseNobody) {
         programs[static_cast<std::size_t>(member)].push_back({"dp", list, generation});
     }
     SCOPED_TRACE(fmt::format("trial {}, {} ranks", trial, size));
-    const auto board = std::make_shared<MemoryBoard>();
+    const auto board = std::make_shared<rendezvous::MemoryBoard>();
     run_ranks(size, [&](int rank) {
-      MemoryStore store(board);
-      for (const GroupSpec& spec : programs[static_cast<std::size_t>(rank)]) {
+      rendezvous::MemoryStore store(board);
+      for (const group::GroupSpec& spec : programs[static_cast<std::size_t>(rank)]) {
         EXPECT_EQ(outcome([&] { agree_on_list(store, spec, rank, soon()); }), "ok")
             << "rank " << rank << ", " << fmt::format("{}", spec.generation);
       }
@@ -100,7 +100,7 @@ TEST(Handshake, OldGroupsOfTheNameAccuseNobody) {
 }
 
 TEST(Handshake, ADifferenceAfterAnOldGroupIsFound) {
-  const GroupSpec old{"dp", {0, 1}, 0};
+  const group::GroupSpec old{"dp", {0, 1}, 0};
   const auto outcomes = agree({{old, {"dp", {0, 1}, 1}}, {old, {"dp", {1, 0}, 0}}}, 60s);
   for (const std::string& text : outcomes) EXPECT_EQ(text.rfind("MismatchError", 0), 0u) << text;
 }
@@ -128,8 +128,8 @@ TEST(Handshake, NamesMayHoldAnything) {
 TEST(Handshake, ForeignEntriesAreAnErrorNotAGroup) {
   for (const std::string entry :
        {"", "1", "1 0", "x 0 1 2", "1x0 0 1", "1 0 0 99999999999999", "!no", "1 0!no"}) {
-    const auto board = std::make_shared<MemoryBoard>();
-    MemoryStore store(board);
+    const auto board = std::make_shared<rendezvous::MemoryBoard>();
+    rendezvous::MemoryStore store(board);
     store.set(fmt::format("board/dp/{}", store.add("board/dp", 1)), entry);
     EXPECT_EQ(outcome([&] {
                 agree_on_list(store, {"dp", {0, 1}, 0}, 0, soon());
@@ -139,14 +139,14 @@ TEST(Handshake, ForeignEntriesAreAnErrorNotAGroup) {
 }
 
 TEST(MemoryStore, WaitsForAKeyUntilItIsSet) {
-  const auto board = std::make_shared<MemoryBoard>();
-  std::thread setter([&] { MemoryStore(board).set("key", "value"); });
-  EXPECT_EQ(MemoryStore(board).get("key", soon()), "value");
+  const auto board = std::make_shared<rendezvous::MemoryBoard>();
+  std::thread setter([&] { rendezvous::MemoryStore(board).set("key", "value"); });
+  EXPECT_EQ(rendezvous::MemoryStore(board).get("key", soon()), "value");
   setter.join();
 }
 
 TEST(MemoryStore, Counts) {
-  MemoryStore store(std::make_shared<MemoryBoard>());
+  rendezvous::MemoryStore store(std::make_shared<rendezvous::MemoryBoard>());
   EXPECT_EQ(store.add("n", 2), 2);
   EXPECT_EQ(store.add("n", -5), -3);
   EXPECT_EQ(outcome([&] { store.get("n", std::chrono::steady_clock::now() + 10ms); }),
@@ -154,12 +154,12 @@ TEST(MemoryStore, Counts) {
 }
 
 TEST(MemoryStore, ALeavingMemberFreesThoseWhoWaitWithIt) {
-  const auto board = std::make_shared<MemoryBoard>();
+  const auto board = std::make_shared<rendezvous::MemoryBoard>();
   std::thread leaver([&] { board->leave(3, "has had enough"); });
-  MemoryStore with(board, {1, 3});
+  rendezvous::MemoryStore with(board, {1, 3});
   EXPECT_EQ(outcome([&] { with.get("key", soon()); }), "PeerError: world rank 3 has had enough");
   leaver.join();
-  MemoryStore without(board, {1, 2});
+  rendezvous::MemoryStore without(board, {1, 2});
   EXPECT_EQ(outcome([&] { without.get("key", std::chrono::steady_clock::now() + 10ms); }),
             "TimeoutError: nobody set 'key' by the deadline");
   without.set("key", "value");
@@ -167,4 +167,4 @@ TEST(MemoryStore, ALeavingMemberFreesThoseWhoWaitWithIt) {
 }
 
 }  // namespace
-}  // namespace syncbn::group
+}  // namespace syncbn::engines

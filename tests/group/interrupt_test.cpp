@@ -47,17 +47,18 @@ TEST_F(Interrupt, RunRanks) {
 }
 
 TEST_F(Interrupt, Socket) {
-  const group::Fd listener = group::listen_on("127.0.0.1", 0);
+  const base::Fd listener = rendezvous::listen_on("127.0.0.1", 0);
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  const group::Fd client = group::connect_to("127.0.0.1", group::local_port(listener.get()), deadline);
+  const base::Fd client =
+      rendezvous::connect_to("127.0.0.1", rendezvous::local_port(listener.get()), deadline);
   std::string bytes;
-  EXPECT_THROW(group::recv_some(client.get(), bytes, deadline), Interrupted);
+  EXPECT_THROW(rendezvous::recv_some(client.get(), bytes, deadline), Interrupted);
   EXPECT_GE(asked, 2);
 }
 
 TEST_F(Interrupt, NobodyAsksWithoutACheck) {
   set_interrupt_check(nullptr);
-  group::check_interrupt();
+  base::check_interrupt();
   EXPECT_EQ(0, asked);
 }
 

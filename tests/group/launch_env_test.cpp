@@ -7,7 +7,7 @@
 #include "environment.h"
 #include "ranks.h"
 
-namespace syncbn::group {
+namespace syncbn::environment {
 namespace {
 
 using testing::outcome;
@@ -384,4 +384,4 @@ TEST(LaunchEnv, Timeout) {
 }
 
 }  // namespace
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

@@ -9,7 +9,7 @@
 #include "environment/launch_env.h"
 #include "ranks.h"
 
-namespace syncbn::group {
+namespace syncbn::environment {
 namespace {
 
 using testing::outcome;
@@ -126,4 +126,4 @@ TEST_F(LaunchRankTable, ByHandRefused) {
 }
 
 }  // namespace
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

@@ -300,14 +300,14 @@ TEST_F(GlooJob, GarbageConnectionsWhileItStartsDoNoHarm) {
   std::atomic<int> connections{0};
   std::thread stranger([&] {
     std::mt19937 random(7);
-    std::vector<group::Fd> silent;
+    std::vector<base::Fd> silent;
     while (!over) {
       try {
-        group::Fd socket =
-            group::connect_to("127.0.0.1", ports_[1], Clock::now() + std::chrono::milliseconds(100));
+        base::Fd socket =
+            rendezvous::connect_to("127.0.0.1", ports_[1], Clock::now() + std::chrono::milliseconds(100));
         std::string bytes(random() % 300, '\0');
         for (char& byte : bytes) byte = static_cast<char>(random());
-        group::send_all(socket.get(), bytes, Clock::now() + std::chrono::seconds(1));
+        rendezvous::send_all(socket.get(), bytes, Clock::now() + std::chrono::seconds(1));
         if (random() % 4 == 0 && silent.size() < 100) silent.push_back(std::move(socket));
         ++connections;
       } catch (const Error&) {  // the store is not there yet, or was faster
@@ -329,9 +329,9 @@ TEST_F(GlooJob, AFloodOfSilentConnectionsBeforeItStartsDoesNoHarm) {
   constexpr int kSilent = 900;
   Child& serving = start("sums", variables(0, 3));
   ASSERT_EQ(prlimit(serving.pid(), RLIMIT_NOFILE, &kDescriptors, nullptr), 0);
-  std::vector<group::Fd> silent;
+  std::vector<base::Fd> silent;
   for (int i = 0; i < kSilent; ++i)
-    silent.push_back(group::connect_to("127.0.0.1", ports_[1], Clock::now() + kPatience));
+    silent.push_back(rendezvous::connect_to("127.0.0.1", ports_[1], Clock::now() + kPatience));
   for (int rank = 1; rank < 3; ++rank) start("sums", variables(rank, 3));
   expect_ends("sums are right");
 }

@@ -20,7 +20,7 @@
 #include "rendezvous/tcp_store.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -33,7 +33,7 @@ Deadline soon() { return Clock::now() + kPatience; }
 
 const std::string kGreeting = wire::encode({1, wire::Operation::hello, wire::kHello, "token"});
 
-Fd stranger(const StoreServer& server) { return connect_to("127.0.0.1", server.port(), soon()); }
+base::Fd stranger(const StoreServer& server) { return connect_to("127.0.0.1", server.port(), soon()); }
 
 TcpStore client(const StoreServer& server) { return {"127.0.0.1", server.port(), "token", soon()}; }
 
@@ -44,7 +44,7 @@ void expect_service(const StoreServer& server) {
 }
 
 // The next reply's value.
-std::string read_reply(const Fd& socket, std::string& bytes, std::uint32_t number) {
+std::string read_reply(const base::Fd& socket, std::string& bytes, std::uint32_t number) {
   for (;;) {
     const auto size = wire::body_size(bytes);
     if (size && bytes.size() >= 4 + *size) {
@@ -85,7 +85,7 @@ class UsualDescriptors {
 TEST(HostileClient, TheOldestStrangerGoes) {
   const StoreServer server("127.0.0.1", 0, "token", {.strangers = 4});
   TcpStore member = client(server);  // no stranger, however old
-  std::vector<Fd> strangers;
+  std::vector<base::Fd> strangers;
   for (int i = 0; i < 7; ++i) strangers.push_back(stranger(server));
   for (int i = 0; i < 3; ++i) {
     std::string bytes;
@@ -143,7 +143,7 @@ TEST(HostileClient, AFloodOfStrangersKeepsNoRankOut) {
   std::atomic<bool> over{false};
   std::string failure;
   std::thread flood([&] {
-    std::vector<Fd> held(kHeld);
+    std::vector<base::Fd> held(kHeld);
     try {
       while (!over || opened < kAll) {
         held[opened % kHeld] = stranger(server);
@@ -182,7 +182,7 @@ TEST(HostileClient, WhoReadsNothingFillsNoMemory) {
   for (std::uint32_t i = 0; i < kRequests; ++i)
     requests += wire::encode({2 + i, wire::Operation::get, "big", {}});
   const std::size_t before = resident_bytes();
-  std::vector<Fd> deaf;
+  std::vector<base::Fd> deaf;
   for (int i = 0; i < kClients; ++i) {
     deaf.push_back(stranger(server));
     send_all(deaf.back().get(), requests, soon());
@@ -202,7 +202,7 @@ TEST(HostileClient, ABacklogIsAnsweredInOrder) {
   const StoreServer server("127.0.0.1", 0, "token");
   const std::string value(wire::kMaxContent / 4, 'x');
   client(server).set("value", value);
-  const Fd late = stranger(server);
+  const base::Fd late = stranger(server);
   std::string requests = kGreeting;
   for (std::uint32_t i = 2; i < 2 + kRequests; ++i)
     requests += wire::encode({i, wire::Operation::get, "value", {}});
@@ -216,7 +216,7 @@ TEST(HostileClient, ABacklogIsAnsweredInOrder) {
 // A request that is too long behind one that is not.
 TEST(HostileClient, ATooLongRequestInABacklogEndsTheConnection) {
   const StoreServer server("127.0.0.1", 0, "token");
-  const Fd socket = stranger(server);
+  const base::Fd socket = stranger(server);
   std::string requests = kGreeting;
   wire::put(requests, static_cast<std::uint32_t>(wire::kMaxBody + 1));
   send_all(socket.get(), requests, soon());
@@ -304,7 +304,7 @@ TEST_F(FullStore, KeepsRoomForWills) {
 // control, in the test: a server on all addresses is.
 TEST(StoreAddress, IsTheOneThatWasGiven) {
   const auto try_at = [](const char* address, int port) {
-    const Fd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const base::Fd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in where{};
     where.sin_family = AF_INET;
     where.sin_port = htons(static_cast<std::uint16_t>(port));
@@ -319,4 +319,4 @@ TEST(StoreAddress, IsTheOneThatWasGiven) {
 }
 
 }  // namespace
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

@@ -14,7 +14,7 @@
 #include "rendezvous/tcp_store.h"
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::rendezvous {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -28,7 +28,7 @@ class StoreTest : public testing::Test {
   std::unique_ptr<TcpStore> client() {
     return std::make_unique<TcpStore>("127.0.0.1", server_.port(), "token", in(seconds(20)));
   }
-  Fd stranger() { return connect_to("127.0.0.1", server_.port(), in(seconds(20))); }
+  base::Fd stranger() { return connect_to("127.0.0.1", server_.port(), in(seconds(20))); }
   // The server still does what it is for.
   void expect_service() {
     const auto store = client();
@@ -36,7 +36,7 @@ class StoreTest : public testing::Test {
     EXPECT_EQ(store->get("still", in(seconds(20))), "here");
   }
   // True: the server closed the connection.
-  static bool is_closed(const Fd& socket) {
+  static bool is_closed(const base::Fd& socket) {
     std::string bytes;
     try {
       for (;;) recv_some(socket.get(), bytes, in(seconds(20)));
@@ -195,7 +195,7 @@ TEST_F(StoreTest, GarbageHarmsNobody) {
       wire::put(framed, static_cast<std::uint32_t>(bytes.size()));
       bytes = framed + bytes;
     }
-    const Fd socket = stranger();
+    const base::Fd socket = stranger();
     try {
       send_all(socket.get(), bytes, in(seconds(20)));
     } catch (const PeerError&) {  // the server was faster
@@ -207,10 +207,10 @@ TEST_F(StoreTest, GarbageHarmsNobody) {
 }
 
 TEST_F(StoreTest, ClosesOnGarbageFromAStranger) {
-  const Fd http = stranger();
+  const base::Fd http = stranger();
   send_all(http.get(), "GET / HTTP/1.1\r\nHost: here\r\n\r\n", in(seconds(20)));
   EXPECT_TRUE(is_closed(http));
-  const Fd unasked = stranger();  // well formed, but before the hello
+  const base::Fd unasked = stranger();  // well formed, but before the hello
   send_all(unasked.get(), wire::encode({1, wire::Operation::set, "key", "value"}), in(seconds(20)));
   EXPECT_TRUE(is_closed(unasked));
   expect_service();
@@ -222,7 +222,7 @@ TEST_F(StoreTest, BoundsMessages) {
   const std::string largest(wire::kMaxContent - 3, 'x');
   store->set("key", largest);
   EXPECT_EQ(client()->get("key", in(seconds(20))), largest);
-  const Fd socket = stranger();
+  const base::Fd socket = stranger();
   send_all(socket.get(), wire::encode({1, wire::Operation::hello, wire::kHello, "token"}), in(seconds(20)));
   std::string length;
   wire::put(length, static_cast<std::uint32_t>(wire::kMaxBody + 1));
@@ -232,8 +232,8 @@ TEST_F(StoreTest, BoundsMessages) {
 }
 
 TEST_F(StoreTest, SlowAndSilentClientsHoldNobodyUp) {
-  const Fd silent = stranger();
-  const Fd slow = stranger();
+  const base::Fd silent = stranger();
+  const base::Fd slow = stranger();
   const std::string hello = wire::encode({1, wire::Operation::hello, wire::kHello, "token"});
   for (const char byte : hello) {
     send_all(slow.get(), {&byte, 1}, in(seconds(20)));
@@ -247,7 +247,7 @@ TEST_F(StoreTest, SlowAndSilentClientsHoldNobodyUp) {
 TEST_F(StoreTest, ClientThatNeverReadsHoldsNobodyUp) {
   const auto store = client();
   store->set("big", std::string(wire::kMaxContent / 2, 'x'));
-  const Fd deaf = stranger();
+  const base::Fd deaf = stranger();
   std::string requests = wire::encode({1, wire::Operation::hello, wire::kHello, "token"});
   for (std::uint32_t i = 2; i < 102; ++i) requests += wire::encode({i, wire::Operation::get, "big", {}});
   send_all(deaf.get(), requests, in(seconds(20)));
@@ -255,7 +255,7 @@ TEST_F(StoreTest, ClientThatNeverReadsHoldsNobodyUp) {
 }
 
 TEST_F(StoreTest, KnowsWhenItIsIdle) {
-  const Fd silent = stranger();
+  const base::Fd silent = stranger();
   EXPECT_TRUE(server_.wait_until_idle(in(seconds(20))));
   auto store = client();
   EXPECT_FALSE(server_.wait_until_idle(in(milliseconds(20))));
@@ -290,27 +290,27 @@ TEST(StoreAddress, ServerMayStartLast) {
 // A server that is going closes what it has just accepted.
 // control: without the second try in TcpStore's constructor the connection that is lost is an error.
 TEST(StoreAddress, AServerThatGoesIsNotTheOneThatIsWaitedFor) {
-  Fd going = listen_on("127.0.0.1", 0);
+  base::Fd going = listen_on("127.0.0.1", 0);
   const int port = local_port(going.get());
   auto value = std::async(std::launch::async,
                           [&] { return TcpStore("127.0.0.1", port, "", in(seconds(20))).add("counter", 5); });
   int accepted = -1;
   while (accepted < 0) accepted = accept(going.get(), nullptr, nullptr);
-  going = Fd();
-  Fd{accepted};
+  going = base::Fd();
+  base::Fd{accepted};
   const StoreServer server("127.0.0.1", port, "");
   EXPECT_EQ(value.get(), 5);
 }
 
 TEST(StoreAddress, SomethingElseThatListensIsNoStore) {
-  const Fd silent = listen_on("127.0.0.1", 0);
+  const base::Fd silent = listen_on("127.0.0.1", 0);
   EXPECT_THROW(TcpStore("127.0.0.1", local_port(silent.get()), "", in(milliseconds(200))), TimeoutError);
-  const Fd talkative = listen_on("127.0.0.1", 0);
+  const base::Fd talkative = listen_on("127.0.0.1", 0);
   auto refused = std::async(std::launch::async,
                             [&] { TcpStore("127.0.0.1", local_port(talkative.get()), "", in(seconds(20))); });
   int accepted = -1;
   while (accepted < 0) accepted = accept(talkative.get(), nullptr, nullptr);
-  const Fd connection(accepted);
+  const base::Fd connection(accepted);
   send_all(connection.get(), "HTTP/1.1 400 Bad Request\r\n", in(seconds(20)));
   try {
     refused.get();
@@ -345,4 +345,4 @@ TEST(StoreAddress, UnusableOnesAreNamed) {
 }
 
 }  // namespace
-}  // namespace syncbn::group
+}  // namespace syncbn::rendezvous

@@ -19,6 +19,7 @@
 #include <random>
 
 #include "../outcome.h"
+#include "base/rank_list.h"
 #include "group/agreed_sum.h"
 #include "group/verdict.h"
 
@@ -244,12 +245,12 @@ std::string expected_outcome(const Next& next, std::size_t rank, std::vector<std
     differ |= !same(next[r], next[rank]);
     const auto party =
         ranks_where([&](std::size_t q) { return kind(q) == Kind::call && same(next[q], next[r]); });
-    told.push_back(fmt::format("{} called {}", group::rank_list(party), kSteps[next[r]].call.subject));
+    told.push_back(fmt::format("{} called {}", base::rank_list(party), kSteps[next[r]].call.subject));
   }
   const auto failed = ranks_where([&](std::size_t r) { return kind(r) == Kind::fail; });
   if (!failed.empty()) {
     if (!differ) told.clear();
-    told.push_back(fmt::format("{} failed before {} call: a reason", group::rank_list(failed),
+    told.push_back(fmt::format("{} failed before {} call: a reason", base::rank_list(failed),
                                failed.size() == 1 ? "its" : "their"));
   }
   if (differ) return "MismatchError: different calls: ";

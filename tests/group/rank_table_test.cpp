@@ -11,7 +11,7 @@
 
 #include "ranks.h"
 
-namespace syncbn::group {
+namespace syncbn::environment {
 namespace {
 
 using testing::outcome;
@@ -255,4 +255,4 @@ TEST(LocalAddresses, LoopbackLast) {
 }
 
 }  // namespace
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

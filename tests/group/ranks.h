@@ -50,7 +50,7 @@ class CountingCommunicator : public Communicator {
 /// Ranks as threads, each with a communicator of one group of all of them. Returns each rank's outcome of
 /// `body`.
 inline std::vector<std::string> on_ranks(int size, const std::function<void(Communicator&)>& body) {
-  const auto world = std::make_shared<group::ThreadWorld>(size);
+  const auto world = std::make_shared<engines::ThreadWorld>(size);
   std::vector<std::string> outcomes(static_cast<std::size_t>(size));
   run_ranks(size, [&](int rank) {
     const auto communicator = world->connect({"all", first_ranks(size), 0}, rank, soon());

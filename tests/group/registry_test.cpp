@@ -7,18 +7,18 @@
 #include <array>
 #include <thread>
 
+#include "engines/entry.h"
 #include "environment.h"
-#include "group/engine.h"
 #include "ranks.h"
 #include "world/world.h"
 
 namespace syncbn {
 namespace {
 
-using group::resolve_group;
 using testing::Environment;
 using testing::outcome;
 using testing::Variables;
+using world::resolve_group;
 using namespace std::chrono_literals;
 
 // Every test starts and ends without a world, in an environment without a launcher.
@@ -602,7 +602,7 @@ TEST_F(Registry, AGroupFromBeforeInitDoesNotOutliveIt) {
 }
 
 TEST_F(Registry, MakeGroup) {
-  const auto world = std::make_shared<group::ThreadWorld>(2);
+  const auto world = std::make_shared<engines::ThreadWorld>(2);
   run_ranks(2, [&](int rank) {
     const auto group = make_group("own", world->connect({"x", {1, 0}, 0}, rank, testing::soon()), 60s);
     EXPECT_EQ(group->name(), "own");
@@ -704,10 +704,10 @@ TEST_F(Registry, AllReduceSumRefusesData) {
 }
 
 TEST_F(Registry, FindEngine) {
-  static const group::EngineEntry entry{"registry-test", nullptr};
-  group::register_engine(entry);
-  EXPECT_EQ(&group::find_engine("registry-test"), &entry);
-  const std::string text = outcome([] { group::find_engine("nonesuch"); });
+  static const engines::EngineEntry entry{"registry-test", nullptr};
+  engines::register_engine(entry);
+  EXPECT_EQ(&engines::find_engine("registry-test"), &entry);
+  const std::string text = outcome([] { engines::find_engine("nonesuch"); });
   EXPECT_EQ(text.rfind("GroupError: engine 'nonesuch' is not linked into this program, which has ", 0), 0u)
       << text;
   EXPECT_NE(text.find("registry-test; link with syncbn::nonesuch"), std::string::npos) << text;

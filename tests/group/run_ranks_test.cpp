@@ -14,8 +14,8 @@
 namespace syncbn {
 namespace {
 
-using group::resolve_group;
 using testing::outcome;
+using world::resolve_group;
 
 std::int64_t sum_of(std::int64_t value, std::string_view group_name = kWorldGroup) {
   std::vector<std::int64_t> payload{value};

@@ -139,10 +139,10 @@ TEST_F(Simulation, WordsWrap) {
     return std::vector<std::int64_t>(buffer.begin(), buffer.begin() + std::ssize(words));
   };
   const group::GroupSpec spec{"g", {0, 1, 2}, 0};
-  const auto simulated = group::simulated_engine(1, 3)->connect(spec, testing::soon());
+  const auto simulated = engines::simulated_engine(1, 3)->connect(spec, testing::soon());
   EXPECT_EQ(simulated->rank(), 1);
   EXPECT_EQ(simulated->size(), 3);
-  const auto threads = std::make_shared<group::ThreadWorld>(3);
+  const auto threads = std::make_shared<engines::ThreadWorld>(3);
   run_ranks(3, [&](int rank) {
     const auto real = threads->connect(spec, rank, testing::soon());
     const auto sums = sum(*real);

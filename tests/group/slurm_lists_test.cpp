@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace syncbn::group {
+namespace syncbn::environment {
 namespace {
 
 TEST(SlurmLists, FirstNode) {
@@ -31,4 +31,4 @@ TEST(SlurmLists, TasksOfNode) {
 }
 
 }  // namespace
-}  // namespace syncbn::group
+}  // namespace syncbn::environment

@@ -12,7 +12,7 @@
 namespace syncbn {
 namespace {
 
-using group::ThreadWorld;
+using engines::ThreadWorld;
 using testing::on_ranks;
 using testing::outcome;
 using testing::soon;

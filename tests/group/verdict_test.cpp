@@ -1,5 +1,6 @@
 // What ranks read when their calls differ
 #include "group/verdict.h"
+#include "base/rank_list.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -129,8 +130,8 @@ TEST(Verdict, ForeignWordsAreNoWildLengths) {
 }
 
 TEST(Verdict, RankLists) {
-  EXPECT_EQ(rank_list({4}), "rank 4");
-  EXPECT_EQ(rank_list({0, 1, 2, 4, 6, 7}), "ranks 0-2, 4, 6-7");
+  EXPECT_EQ(base::rank_list({4}), "rank 4");
+  EXPECT_EQ(base::rank_list({0, 1, 2, 4, 6, 7}), "ranks 0-2, 4, 6-7");
 }
 
 }  // namespace

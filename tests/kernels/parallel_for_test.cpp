@@ -24,7 +24,7 @@
 #include <xmmintrin.h>
 #endif
 
-namespace syncbn::kernels {
+namespace syncbn::base {
 namespace {
 
 class ParallelFor : public ::testing::Test {
@@ -200,4 +200,4 @@ TEST_F(ParallelFor, AfterFork) {
 }
 
 }  // namespace
-}  // namespace syncbn::kernels
+}  // namespace syncbn::base

@@ -31,7 +31,7 @@ std::string table_of(const std::vector<Server>& servers, const std::string& more
       servers.size(), more, fmt::join(list, ", "));
 }
 
-std::string here() { return group::local_addresses().front(); }
+std::string here() { return environment::local_addresses().front(); }
 const std::string kElsewhere = "203.0.113.7";  // kept for documentation, so no machine has it
 
 class RankTableTest : public JobTest {

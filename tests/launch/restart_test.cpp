@@ -137,14 +137,14 @@ TEST_F(RestartTest, InTheBackground) {
 TEST(RestartedLink, WaitsForTheStoreOfItsOwnStart) {
   JobPlan plan;
   plan.token = "secret";
-  auto server = std::make_unique<group::StoreServer>("127.0.0.1", 0, plan.start_token());
+  auto server = std::make_unique<rendezvous::StoreServer>("127.0.0.1", 0, plan.start_token());
   plan.store_port = server->port();
   plan.restart = 1;
   Link link(plan, Node{}, std::chrono::steady_clock::now() + kPatience);
   pollfd wake{link.wake_fd(), POLLIN, 0};
   EXPECT_EQ(poll(&wake, 1, 100), 0) << link.take().broken.value_or("connected");
   server.reset();
-  server = std::make_unique<group::StoreServer>("127.0.0.1", plan.store_port, plan.start_token());
+  server = std::make_unique<rendezvous::StoreServer>("127.0.0.1", plan.store_port, plan.start_token());
   EXPECT_TRUE(wait_until([&] { return link.take().connected; }));
 }
 

@@ -33,7 +33,7 @@ class SeveralLaunchersTest : public JobTest {
     const std::string server = R"({{"server_id": "{}", "host_nic_ip": "reserve", "device": [{}]}})";
     return write(name, fmt::format(R"({{"version": "1.0", "server_count": "2", "status": "completed",)"
                                    R"("server_list": [{}, {}]}})",
-                                   fmt::format(fmt::runtime(server), group::local_addresses().front(),
+                                   fmt::format(fmt::runtime(server), environment::local_addresses().front(),
                                                fmt::format(fmt::runtime(device), first_rank)),
                                    fmt::format(fmt::runtime(server), "203.0.113.7",
                                                fmt::format(fmt::runtime(device), second_rank))));
@@ -106,8 +106,9 @@ TEST_F(SeveralLaunchersTest, AServerOfTheRankTableHasOneLauncher) {
   EXPECT_TRUE(all_gone());
   for (const int number : {0, 1}) {
     const std::string log = read_file(place(number) / "syncbn-run.log");
-    EXPECT_TRUE(contains(log, "--rank_table_file") &&
-                contains(log, fmt::format("are both its server '{}'", group::local_addresses().front())))
+    EXPECT_TRUE(
+        contains(log, "--rank_table_file") &&
+        contains(log, fmt::format("are both its server '{}'", environment::local_addresses().front())))
         << log;
   }
 }

@@ -27,14 +27,14 @@ TEST_F(WorkersTest, OfOneNodeMeetOnTheLoopbackAddressAlone) {
   const int port = read_pid("port");
   const auto reached = [&](const std::string& host, std::chrono::milliseconds time) {
     try {
-      group::connect_to(host, port, std::chrono::steady_clock::now() + time);
+      rendezvous::connect_to(host, port, std::chrono::steady_clock::now() + time);
       return std::string("reached");
     } catch (const TimeoutError& error) {
       return std::string(error.what());
     }
   };
   EXPECT_EQ(reached("127.0.0.1", kPatience), "reached");
-  Strings others = group::local_addresses();
+  Strings others = environment::local_addresses();
   others.emplace_back("127.0.0.2");
   for (const std::string& other : others) {
     if (other == "127.0.0.1" || other.find(':') != std::string::npos) continue;

@@ -71,7 +71,7 @@ TEST_F(Torchrun, AMismatchEndsTheJobAndSaysWhoCalledWhat) {
 // control: with the port above free the job succeeds (SumsAreRight).
 TEST_F(Torchrun, APortInUseIsNamed) {
   const int port = free_ports_in_a_row();
-  const group::Fd other = group::listen_on("127.0.0.1", port + 1);
+  const base::Fd other = rendezvous::listen_on("127.0.0.1", port + 1);
   Job& job = run_job(on_one_node(2, port), {"sums", "strict"});
   EXPECT_EQ(job.wait(), 1) << job.err();
   const std::string message = fmt::format("can't listen on 127.0.0.1:{}: Address already in use", port + 1);

@@ -1,4 +1,4 @@
-#include "group/engine.h"
+#include "engines/entry.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 
 #include "syncbn/error.h"
 
-namespace syncbn::group {
+namespace syncbn::engines {
 namespace {
 
 struct Engines {
@@ -23,7 +23,7 @@ struct Engines {
   }
 };
 
-Engines& engines() {
+Engines& linked() {
   static Engines all;  // made by the first engine that registers, while libraries are being loaded
   return all;
 }
@@ -31,22 +31,22 @@ Engines& engines() {
 }  // namespace
 
 void register_engine(const EngineEntry& entry) {
-  const std::lock_guard lock(engines().mutex);
-  engines().entries.push_back(&entry);
+  const std::lock_guard lock(linked().mutex);
+  linked().entries.push_back(&entry);
 }
 
-void set_engine_loader(void (*load)(const std::string& name)) { engines().load = load; }
+void set_engine_loader(void (*load)(const std::string& name)) { linked().load = load; }
 
 const EngineEntry& find_engine(const std::string& name) {
-  if (const EngineEntry* entry = engines().find(name)) return *entry;
-  if (engines().load != nullptr) {
-    engines().load(name);
-    if (const EngineEntry* entry = engines().find(name)) return *entry;
+  if (const EngineEntry* entry = linked().find(name)) return *entry;
+  if (linked().load != nullptr) {
+    linked().load(name);
+    if (const EngineEntry* entry = linked().find(name)) return *entry;
   }
-  const std::lock_guard lock(engines().mutex);
+  const std::lock_guard lock(linked().mutex);
   std::string names;
   bool has_gloo = false;
-  for (const EngineEntry* entry : engines().entries) {
+  for (const EngineEntry* entry : linked().entries) {
     has_gloo = has_gloo || entry->name == std::string_view("gloo");
     names += fmt::format("{}{}", names.empty() ? "" : ", ", entry->name);
   }
@@ -60,4 +60,4 @@ const EngineEntry& find_engine(const std::string& name) {
                            : ""));
 }
 
-}  // namespace syncbn::group
+}  // namespace syncbn::engines
