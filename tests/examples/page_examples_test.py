@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import unittest
@@ -71,7 +72,7 @@ class Python(PageTest):
 
 
 class Pages(unittest.TestCase):
-    """What the other tests rest on: examples are found, and none is left out unseen."""
+    """Examples are found, none is left out unseen, and links lead somewhere."""
 
     def test_every_block_runs_or_says_why_not(self):
         run = {("cpp.md", "cpp"), ("README.md", "cpp"), ("python.md", "python"), ("pytorch.md", "python"),
@@ -81,6 +82,23 @@ class Pages(unittest.TestCase):
                 with self.subTest(page=page.name, language=language):
                     found = bool(examples(page, language))
                     self.assertEqual(found, (page.name, language) in run, "run it, or mark it <!-- not run: why -->")
+
+    def test_links(self):
+        """Every relative link names a file, and a heading in it if it has a fragment."""
+        def anchors(page):
+            headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+            return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+        pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+        self.assertGreater(len(pages), 12)
+        for page in pages:
+            for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+                with self.subTest(page=page.name, link=link):
+                    name, _, fragment = link.partition("#")
+                    target = page.parent / name if name else page
+                    self.assertTrue(target.exists())
+                    if fragment:
+                        self.assertIn(fragment, anchors(target))
 
     def test_extraction(self):
         """Control: blocks, their output, their marks and other text are told apart."""
