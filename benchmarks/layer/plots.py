@@ -5,7 +5,7 @@ import os
 import matplotlib
 
 matplotlib.use("svg")
-# The same results give the same file.
+# Fixed, so that equal results give equal files.
 matplotlib.rcParams |= {"svg.hashsalt": "syncbn", "svg.fonttype": "none", "font.size": 9}
 import matplotlib.pyplot as plt  # noqa: E402
 

@@ -28,7 +28,7 @@ def number(value, scale=1):
 
 def machine(results):
     about = results["machine"]
-    # What a program of ours was linked with: every line of a suite says the same.
+    # Versions of the libraries that a benchmark was linked with: equal in every line of a suite.
     peers = {line["peer"] for line in results["results"] if "peer" in line}
     return f"{about['processor']}, {' and '.join(isas(results))}, {about['date']}; {', '.join(sorted(peers))}"
 
@@ -90,7 +90,7 @@ def layers(results):
 
 
 def losses(results):
-    """Where somebody else is faster."""
+    """Shapes at which another library is faster."""
     names = {"onednn": "oneDNN", "torch": "PyTorch's operator", "torch_out": "PyTorch's operator", "loops": "double loops",
              "nn": "torch.nn"}
     rows = []
@@ -152,7 +152,7 @@ def growth(results):
 
 
 def page_tables(results):
-    """By the name of their place in docs/performance.md; those of which something was measured."""
+    """The tables of docs/performance.md that have results, by the name of their place."""
     suites = {line["suite"] for line in results["results"]}
     parts = {"summary": ("peers", summary), "times": ("peers", times), "layers": ("nn", layers), "losses": ("peers", losses),
              "messages": ("message", messages), "sums": ("sum", sums), "joint": ("joint", joint),
@@ -161,7 +161,7 @@ def page_tables(results):
 
 
 def floor_tables(results):
-    """By the name of their place in benchmarks/floors.md."""
+    """The tables of benchmarks/floors.md, by the name of their place."""
     return {"machine": machine(results), **{f"floors {isa}": floors.table(results, isa) for isa in isas(results)}}
 
 

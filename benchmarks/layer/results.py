@@ -20,7 +20,7 @@ def find(results, suite, **wanted):
 
 
 def isas(results):
-    """Those measured, the machine's best first."""
+    """Instruction sets that were measured, the machine's best first."""
     return list(dict.fromkeys(line["isa"] for line in results["results"]))
 
 
