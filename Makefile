@@ -1,4 +1,8 @@
 # The two commands of the README and their parts. CMake does the work: see CMakePresets.json for other builds.
+#
+# Only targets that depend on `setup` (and fuzz) install system packages: demo, test and its parts, the benchmarks.
+# `build`, `venv`, `wheel` and the rest use what the machine has.
+.NOTPARALLEL:  # prerequisites run in the order in which they are listed; Ninja and ctest run in parallel by themselves
 
 build := build/release
 workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=syncbn_log --join=True --cluster_time_out=100
@@ -12,44 +16,44 @@ run_bench = /usr/bin/python3 -B benchmarks/layer/run.py build/benchmarks --prefi
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install missing Debian packages (root or sudo)
+setup: ## install missing Debian packages (root or sudo); nothing if none is missing
 	@scripts/setup.sh
 
-venv: setup ## make .venv with PyTorch and MindSpore (8 GB), which the tests of their launchers use
+venv: ## make .venv with PyTorch and MindSpore (8 GB), which the tests of their launchers use
 	@scripts/venv.sh
 
-venv-numpy: setup
+venv-numpy:
 	@scripts/venv.sh numpy
 
-build: setup ## build everything in release mode, in build/release
+build: ## build everything in release mode, in build/release; installs nothing (see setup)
 	cmake --preset release $(CMAKE_FLAGS)
 	cmake --build --preset release
 
-demo: build ## the documented example on two worker processes, then training on digits
+demo: setup build ## the documented example on two worker processes, then training on digits
 	$(build)/bin/syncbn-run $(workers) $(build)/bin/sync_batch_norm_example
 	$(build)/bin/syncbn-run --worker_num=1 --local_worker_num=1 --log_dir=syncbn_log --join=True $(build)/bin/train_digits
 	$(build)/bin/syncbn-run $(workers) $(build)/bin/train_digits
 
-test: venv ## build everything and run every test
+test: setup venv ## build everything and run every test
 	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
 	cmake --build --preset release
 	ctest --preset release -j "$$(nproc)"
 
-test-cpp: build ## the same without the Python package and the tests that need .venv
+test-cpp: setup build ## the same without the Python package and without the tests that need .venv
 	ctest --preset release -j "$$(nproc)" --label-exclude '^(python|numpy)$$'
 
-test-numpy: venv-numpy ## build and test the Python package without PyTorch and MindSpore
+test-numpy: setup venv-numpy ## build and test the Python package without PyTorch and MindSpore
 	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
 	cmake --build --preset release --target syncbn_package syncbn-run
 	ctest --preset release -j "$$(nproc)" --label-regex '^numpy$$'
 
-test-torch24: venv ## the tests of syncbn.torch with PyTorch 2.4, in .venv-torch24 (4.5 GB), on the package that test builds
+test-torch24: setup venv ## the tests of syncbn.torch with PyTorch 2.4, in .venv-torch24 (4.5 GB), on the package that test builds
 	@scripts/venv.sh torch24
 	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
 	cmake --build --preset release --target syncbn_package
 	PYTHONPATH=$(build)/python PYTHONDONTWRITEBYTECODE=1 .venv-torch24/bin/python -m pytest -q -p no:cacheprovider tests/python/torch
 
-test-wheel: venv-numpy ## build the wheel anew and test it in a fresh environment (3 min)
+test-wheel: setup venv-numpy ## build the wheel anew and test it in a fresh environment (3 min)
 	tests/package/wheel.sh .venv
 
 wheel: venv-numpy ## build the Python package's wheel, in build/dist
@@ -58,12 +62,12 @@ wheel: venv-numpy ## build the Python package's wheel, in build/dist
 instructions: build ## record the instruction counts that the tests allow, after a change that is worth them
 	cmake --build --preset release --target instructions
 
-bench-build: venv
+bench-build: setup venv
 	@scripts/setup.sh --bench
 	cmake --preset benchmarks $(CMAKE_FLAGS)
 	cmake --build --preset benchmarks
 
-bench: bench-build ## measure against oneDNN, PyTorch and memory (12 min, an idle machine): tables, JSON, pictures, in docs/
+bench: bench-build ## measure against oneDNN, PyTorch and memory (12 min, an idle machine): tables, JSON, pictures, in docs/ and benchmarks/
 	$(run_bench)
 
 bench-quick: bench-build ## the same for few shapes, nothing written (2 min)
@@ -86,7 +90,7 @@ fuzz: ## run every fuzz target for FUZZ_SECONDS (1200); needs clang++
 	@scripts/setup.sh --ci
 	tests/fuzz/run $(FUZZ_SECONDS)
 
-reliability: venv ## the whole fault matrix (7 min); RELIABILITY=write puts its outcomes into docs/reliability.md
+reliability: setup venv ## the whole fault matrix (7 min); RELIABILITY=write puts its outcomes into docs/reliability.md
 	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
 	cmake --build --preset release
 	SYNCBN_RELIABILITY=$(or $(RELIABILITY),whole) $(build)/bin/reliability_test

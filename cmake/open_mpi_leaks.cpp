@@ -1,6 +1,6 @@
 // In builds with the address sanitizer only: no leak check in a rank under mpirun. Open MPI 4.1 leaves some
-// 3,000 blocks and unloads its plugins at the end, so that its leaks can't be told from ours by where they
-// come from.
+// 3,000 blocks and unloads its plugins at the end, so its leaks can't be distinguished from
+// syncbn's by their origin.
 #include <cstdlib>
 
 // LeakSanitizer asks this where a program has it. Weak: a program may get this file twice.

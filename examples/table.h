@@ -16,7 +16,7 @@ struct Column {
   std::vector<double> values;
 };
 
-/// What one rank has to show, put together as one text so that ranks do not write into each other's lines.
+/// One rank's results as one text, so that ranks do not write into each other's lines.
 class Table {
  public:
   explicit Table(std::string_view title);

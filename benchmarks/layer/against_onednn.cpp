@@ -96,7 +96,7 @@ class OneDnn {
   dnnl::primitive forward_, backward_;
 };
 
-// A contender that computes something else is no contender.
+// Ends the program if a contender's result differs: times of different work can't be compared.
 void check(const char* who, const Tensors& t, const Buffer& result, const std::vector<float>& expected) {
   const auto* values = static_cast<const float*>(result.data());
   for (std::size_t i = 0; i < expected.size(); ++i) {

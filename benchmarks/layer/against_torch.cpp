@@ -1,6 +1,6 @@
 // One rank, float32, training: syncbn and PyTorch's operator from C++, interleaved. `torch` is
-// at::native_batch_norm, which allocates its result as nn.BatchNorm does; `torch_out` writes where it is
-// told.
+// at::native_batch_norm, which allocates its result as nn.BatchNorm does; `torch_out` writes into
+// the given memory.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <malloc.h>

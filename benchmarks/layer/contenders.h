@@ -30,7 +30,8 @@ class Syncbn {
 Contender forward_copy(const Tensors& tensors);   ///< x to y
 Contender backward_copy(const Tensors& tensors);  ///< dy and x to dx
 
-/// What one writes without thinking about rounding: sums in double, then a pass that applies them. float32.
+/// The plain implementation, without care for rounding: sums in double, then a pass that applies them.
+/// float32.
 class PlainLoops {
  public:
   explicit PlainLoops(const Tensors& tensors);

@@ -10,11 +10,11 @@
 
 namespace bench {
 
-/// What is compared: a name and a call that does the whole work once.
+/// One side of a comparison: a name and a call that does the whole work once.
 struct Contender {
   std::string name;
   std::function<void()> call;
-  /// Told before calls how many come, outside of what is timed: for ranks that must make them too.
+  /// Called before timed calls with their number: for ranks that must make the calls too. It is not timed.
   std::function<void(int count)> announce = nullptr;
 };
 
@@ -26,7 +26,7 @@ struct Settings {
   bool quick = false;
   std::string only;
 
-  /// Reads the command line; prints what is allowed and ends the program where it is wrong.
+  /// Reads the command line; prints what is allowed and ends the program if the command line is wrong.
   static Settings parse(int argc, char** argv);
   /// The large shapes and the small ones, or one of each.
   std::vector<std::vector<std::int64_t>> all_shapes() const;
@@ -45,7 +45,7 @@ std::vector<std::vector<double>> interleaved(std::span<const Contender> contende
 class Report {
  public:
   explicit Report(Settings settings) : settings_(std::move(settings)) {}
-  /// Whether the comparison of that description is wanted; ask before memory is filled.
+  /// True if the settings ask for the comparison with this description. Ask before memory is filled.
   bool wants(const nlohmann::json& about) const;
   void compare(const nlohmann::json& about, std::span<const Contender> contenders) const;
   const Settings& settings() const { return settings_; }

@@ -21,7 +21,7 @@ Sums sums_of(const float* a, const float* b, std::int64_t n) {
   return {s, p};
 }
 
-// Σa and Σa·b of every channel, channels-last: rows in parallel, each core with sums of its own.
+// Σa and Σa·b of every channel, channels-last: rows in parallel, each core with separate sums.
 std::vector<Sums> row_sums(const float* a, const float* b, std::int64_t rows, std::int64_t channels) {
   const auto c_end = static_cast<std::size_t>(channels);
   std::vector<Sums> total(c_end);

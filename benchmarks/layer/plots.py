@@ -5,11 +5,11 @@ import os
 import matplotlib
 
 matplotlib.use("svg")
-# The same results give the same file.
+# Fixed, so that equal results give equal files.
 matplotlib.rcParams |= {"svg.hashsalt": "syncbn", "svg.fonttype": "none", "font.size": 9}
 import matplotlib.pyplot as plt  # noqa: E402
 
-from report import DIRECTIONS, ENGINES, LARGE, OPERATOR, SMALL, dims, find, isas  # noqa: E402
+from results import DIRECTIONS, ENGINES, LARGE, OPERATOR, SMALL, dims, find, isas  # noqa: E402
 
 COLOURS = {"syncbn": "#1b6ca8", "onednn": "#c4543c", "torch": "#e0a030", "torch_out": "#e0a030", "loops": "#8a8a8a"}
 NAMES = {"onednn": "oneDNN", "torch": "PyTorch's operator", "torch_out": "PyTorch's operator", "loops": "double loops"}

@@ -12,7 +12,7 @@
 
 namespace bench {
 
-/// Where the numbers of a problem come from.
+/// Distribution of a problem's numbers.
 enum class Data {
   normal,
   lognormal,  ///< exp(3·normal)
@@ -29,11 +29,11 @@ struct Problem {
 
   syncbn::Shape shape() const { return syncbn::Shape(dims); }
   std::size_t elements() const { return static_cast<std::size_t>(shape().elements()); }
-  std::size_t bytes() const { return elements() * syncbn::size_of(dtype); }  ///< Of one tensor.
+  std::size_t bytes() const { return elements() * syncbn::size_of(dtype); }  ///< Size of one tensor.
   bool channels_last() const { return layout == syncbn::Layout::channels_last; }
 };
 
-/// The shapes that the tables speak of: activations of ResNet-50 with a batch of 32, and small or odd ones.
+/// Shapes of the tables: activations of ResNet-50 with a batch of 32, and small or odd ones.
 const std::vector<std::vector<std::int64_t>>& large_shapes();
 const std::vector<std::vector<std::int64_t>>& small_shapes();
 
@@ -51,7 +51,7 @@ class Buffer {
   std::unique_ptr<void, Free> memory_;
 };
 
-/// What a forward and a backward read and write. All contenders share it, so none has the better pages.
+/// Memory that a forward and a backward read and write. All contenders share it, so none has better pages.
 struct Tensors {
   explicit Tensors(const Problem& of);
   syncbn::TensorView view(const Buffer& buffer) const {

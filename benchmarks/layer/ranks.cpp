@@ -1,6 +1,6 @@
 // Several ranks on this machine against one rank with all cores, interleaved. Under a launcher (mpirun,
-// syncbn-run) ranks are its processes, else threads, --ranks of them. Rank 0 measures; the others sleep until
-// it tells them to call, so that they take nothing from the contender that runs alone.
+// syncbn-run) ranks are its processes, else threads, --ranks of them. Rank 0 measures; the other
+// ranks sleep until rank 0 orders calls, so that they take no time from the contender that runs alone.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -20,13 +20,13 @@
 namespace bench {
 namespace {
 
-// What rank 0 wants of the others: so many calls of a step of the comparison.
+// Rank 0's order to the other ranks: `count` calls of a step of the comparison.
 struct Order {
   int step;  // negative: the comparison is over
   int count;
 };
 
-// How rank 0 gives orders to one other rank, a thread or a process of the same parent.
+// Channel for orders from rank 0 to one other rank, a thread or a process of the same parent.
 class Orders {
  public:
   explicit Orders(int rank)
@@ -107,8 +107,8 @@ class Measurement {
     tell({-1, 0});
   }
 
-  // Both directions on a batch of which every rank has a share, against one rank with all of it and all
-  // cores.
+  // Compares both directions on a batch that is shared by all ranks with one rank that has the whole batch
+  // and all cores.
   void run_layer(const std::string& suite, const Problem& whole) const {
     const Tensors own(share_of(whole, size_));
     const int threads = std::max(1, cores_ / size_);

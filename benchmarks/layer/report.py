@@ -1,166 +1,22 @@
-"""The tables that a person reads: each floor of the project beside what was measured, and what else was measured.
+"""The tables that a person reads: a summary for a reader who chooses a library, every time, and the floors.
 
 usage: report.py [performance.json]
 
-Prints them; those of docs/performance.json go into docs/performance.md, too.
+Prints them; those of docs/performance.json go into docs/performance.md and benchmarks/floors.md, too.
 """
 
 import json
-import math
 import pathlib
 import sys
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import floors  # noqa: E402
 import pages  # noqa: E402
+from results import DIRECTIONS, ENGINES, LARGE, OPERATOR, SMALL, dims, find, geometric_mean, isas, ratios  # noqa: E402
 
-DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
-LARGE = ("(32,64,112,112)", "(32,256,56,56)", "(32,512,28,28)", "(32,1024,14,14)")
-SMALL = ("(32,2048,7,7)", "(4,64,56,56)", "(4,512,7,7)", "(256,1024)", "(2,2,2,2)")
-FIRST, LAST = "channels-first", "channels-last"
-
-
-def geometric_mean(values):
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def find(results, suite, **wanted):
-    return [line for line in results["results"]
-            if line["suite"] == suite and all(line.get(key) == value for key, value in wanted.items())]
-
-
-def isas(results):
-    """Those measured, the machine's best first."""
-    return list(dict.fromkeys(line["isa"] for line in results["results"]))
-
-
-class Table:
-    def __init__(self, results, isa):
-        self.results = results
-        self.isa = isa
-        self.rows = []
-
-    def find(self, suite, **wanted):
-        return find(self.results, suite, isa=self.isa, **wanted)
-
-    def add(self, what, values, floor, *, worst_floor=None, most=False, unit="×"):
-        """One row of values by shape: their geometric mean against `floor`, the worst against `worst_floor`."""
-        if not values:
-            return
-        mean = geometric_mean(values.values())
-        worst = (max if most else min)(values, key=values.get)
-        better = (lambda a, b: a <= b) if most else (lambda a, b: a >= b)
-        good = (floor is None or better(mean, floor)) and (worst_floor is None or better(values[worst], worst_floor))
-        sign = "≤" if most else "≥"
-        asked = [f"{sign} {floor:g}"] if floor is not None else []
-        if worst_floor is not None:
-            asked.append(f"each {sign} {worst_floor:g}")
-        reached = ("yes" if good else "NO") if asked else ""
-        self.rows.append((what, f"{mean:.2f}{unit}", f"{values[worst]:.2f} at {worst}", ", ".join(asked), reached))
-
-    def text(self):
-        head = ("what", "measured", "worst", "floor", "reached")
-        rows = [head, *self.rows]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
-        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        return "\n".join(lines)
-
-
-def ratios(lines, ratio, shapes=None):
-    return {line["shape"]: line["ratio"][ratio] for line in lines
-            if ratio in line["ratio"] and (shapes is None or line["shape"] in shapes)}
-
-
-DIRECTIONS = [("forward", FIRST), ("forward", LAST), ("backward", FIRST), ("backward", LAST)]
-OPERATOR = {"forward": "torch_out", "backward": "torch"}  # the form without an allocation, where there is one
-
-
-def floors(results, isa):
-    """The project's floors for one instruction set."""
-    t = Table(results, isa)
-    wide = isa == "avx512"
-
-    speed = {  # (torch, oneDNN, each)
-        ("forward", FIRST): (4.5, 4.5, 2.5),
-        ("forward", LAST): (3.5, 1.35 if wide else 1.1, 1),
-        ("backward", FIRST): (2.5, 2.5, None),
-        ("backward", LAST): (2, 1.15, None),
-    }
-    for (direction, layout), (torch, onednn, each) in speed.items():
-        where = {"direction": direction, "layout": layout, "dtype": "float32"}
-        t.add(f"{direction}, {layout}: nn.BatchNorm ÷ syncbn.torch",
-              ratios(t.find("nn", compiled=False, **where), "nn/syncbn", LARGE), torch, worst_floor=each)
-        operator = t.find("torch", **where)
-        t.add(f"{direction}, {layout}: PyTorch's operator ÷ syncbn",
-              ratios(operator, f"{OPERATOR[direction]}/syncbn", LARGE), None)
-        t.add(f"{direction}, {layout}: PyTorch's operator ÷ copy", ratios(operator, f"{OPERATOR[direction]}/copy", LARGE),
-              None)
-        peers = t.find("peers", **where)
-        t.add(f"{direction}, {layout}: oneDNN ÷ syncbn", ratios(peers, "onednn/syncbn", LARGE), onednn, worst_floor=each)
-        t.add(f"{direction}, {layout}: double loops ÷ syncbn", ratios(peers, "loops/syncbn", LARGE), None)
-    for direction, layout in DIRECTIONS:
-        where = {"direction": direction, "layout": layout, "dtype": "float32"}
-        # Small calls in C++, since Python's part of them has its own floor.
-        small = ("(2,2,2,2)", "(4,512,7,7)")
-        values = ratios(t.find("nn", compiled=False, **where), "nn/syncbn", set(SMALL) - set(small))
-        values |= ratios(t.find("torch", **where), f"{OPERATOR[direction]}/syncbn", small)
-        t.add(f"{direction}, {layout}, shapes B: PyTorch ÷ syncbn", values, None, worst_floor=1)
-        t.add(f"{direction}, {layout}, shapes B: syncbn ÷ oneDNN", ratios(t.find("peers", **where), "syncbn/onednn", SMALL),
-              None, worst_floor=1.3, most=True)
-
-    copies = {("forward", FIRST): (0.6, 0.45), ("backward", FIRST): (0.55, 0.4),
-              ("forward", LAST): (0.45, 0.35), ("backward", LAST): (0.4, 0.3)}
-    for (direction, layout), (with_avx512, with_avx2) in copies.items():
-        t.add(f"{direction}, {layout}: copy ÷ syncbn",
-              ratios(t.find("peers", direction=direction, layout=layout), "copy/syncbn", LARGE), None,
-              worst_floor=with_avx512 if wide else with_avx2)
-    for layout in (FIRST, LAST):
-        t.add(f"evaluation, {layout}: copy ÷ syncbn",
-              ratios(t.find("evaluation", layout=layout), "copy/syncbn", LARGE), None, worst_floor=0.9)
-
-    # Tensors that a fused form moves beyond the plain one's, at the copy's speed (two tensors a copy).
-    further = {("relu", "forward"): 0, ("residual_relu", "forward"): 1,
-               ("relu", "backward"): 1, ("residual_relu", "backward"): 2}
-    for (form, direction), tensors in further.items():
-        for layout in (FIRST, LAST):
-            values = {}
-            for line in t.find("fused", direction=direction, layout=layout):
-                extra = tensors / 2 * line["median"]["copy"]
-                values[line["shape"]] = (line["median"][form] - extra) / line["median"]["plain"]
-            less = {0: "", 1: " less one tensor's traffic", 2: " less two tensors' traffic"}[tensors]
-            t.add(f"{form.replace('_', ' + ')}, {direction}, {layout}{less} ÷ plain", values, None, worst_floor=1.1,
-                  most=True)
-    for dtype in ("float16", "bfloat16"):
-        for direction, layout in DIRECTIONS:
-            t.add(f"{dtype}, {direction}, {layout} ÷ float32",
-                  ratios(t.find("dtypes", direction=direction, layout=layout), f"{dtype}/float32"), None,
-                  worst_floor=0.65 if wide else 0.85, most=True)
-    for direction, layout in DIRECTIONS:
-        t.add(f"float64, {direction}, {layout}: syncbn.torch ÷ nn.BatchNorm",
-              ratios(t.find("nn", dtype="float64", direction=direction, layout=layout), "syncbn/nn"), None,
-              worst_floor=6, most=True)
-    for data in ("lognormal", "cauchy", "spread"):
-        for direction, layout in DIRECTIONS:
-            t.add(f"{data} data, {direction}, {layout} ÷ normal",
-                  ratios(t.find("tails", direction=direction, layout=layout), f"{data}/normal"), None, worst_floor=4,
-                  most=True)
-    for engine in ENGINES:
-        for direction, layout in DIRECTIONS:
-            t.add(f"2 ranks, {engine}, {direction}, {layout} ÷ 1 rank",
-                  ratios(t.find("ranks", engine=engine, direction=direction, layout=layout), "together/alone"), None,
-                  worst_floor=None if engine == "gloo" else 1.3, most=True)
-    for direction in ("forward", "backward"):
-        t.add(f"call at (2,2,2,2), {direction}, µs",
-              {line["shape"]: 1e6 * line["median"]["syncbn"]
-               for line in t.find("peers", shape="(2,2,2,2)", layout=FIRST, direction=direction)},
-              None, worst_floor=2, most=True, unit="")
-    for line in t.find("finish"):
-        (name, seconds), = line["median"].items()
-        t.add("finish, ns a channel", {name: 1e9 * seconds / int(name.split()[0])}, None, worst_floor=60, most=True, unit="")
-    return t.text()
-
-
-ENGINES = ("threads", "mpi", "gloo")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+FLOORS = ROOT / "benchmarks" / "floors.md"
 DIMS = ["direction", "layout", "shape"]
 
 
@@ -170,15 +26,43 @@ def number(value, scale=1):
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def dims(line):
-    return tuple(map(int, line["shape"].strip("()").split(",")))
-
-
 def machine(results):
     about = results["machine"]
-    # What a program of ours was linked with: every line of a suite says the same.
+    # Versions of the libraries that a benchmark was linked with: equal in every line of a suite.
     peers = {line["peer"] for line in results["results"] if "peer" in line}
     return f"{about['processor']}, {' and '.join(isas(results))}, {about['date']}; {', '.join(sorted(peers))}"
+
+
+def summary(results):
+    """How many times syncbn's time others take: over 1 syncbn is faster. Geometric means, the extremes in parentheses."""
+    def cell(values):
+        values = list(values.values())
+        if not values:
+            return ""
+        if len(values) == 1:
+            return f"{values[0]:.2f}"
+        return f"{geometric_mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+    def row(what, of):
+        cells = [cell(of(direction, layout)) for direction, layout in DIRECTIONS]
+        return [[what, *cells]] if any(cells) else []
+
+    rows = []
+    for isa in isas(results):
+        def peers(suite, ratio, shapes, dtype="float32"):
+            return lambda direction, layout: ratios(
+                [line for line in find(results, suite, isa=isa, direction=direction, layout=layout, dtype=dtype)
+                 if not line.get("compiled")], ratio(direction) if callable(ratio) else ratio, shapes)
+
+        name = {"avx512": "AVX-512", "avx2": "AVX2"}.get(isa, isa)
+        for shapes, which in ((LARGE, "large"), (SMALL, "small or odd")):
+            rows += row(f"oneDNN, {which}, {name}", peers("peers", "onednn/syncbn", shapes))
+            rows += row(f"`torch.nn.BatchNorm` against `syncbn.torch`, {which}, {name}", peers("nn", "nn/syncbn", shapes))
+            rows += row(f"PyTorch's operator, from C++, {which}, {name}",
+                        peers("torch", lambda direction: f"{OPERATOR[direction]}/syncbn", shapes))
+        rows += row(f"`torch.nn.BatchNorm` against `syncbn.torch`, float64, {name}", peers("nn", "nn/syncbn", None, "float64"))
+        rows += row(f"a copy of the bytes that must move, large, {name}", peers("peers", "copy/syncbn", LARGE))
+    return pages.table(["compared with", *(", ".join(key) for key in DIRECTIONS)], rows)
 
 
 def times(results):
@@ -206,7 +90,7 @@ def layers(results):
 
 
 def losses(results):
-    """Where somebody else is faster."""
+    """Shapes at which another library is faster."""
     names = {"onednn": "oneDNN", "torch": "PyTorch's operator", "torch_out": "PyTorch's operator", "loops": "double loops",
              "nn": "torch.nn"}
     rows = []
@@ -267,25 +151,28 @@ def growth(results):
     return "\n\n".join(halves)
 
 
-def tables(results):
-    """By the name of their place in docs/performance.md; those of which something was measured."""
-    made = {"machine": machine(results), **{f"floors {isa}": floors(results, isa) for isa in isas(results)}}
+def page_tables(results):
+    """The tables of docs/performance.md that have results, by the name of their place."""
     suites = {line["suite"] for line in results["results"]}
-    parts = {"times": ("peers", times), "layers": ("nn", layers), "losses": ("peers", losses),
+    parts = {"summary": ("peers", summary), "times": ("peers", times), "layers": ("nn", layers), "losses": ("peers", losses),
              "messages": ("message", messages), "sums": ("sum", sums), "joint": ("joint", joint),
              "growth": ("growth", growth)}
-    return made | {name: make(results) for name, (suite, make) in parts.items() if suite in suites}
+    return {"machine": machine(results)} | {name: make(results) for name, (suite, make) in parts.items() if suite in suites}
+
+
+def floor_tables(results):
+    """The tables of benchmarks/floors.md, by the name of their place."""
+    return {"machine": machine(results), **{f"floors {isa}": floors.table(results, isa) for isa in isas(results)}}
 
 
 def text(results):
-    return "\n\n".join(f"{name}:\n{made}" for name, made in tables(results).items())
+    return "\n\n".join(f"{name}:\n{made}" for name, made in (page_tables(results) | floor_tables(results)).items())
 
 
 def fill(results):
-    made = tables(results)
-    for isa in ("avx512", "avx2"):
-        made.setdefault(f"floors {isa}", "Not measured on this machine.")
-    pages.fill(DOCS / "performance.md", made)
+    pages.fill(DOCS / "performance.md", page_tables(results))
+    missing = {f"floors {isa}": "Not measured on this machine." for isa in ("avx512", "avx2")}
+    pages.fill(FLOORS, missing | floor_tables(results))
 
 
 def main():

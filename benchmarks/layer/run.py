@@ -1,4 +1,5 @@
-"""Runs the benchmarks, prints the table of ratios, writes docs/performance.json and the pictures in docs/img/.
+"""Runs the benchmarks, prints their tables, writes docs/performance.json, the tables of docs/performance.md and of
+benchmarks/floors.md, and the pictures in docs/img/.
 
 usage: run.py BUILD [--quick] [--only PROGRAM]... [--isa ISA] [--prefix COMMAND]
 

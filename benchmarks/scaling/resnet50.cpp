@@ -164,8 +164,9 @@ void run_exact(Ranks ranks) {
     report(ranks, static_cast<int>(step.layer.num_features()), direction, traffic.bytes, seconds);
   };
 
-  // Which length follows which call the ranks learn in the first round, which follows the last call at the
-  // beginning of the second (agreed_sum.cpp). From then on a call is one message: what a training loop sees.
+  // In the first round the ranks learn which length follows which call; at the beginning of the second round
+  // they learn the length that follows the last call (agreed_sum.cpp). From then on a call is one message, as
+  // in a training loop.
   for (int round = 0; round < 2; ++round) {
     for (Step& step : steps) forward(step);
     for (auto step = steps.rbegin(); step != steps.rend(); ++step) backward(*step);

@@ -28,7 +28,7 @@ ALGORITHMS = {
     "ring": ({"allreduce": "lr", "allgather": "NTSLR"}, 512),
     "Open MPI": ({"allreduce": "ompi", "allgather": "ompi", "reduce": "ompi", "bcast": "ompi"}, 512),
 }
-# What the ranks gather fills the memory: each rank of this simulation holds its own copy, 17 GB on 1,024 ranks.
+# Gathered results fill the memory: each rank of the simulation holds a copy, 17 GB on 1,024 ranks.
 FORMS = {"exact": 1024, "gathered": 512}
 
 # Links as in the platform's file, without the factors that SMPI brings along for Gigabit Ethernet; every message is

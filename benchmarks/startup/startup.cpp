@@ -1,6 +1,6 @@
-// What starting costs: a rank joins its world, sums once over all ranks, once more, then once over each of
-// some groups of all ranks. Each rank prints a line of JSON with the moments at which it had done so, in
-// seconds of the clock that all processes of a machine share, and the peak memory of its process and its
+// Measures what starting costs: a rank joins its world, sums once over all ranks, once more, then once over
+// each of some groups of all ranks. Each rank prints a line of JSON with the moments at which it had done so,
+// in seconds of the clock that all processes of a machine share, and the peak memory of its process and its
 // parent's in KB.
 //
 // As processes under a launcher, or as threads of this process.
@@ -52,7 +52,7 @@ void sum_once(const std::string& group) {
   std::exit(EXIT_FAILURE);
 }
 
-// Sums only where `sums` says so: the world's connections are made by its first sum.
+// Sums only if `sums` is true: the first sum makes the world's connections.
 void start(double begin, bool sums, int groups) {
   const double joined = now();
   if (sums) sum_once("world");

@@ -27,7 +27,7 @@ def test_syncbn():
     print(output_data)
     np.testing.assert_allclose(output_data.asnumpy(), input_x.asnumpy() / np.sqrt(1 + 1e-5), rtol=1e-6)
 
-    # Training: mean and variance are those of the samples of both ranks. `dy` is what comes back for the output.
+    # Training: mean and variance are taken over the samples of both ranks. `dy` is the gradient of the output.
     sync_batch_norm.set_train()
     dy = Tensor((np.arange(2*2*2*2) * 7 % 11 - 5) / 8, mindspore.float32).reshape(2, 2, 2, 2)
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-/// What decides a run's numbers, besides how long it runs and on how many ranks.
+/// Settings that decide a run's numbers, besides its length and its number of ranks.
 struct RunSettings {
   std::uint32_t hidden = 64;
   std::uint32_t batch = 10;  ///< Samples of a step, of all ranks together.

@@ -33,7 +33,7 @@ std::string default_digits_file();
 /// is the same for every number of ranks and after a resumption.
 std::vector<std::size_t> epoch_order(std::size_t count, std::uint64_t seed, std::size_t epoch);
 
-/// Which part [begin, end) of every global batch a rank brings.
+/// The part [begin, end) of every global batch that a rank brings.
 struct Share {
   std::size_t begin, end;
   std::size_t count() const { return end - begin; }

@@ -85,7 +85,7 @@ void print_result(std::string_view statistics, Network& network, const DigitsSpl
       100 * train.accuracy(), test.mean_loss(), 100 * test.accuracy());
 }
 
-/// The same training once more with each rank's own statistics, in evaluation those of rank 0, as usual then.
+/// Trains once more with each rank's own statistics; evaluation then uses rank 0's, as is usual.
 void compare(Trainer& synchronized, const Options& options, const DigitsSplit& digits) {
   const std::vector<std::size_t> counts = shares(options.settings.batch);
   if (counts.size() == 1)

@@ -25,14 +25,14 @@ void linear(std::span<const float> in, std::span<const float> weights, std::span
     for (std::size_t o = 0; o < out.size(); ++o) out[o] += in[i] * weights[i * out.size() + o];
 }
 
-/// Gradients of linear: adds to that of the weights, and overwrites that of the input unless it is not
-/// wanted.
+/// Adds the gradient of linear's weights to `d_weights`.
 void linear_weight_gradient(std::span<const float> in, std::span<const float> d_out,
                             std::span<float> d_weights) {
   for (std::size_t i = 0; i < in.size(); ++i)
     for (std::size_t o = 0; o < d_out.size(); ++o) d_weights[i * d_out.size() + o] += in[i] * d_out[o];
 }
 
+/// Overwrites `d_in` with the gradient of linear's input.
 void linear_input_gradient(std::span<const float> d_out, std::span<const float> weights,
                            std::span<float> d_in) {
   for (std::size_t i = 0; i < d_in.size(); ++i) {

@@ -8,7 +8,7 @@
 #include "data.h"
 #include "syncbn/sync_batch_norm.h"
 
-/// What a batch of samples showed. Losses are sums, so that they can be added.
+/// Loss and hits of a batch of samples. Losses are sums, so that they can be added.
 struct Score {
   double loss = 0;  ///< Sum of the softmax cross-entropies.
   std::size_t correct = 0;
@@ -19,29 +19,29 @@ struct Score {
 
 /// linear(64 → hidden) → SyncBatchNorm → ReLU → linear(hidden → 10), softmax cross-entropy.
 ///
-/// What happens to one sample outside the batch norm never depends on the others that the rank brings: each
-/// of its sums is made by itself, in a fixed order. So the bits of the layer's input do not depend on the
-/// split of a batch over ranks, and neither do those of its output.
+/// Outside the batch norm a sample's values never depend on the rank's other samples: each of its sums is
+/// made separately, in a fixed order. So the bits of the batch norm's input do not depend on the split of a
+/// batch over ranks, and neither do the bits of its output.
 class Network {
  public:
   /// Weights are a function of the seed alone. @throws as SyncBatchNorm
   Network(std::size_t hidden, std::uint64_t seed, syncbn::ProcessGroup group);
 
   /// Forward and backward of this rank's share of a training step. `gradients()` are then this rank's part of
-  /// those of the mean loss over `global_count` samples. Collective over the layer's group.
+  /// the gradients of the mean loss over `global_count` samples. Collective over the layer's group.
   void train_step(const Digits& share, std::size_t global_count);
   /// Scores samples with the running statistics; nothing is sent.
   Score evaluate(const Digits& digits);
 
   /// Trainable values: first weights, weight and bias of the batch norm, second weights and bias.
   std::vector<std::span<float>> parameters();
-  /// In the order of parameters(), one after the other.
+  /// Gradients in the order of parameters(), one after the other.
   std::span<float> gradients() { return gradients_; }
 
   syncbn::SyncBatchNorm& norm() { return norm_; }
   std::size_t hidden() const { return hidden_; }
-  /// Of the last train_step, (samples of the share, hidden): the batch norm's output, and the gradient of its
-  /// input.
+  /// The batch norm's output in the last train_step, and the gradient of its input: (samples of the share,
+  /// hidden).
   const std::vector<float>& norm_output() const { return y_; }
   const std::vector<float>& norm_dx() const { return dx_; }
 

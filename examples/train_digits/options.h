@@ -15,5 +15,5 @@ struct Options {
   int threads = 0;  ///< Ranks as threads; 0: the launcher's.
 };
 
-/// None where the program shall end at once, with `exit_code`: --help, or an error, both already printed.
+/// None if the program must end at once with `exit_code`, after --help or an error; both are printed already.
 std::optional<Options> parse_options(int argc, char** argv, int& exit_code);

@@ -93,7 +93,7 @@ void Trainer::save(const std::string& path) {
 }
 
 void Trainer::resume(const std::string& path) {
-  Checkpoint checkpoint = snapshot();  // of the right size; stays as it is where there is no file
+  Checkpoint checkpoint = snapshot();  // of the right size; unchanged if there is no file
   std::exception_ptr failure;
   std::array<double, 3> head{};  // rank 0 failed, epochs, batches tracked
   if (syncbn::get_rank() == 0) {
@@ -109,7 +109,7 @@ void Trainer::resume(const std::string& path) {
     head = {failure ? 1.0 : 0.0, static_cast<double>(checkpoint.epochs),
             static_cast<double>(checkpoint.batches_tracked)};
   }
-  syncbn::all_reduce_sum(head);  // the others hear of a failure too, in place of waiting for rank 0
+  syncbn::all_reduce_sum(head);  // the other ranks learn of a failure, in place of waiting for rank 0
   if (failure) std::rethrow_exception(failure);
   if (head[0] != 0) throw FileError(path + ": rank 0 could not resume from it");
 

@@ -9,10 +9,10 @@
 #include "digest.h"
 #include "network.h"
 
-/// Which samples share the batch norm's statistics.
+/// The samples that share the batch norm's statistics.
 enum class Statistics {
   synchronized,  ///< The whole global batch's.
-  local,         ///< Each rank's own, as data-parallel training has them without synchronization.
+  local,         ///< Each rank's own, as in data-parallel training without synchronization.
 };
 
 /// One rank's part of data-parallel training: SGD with momentum on the exact sum of all ranks' gradients, so
@@ -28,16 +28,16 @@ class Trainer {
 
   /// Rank 0 writes. @throws FileError
   void save(const std::string& path);
-  /// Goes on where a file was saved, if there is one: rank 0 reads, the others get it from there. Collective
+  /// Goes on from a saved file, if there is one: rank 0 reads it and gives it to the other ranks. Collective
   /// over the world. @throws FileError on every rank
   void resume(const std::string& path);
 
   /// Forward and backward of the next step, without the update; the network then holds its numbers.
   void differentiate(std::size_t step);
-  Share share() const { return share_; }  ///< Of each global batch.
+  Share share() const { return share_; }  ///< This rank's part of each global batch.
   Network& network() { return network_; }
-  /// Of all that a checkpoint holds. @throws std::runtime_error where parameters differ between ranks.
-  /// Collective.
+  /// Digest of everything that a checkpoint holds. Collective. @throws std::runtime_error if parameters
+  /// differ between ranks.
   Digest digest();
 
  private:
