@@ -1,27 +1,24 @@
 #!/usr/bin/env python3
-"""Checks that includes among the rooms of src/ follow the edges that docs/design.md, section 7, allows.
+"""Checks that includes among the rooms of src/ follow the edges that the table in docs/design.md, section 7, allows.
 
-`scripts/check_rooms.py` exits with 1 and names each include that does not. `--control` adds a forbidden include to
-each room in memory and expects that every one is found.
+`scripts/check_rooms.py` exits with 1 and names each include that does not. `--control` plants every forbidden include
+in memory and expects that each one is found.
 """
 
 import re
 import sys
 from pathlib import Path
 
-# Each room and the rooms that it may include. The public headers (syncbn/) belong to every room.
-EDGES = {
-    "base": [],
-    "exact": ["base"],
-    "kernels": ["exact", "base"],
-    "group": ["base"],
-    "environment": ["base"],
-    "rendezvous": ["base"],
-    "engines": ["group", "rendezvous", "environment", "base"],
-    "world": ["engines", "environment", "group", "base"],
-    "layer": ["kernels", "exact", "world", "group", "base"],
-    "launch": ["environment", "rendezvous", "base"],
-}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def edges():
+    """Each room and the rooms that it may include, as the table of the design has them."""
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ([\w, ]+) \|$", (ROOT / "docs/design.md").read_text(), re.MULTILINE)
+    return {room: [] if allowed == "nothing" else allowed.split(", ") for room, allowed in rows}
+
+
+EDGES = edges()
 
 
 def included_rooms(text):
@@ -29,7 +26,8 @@ def included_rooms(text):
 
 
 def violations(files):
-    """Yields (path, room) for each include of a room that the file's own room may not include."""
+    """Yields (path, room) for each include of a room that the file's own room may not include. The public headers
+    (syncbn/) belong to every room."""
     for path, text in files:
         room = path.parts[0]
         for target in included_rooms(text):
@@ -38,7 +36,7 @@ def violations(files):
 
 
 def main():
-    source = Path(__file__).resolve().parent.parent / "src"
+    source = ROOT / "src"
     paths = sorted(p for p in source.rglob("*") if p.suffix in (".h", ".cpp"))
     files = [(p.relative_to(source), p.read_text()) for p in paths]
     found = list(violations(files))
@@ -52,7 +50,7 @@ def main():
     for path, target in found:
         print(f"src/{path} includes {target}/, but {path.parts[0]} may include only "
               f"{', '.join(EDGES.get(path.parts[0], [])) or 'no other room'}")
-    for room in strangers:
+    for room in sorted(strangers):
         print(f"src/{room}/ is no room of docs/design.md, section 7")
     return 1 if found or strangers else 0
 
