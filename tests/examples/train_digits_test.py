@@ -238,6 +238,32 @@ class ResumeProcesses(CheckpointTest):
             self.assertRegex(result.err, rf"^rank {rank}: {re.escape(str(self.file))}: ")
 
 
+class OldCheckpoint(CheckpointTest):
+    """A file of version 0.1.0, which every later version resumes from: with the values that were saved, bit for bit.
+
+    Made by: train_digits --hidden 4 --stop_after_epoch 1 --checkpoint tests/fixtures/train_digits/epoch_1.checkpoint
+    """
+
+    OLD = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "train_digits" / "epoch_1.checkpoint"
+    STATE = "1", "7fb315e6766010b9"  # printed when the file was made
+
+    def resumed(self, epochs, ranks):
+        self.file.write_bytes(self.OLD.read_bytes())
+        text = self.succeed(programs.as_threads(ranks, PROGRAM, "--hidden", "4", "--epochs", epochs, "--checkpoint", self.file))
+        self.assertIn(f"resumed from {self.file} after epoch 1\n", text)
+        return state(text)
+
+    def test_bits(self):
+        for ranks in (1, 2):
+            self.assertEqual(self.resumed(1, ranks), self.STATE)
+
+    def test_training_goes_on(self):
+        """Control: another state has another digest."""
+        epochs, digest = self.resumed(2, 2)
+        self.assertEqual(epochs, "2")
+        self.assertNotEqual(digest, self.STATE[1])
+
+
 class Restarts(CheckpointTest):
     """A worker is killed in the middle of an epoch; --max_restarts starts the job again, and it goes on from its
     checkpoint: with the bits of a run in which nothing happened.
