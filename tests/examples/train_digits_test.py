@@ -91,31 +91,67 @@ class FirstStepProcesses(ProgramTest):
 
 
 class LearningTest(ProgramTest):
-    def learned(self, text):
-        epochs = re.findall(r"^epoch +(\d+): loss [\d.]+, accuracy [\d.]+ % training ([\d.]+) % test, [\d.]+ s$", text, re.M)
-        self.assertEqual([int(epoch) for epoch, _ in epochs], list(range(1, 13)), text)
-        self.assertGreater(float(epochs[-1][1]), 95, text)
+    """What training does, over several seeds.
+
+    The arithmetic is the library's and the program's own, in a fixed order and without fused multiply-adds, but for
+    std::exp: the C library's, which may round differently from processor to processor. So no test asserts how well the
+    program reads digits, nor by how much one run is better than another.
+    """
+
+    SEEDS = range(1, 4)
+
+    def losses(self, text, count=12):
+        """Of the training images, by epoch."""
+        epochs = re.findall(r"^epoch +(\d+): loss ([\d.]+), accuracy [\d.]+ % training [\d.]+ % test, [\d.]+ s$", text, re.M)
+        self.assertEqual([int(epoch) for epoch, _ in epochs], list(range(1, count + 1)), text)
+        return [float(loss) for _, loss in epochs]
 
     def compared(self, text):
-        """Synchronized statistics fit better than those of a rank's own few samples."""
+        """Losses of the training images with synchronized statistics and with local ones."""
         rows = dict(re.findall(r"^  (synchronized|local on each rank) +([\d.]+) .*$", text, re.M))
-        self.assertLess(float(rows["synchronized"]), float(rows["local on each rank"]), text)
+        return float(rows["synchronized"]), float(rows["local on each rank"])
 
 
 class Learning(LearningTest):
     """The default run, to its end. control: fails where gradients are not merged."""
 
+    @classmethod
+    def setUpClass(cls):
+        cls.alone = cls.runs(1)
+
+    @classmethod
+    def runs(cls, ranks, *arguments):
+        results = [programs.as_threads(ranks, PROGRAM, "--seed", seed, *arguments) for seed in cls.SEEDS]
+        assert all(result.code == 0 for result in results), results
+        return [result.out for result in results]
+
+    def learned(self, texts, count=12):
+        """Of how many runs the loss falls below half of what it was after one epoch. It falls to a tenth."""
+        losses = [self.losses(text, count) for text in texts]
+        return sum(of_run[-1] < of_run[0] / 2 for of_run in losses)
+
     def test_one_rank(self):
-        text = self.succeed(programs.run(programs.BIN / PROGRAM))
-        self.learned(text)
-        self.assertIn("nothing to compare", text)
+        for text in self.alone:
+            self.assertIn("nothing to compare", text)
+        self.assertGreaterEqual(self.learned(self.alone), 2, self.alone)
+
+    def test_control_without_learning(self):
+        """At a rate of almost 0 the weights stay as they are."""
+        self.assertEqual(self.learned(self.runs(1, "--epochs", "2", "--lr", "1e-12"), 2), 0)
 
     def test_two_and_four_ranks(self):
+        """They end where one rank does, but for roundings; with local statistics they end elsewhere."""
+        alone = [self.losses(text)[-1] for text in self.alone]
         for ranks in (2, 4):
             with self.subTest(ranks=ranks):
-                text = self.succeed(programs.as_threads(ranks, PROGRAM))
-                self.learned(text)
-                self.compared(text)
+                texts = self.runs(ranks)
+                self.assertGreaterEqual(self.learned(texts), 2, texts)
+                results = list(zip(alone, map(self.compared, texts), strict=True))
+                # 0.0001 and 0.03 or more, of losses around 0.015.
+                same = sum(abs(synchronized - one) < one / 2 for one, (synchronized, _) in results)
+                other = sum(abs(local - one) > one / 2 for one, (_, local) in results)
+                self.assertGreaterEqual(same, 2, results)
+                self.assertGreaterEqual(other, 2, results)
 
     def test_single_samples_have_no_local_statistics(self):
         text = self.succeed(programs.as_threads(2, PROGRAM, "--batch", "3", "--epochs", "1"))
@@ -128,7 +164,7 @@ class LearningProcesses(LearningTest):
     def test_syncbn_run(self):
         job, logs = programs.under_syncbn_run(2, PROGRAM)
         self.succeed(job)
-        self.learned(logs[0])
+        self.losses(logs[0])
         self.compared(logs[0])
         self.assertEqual(state(logs[0]), state(self.succeed(programs.as_threads(2, PROGRAM))))
         self.assertEqual(logs[1], "")
@@ -148,6 +184,39 @@ class CheckpointTest(ProgramTest):
 
     def uninterrupted(self):
         return self.succeed(programs.as_threads(2, PROGRAM, "--epochs", "4"))
+
+
+class OneStep(CheckpointTest):
+    """What a step leaves on any ranks: running statistics bit for bit, parameters but for roundings of the gradients' sums."""
+
+    UNITS, BATCH, BOUND = 8, 1024, 1e-6  # at this batch an epoch is one step
+
+    def values(self, ranks, *arguments):
+        """Parameters with their velocities, and running statistics, as the checkpoint holds them."""
+        self.file.unlink(missing_ok=True)
+        self.succeed(programs.as_threads(ranks, PROGRAM, "--hidden", self.UNITS, "--batch", self.BATCH, "--epochs", "1",
+                                         "--checkpoint", self.file, *arguments))
+        content = self.file.read_bytes()
+        count = struct.unpack_from("<Q", content, self.EPOCHS + 12)[0]
+        values = struct.unpack_from(f"<{count}f", content, self.EPOCHS + 20)
+        return values[:-2 * self.UNITS], values[-2 * self.UNITS:]
+
+    def distance(self, one, other):
+        return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+    def test_ranks(self):
+        parameters, statistics = self.values(1)
+        for ranks in (2, 3, 7):
+            with self.subTest(ranks=ranks):
+                found = self.values(ranks)
+                self.assertLess(self.distance(found[0], parameters), self.BOUND)
+                self.assertEqual(found[1], statistics)
+
+    def test_another_step_is_seen(self):
+        """Control."""
+        one, other = self.values(2), self.values(2, "--seed", "2")
+        self.assertGreater(self.distance(one[0], other[0]), 1000 * self.BOUND)
+        self.assertNotEqual(one[1], other[1])
 
 
 class Resume(CheckpointTest):

@@ -11,11 +11,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import syncbn.torch
-from networks import batches, convolutional, distance, plain_convolutional, train
+from networks import CLOSE, batches, convolutional, distance, plain_convolutional, train
 
 STEPS, SAMPLES = 5, 8
-#: Float32 rounding over five steps; without synchronization the distance is over 0.01.
-CLOSE = 1e-4
 OPTIONS = {
     "plain": {},
     "broadcast_buffers": {"broadcast_buffers": True},
@@ -175,4 +173,4 @@ def test_one_sample_and_empty_shares(three_ranks, reference):
 
 def test_without_synchronization_the_distance_shows(two_ranks, reference):
     for state in two_ranks(trained, "local", (3, 5), {}):
-        assert distance(state, reference) > 100 * CLOSE
+        assert distance(state, reference) > 1e6 * CLOSE
