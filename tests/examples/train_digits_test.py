@@ -91,17 +91,17 @@ class FirstStepProcesses(ProgramTest):
 
 
 class LearningTest(ProgramTest):
-    """What training does, over several seeds.
+    """What training does, with several seeds.
 
-    The arithmetic is the library's and the program's own, in a fixed order and without fused multiply-adds, but for
-    std::exp: the C library's, which may round differently from processor to processor. So no test asserts how well the
-    program reads digits, nor by how much one run is better than another.
+    The arithmetic of the library and of the program is in a fixed order, without fused multiply-adds. std::exp is the
+    exception: it belongs to the C library, which may round differently on another processor. So no test asserts an accuracy,
+    or by how much one run is better than another.
     """
 
     SEEDS = range(1, 4)
 
     def losses(self, text, count=12):
-        """Of the training images, by epoch."""
+        """Loss of the training images after each epoch."""
         epochs = re.findall(r"^epoch +(\d+): loss ([\d.]+), accuracy [\d.]+ % training [\d.]+ % test, [\d.]+ s$", text, re.M)
         self.assertEqual([int(epoch) for epoch, _ in epochs], list(range(1, count + 1)), text)
         return [float(loss) for _, loss in epochs]
@@ -126,7 +126,7 @@ class Learning(LearningTest):
         return [result.out for result in results]
 
     def learned(self, texts, count=12):
-        """Of how many runs the loss falls below half of what it was after one epoch. It falls to a tenth."""
+        """Number of runs whose loss halves after the first epoch. It falls to a tenth."""
         losses = [self.losses(text, count) for text in texts]
         return sum(of_run[-1] < of_run[0] / 2 for of_run in losses)
 
@@ -140,14 +140,14 @@ class Learning(LearningTest):
         self.assertEqual(self.learned(self.runs(1, "--epochs", "2", "--lr", "1e-12"), 2), 0)
 
     def test_two_and_four_ranks(self):
-        """They end where one rank does, but for roundings; with local statistics they end elsewhere."""
+        """With synchronized statistics they end as one rank does, apart from roundings. With local ones they do not."""
         alone = [self.losses(text)[-1] for text in self.alone]
         for ranks in (2, 4):
             with self.subTest(ranks=ranks):
                 texts = self.runs(ranks)
                 self.assertGreaterEqual(self.learned(texts), 2, texts)
                 results = list(zip(alone, map(self.compared, texts), strict=True))
-                # 0.0001 and 0.03 or more, of losses around 0.015.
+                # The losses are about 0.015. The differences are 0.0001 and at least 0.03.
                 same = sum(abs(synchronized - one) < one / 2 for one, (synchronized, _) in results)
                 other = sum(abs(local - one) > one / 2 for one, (_, local) in results)
                 self.assertGreaterEqual(same, 2, results)
@@ -187,7 +187,8 @@ class CheckpointTest(ProgramTest):
 
 
 class OneStep(CheckpointTest):
-    """What a step leaves on any ranks: running statistics bit for bit, parameters but for roundings of the gradients' sums."""
+    """After one step the running statistics have the same bits on any number of ranks. Parameters differ by roundings only:
+    each rank sums the gradients of its samples in float32."""
 
     UNITS, BATCH, BOUND = 8, 1024, 1e-6  # at this batch an epoch is one step
 
@@ -308,7 +309,7 @@ class ResumeProcesses(CheckpointTest):
 
 
 class OldCheckpoint(CheckpointTest):
-    """A file of version 0.1.0, which every later version resumes from: with the values that were saved, bit for bit.
+    """Every later version resumes from a file of version 0.1.0, with the bits that were saved.
 
     Made by: train_digits --hidden 4 --stop_after_epoch 1 --checkpoint tests/fixtures/train_digits/epoch_1.checkpoint
     """

@@ -26,14 +26,15 @@ X = _random.standard_normal((STEPS, SAMPLES, 3, 8, 8)).astype(np.float32) * 2 + 
 TARGET = _random.standard_normal((STEPS, SAMPLES, 8)).astype(np.float32)
 
 
-#: Bound for the distance of two trainings that differ in roundings only. They come to 5e-7; with statistics of each rank's
-#: own the distance is 0.4.
+#: Bound for the distance of two trainings that differ in roundings only. The distance is 5e-7 then. With local statistics
+#: the distance is 0.4.
 CLOSE = 1e-4
 
 
 class Net(nn.Cell):
-    """Smooth: MindSpore has convolutions in float32 only. Their roundings differ from processor to processor, and what is
-    1e-7 turns a ReLU on or off, so that the distance of two trainings jumps; through tanh it grows evenly."""
+    """A network with tanh, because MindSpore's convolutions are in float32 only and round differently on each processor.
+    A difference of 1e-7 may turn a ReLU on or off, and the distance of two trainings then jumps. Through tanh the distance
+    grows evenly."""
 
     def __init__(self, norm):
         super().__init__()
@@ -233,7 +234,7 @@ def test_checkpoints_interchange_with_mindspores_layers(tmp_path):
 
 
 def example(statistics, seed, rate, epochs, images=8):
-    """This rank's losses in examples/mindspore/train_digits.py, cut down: two steps an epoch."""
+    """Trains as examples/mindspore/train_digits.py does, two steps an epoch. Returns this rank's loss of each step."""
     net = train_digits.network(BOTH if statistics == "synchronized" else OWN, seed)
     part = tuple(values[:images] for values in train_digits.load_digits()[0])
     arguments = argparse.Namespace(epochs=epochs, steps=None, rate=rate)
@@ -258,7 +259,8 @@ def test_the_examples_first_loss_is_that_of_the_whole_batch():
 
 
 def test_the_example_learns():
-    """With most seeds the loss falls below a half; how well it reads digits depends on the processor's roundings."""
+    """The loss halves with most seeds. It falls to a thirtieth. No test asserts an accuracy, which depends on the
+    processor's roundings."""
     def falls(seed, rate):
         losses = example("synchronized", seed, rate, epochs=8)
         return mean_of_losses(losses[-2:]) < mean_of_losses(losses[:2]) / 2

@@ -1,15 +1,15 @@
 """Networks and batches that several tests share, in float64.
 
-Convolutions of torch round differently from processor to processor and from one share of a batch to another. In float32 a
-difference of 1e-7 may turn a ReLU on or off, and some steps later any bound is missed on some machine. In float64 the
-difference is 1e-16: too small to turn one of 20,000 elements, and 1e-10 a bound with room.
+The convolutions of torch round differently on each processor, and differently for each share of a batch. In float32 the
+roundings differ by 1e-7. Such a difference may turn a ReLU on or off, and a few steps later it exceeds any bound on some
+machine. In float64 the roundings differ by 1e-16, which turns no ReLU among 20,000 elements.
 """
 
 import torch
 from torch import nn
 
-#: Bound for the distance of two trainings that differ in roundings only. They come to 1e-15; with statistics of each rank's
-#: own the distance is over 0.1.
+#: Bound for the distance of two trainings that differ in roundings only. The distance is 2e-15 then. With local statistics
+#: the distance is over 0.1.
 CLOSE = 1e-10
 
 

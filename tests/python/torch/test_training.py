@@ -14,8 +14,8 @@ import syncbn.torch
 from networks import CLOSE, batches, convolutional, distance, plain_convolutional, train
 
 STEPS, SAMPLES = 5, 8
-#: Bound for one backward of these batches in float32, whose roundings come to 1e-6. In the forward no ReLU has an input
-#: nearer to 0 than 1e-5, so that no rounding turns one.
+#: Bound for the gradients of the first batch in float32. Their roundings are about 1e-6. The input of every ReLU is at least
+#: 1e-4 away from 0, so that no rounding turns a ReLU on or off.
 CLOSE_IN_FLOAT32 = 1e-4
 OPTIONS = {
     "plain": {},
@@ -98,7 +98,7 @@ def test_gradients_accumulated_without_synchronization(two_ranks):
 
 def delayed(rank, sizes, expected):
     """The gradients of the norms travel with that of the first convolution, which is the last. On CPU torch does not wait
-    for them, so the test does. In float32, which is all that torch delays."""
+    for them, so the test does. The model is in float32: torch delays no other gradients."""
     model = model_of("built").float()
     names = [name for name, p in model.named_parameters() if p.dim() == 1]
     parameters = dict(model.named_parameters())
