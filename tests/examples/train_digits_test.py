@@ -113,7 +113,7 @@ class LearningTest(ProgramTest):
 
 
 class Learning(LearningTest):
-    """The default run, to its end. control: fails where gradients are not merged."""
+    """One rank runs to its end, several to epoch 4. control: fails if gradients are not merged."""
 
     @classmethod
     def setUpClass(cls):
@@ -126,7 +126,7 @@ class Learning(LearningTest):
         return [result.out for result in results]
 
     def learned(self, texts, count=12):
-        """Number of runs whose loss halves after the first epoch. It falls to a tenth."""
+        """Number of runs whose loss halves after the first epoch. It falls to a third by epoch 4, to a tenth by epoch 12."""
         losses = [self.losses(text, count) for text in texts]
         return sum(of_run[-1] < of_run[0] / 2 for of_run in losses)
 
@@ -141,15 +141,16 @@ class Learning(LearningTest):
 
     def test_two_and_four_ranks(self):
         """With synchronized statistics they end as one rank does, apart from roundings. With local ones they do not."""
-        alone = [self.losses(text)[-1] for text in self.alone]
+        epochs = 4
+        alone = [self.losses(text)[epochs - 1] for text in self.alone]
         for ranks in (2, 4):
             with self.subTest(ranks=ranks):
-                texts = self.runs(ranks)
-                self.assertGreaterEqual(self.learned(texts), 2, texts)
+                texts = self.runs(ranks, "--epochs", epochs)
+                self.assertGreaterEqual(self.learned(texts, epochs), 2, texts)
                 results = list(zip(alone, map(self.compared, texts), strict=True))
-                # The losses are about 0.015. The differences are 0.0001 and at least 0.03.
-                same = sum(abs(synchronized - one) < one / 2 for one, (synchronized, _) in results)
-                other = sum(abs(local - one) > one / 2 for one, (_, local) in results)
+                # The losses are about 0.055. The differences are at most 0.0001 and at least 0.03.
+                same = sum(abs(synchronized - one) < one / 10 for one, (synchronized, _) in results)
+                other = sum(abs(local - one) > one / 10 for one, (_, local) in results)
                 self.assertGreaterEqual(same, 2, results)
                 self.assertGreaterEqual(other, 2, results)
 
