@@ -31,8 +31,8 @@ def load_digits():
     return (images[~test], labels[~test]), (images[test], labels[test])
 
 
-def network(group):
-    random = np.random.default_rng(1)
+def network(group, seed):
+    random = np.random.default_rng(seed)
 
     def dense(inputs, outputs):
         weight = random.standard_normal((outputs, inputs)) * (2 / inputs) ** 0.5
@@ -95,6 +95,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--steps", type=int, help="in an epoch; default: all images")
     parser.add_argument("--rate", type=float, default=0.02, help="learning rate")
+    parser.add_argument("--seed", type=int, default=1, help="of the first weights")
     parser.add_argument("--plot", default="train_digits.png", help="file for the curves")
     arguments = parser.parse_args()
 
@@ -103,7 +104,7 @@ def main():
     rank = get_rank()
     create_group(f"only {rank}", [rank])
     training, test = load_digits()
-    histories = {name: train(name, network(group), training, test, arguments)
+    histories = {name: train(name, network(group, arguments.seed), training, test, arguments)
                  for name, group in (("synchronized", None), ("local", f"only {rank}"))}
     if rank == 0:
         for name, (losses, accuracies) in histories.items():

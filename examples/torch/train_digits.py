@@ -24,8 +24,8 @@ from syncbn.torch import convert_sync_batchnorm
 TEST_IMAGES = 297
 
 
-def network():
-    torch.manual_seed(0)
+def network(seed):
+    torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
         nn.Conv2d(8, 16, 3, stride=2, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
@@ -97,6 +97,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch", type=int, default=2, help="samples per rank")
     parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     parser.add_argument("--images", type=int, default=1500, help="how many to train on")
     parser.add_argument("--plot", default="train_digits.png", help="where rank 0 saves the plot; empty: nowhere")
     parser.add_argument("--json", default="", help="where rank 0 saves the numbers")
@@ -104,8 +105,8 @@ def main():
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    results = {"synchronized": train("synchronized", convert_sync_batchnorm(network()), options),
-               "local": train("local", network(), options)}
+    results = {"synchronized": train("synchronized", convert_sync_batchnorm(network(options.seed)), options),
+               "local": train("local", network(options.seed), options)}
     if dist.get_rank() == 0:
         print("epoch  " + "  ".join(f"{name + ': loss, accuracy':>30}" for name in results))
         for epoch in range(options.epochs):

@@ -91,31 +91,68 @@ class FirstStepProcesses(ProgramTest):
 
 
 class LearningTest(ProgramTest):
-    def learned(self, text):
-        epochs = re.findall(r"^epoch +(\d+): loss [\d.]+, accuracy [\d.]+ % training ([\d.]+) % test, [\d.]+ s$", text, re.M)
-        self.assertEqual([int(epoch) for epoch, _ in epochs], list(range(1, 13)), text)
-        self.assertGreater(float(epochs[-1][1]), 95, text)
+    """What training does, with several seeds.
+
+    The arithmetic of the library and of the program is in a fixed order, without fused multiply-adds. std::exp is the
+    exception: it belongs to the C library, which may round differently on another processor. So no test asserts an accuracy,
+    or by how much one run is better than another.
+    """
+
+    SEEDS = range(1, 4)
+
+    def losses(self, text, count=12):
+        """Loss of the training images after each epoch."""
+        epochs = re.findall(r"^epoch +(\d+): loss ([\d.]+), accuracy [\d.]+ % training [\d.]+ % test, [\d.]+ s$", text, re.M)
+        self.assertEqual([int(epoch) for epoch, _ in epochs], list(range(1, count + 1)), text)
+        return [float(loss) for _, loss in epochs]
 
     def compared(self, text):
-        """Synchronized statistics fit better than those of a rank's own few samples."""
+        """Losses of the training images with synchronized statistics and with local ones."""
         rows = dict(re.findall(r"^  (synchronized|local on each rank) +([\d.]+) .*$", text, re.M))
-        self.assertLess(float(rows["synchronized"]), float(rows["local on each rank"]), text)
+        return float(rows["synchronized"]), float(rows["local on each rank"])
 
 
 class Learning(LearningTest):
-    """The default run, to its end. control: fails where gradients are not merged."""
+    """One rank runs to its end, several to epoch 4. control: fails if gradients are not merged."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.alone = cls.runs(1)
+
+    @classmethod
+    def runs(cls, ranks, *arguments):
+        results = [programs.as_threads(ranks, PROGRAM, "--seed", seed, *arguments) for seed in cls.SEEDS]
+        assert all(result.code == 0 for result in results), results
+        return [result.out for result in results]
+
+    def learned(self, texts, count=12):
+        """Number of runs whose loss halves after the first epoch. It falls to a third by epoch 4, to a tenth by epoch 12."""
+        losses = [self.losses(text, count) for text in texts]
+        return sum(of_run[-1] < of_run[0] / 2 for of_run in losses)
 
     def test_one_rank(self):
-        text = self.succeed(programs.run(programs.BIN / PROGRAM))
-        self.learned(text)
-        self.assertIn("nothing to compare", text)
+        for text in self.alone:
+            self.assertIn("nothing to compare", text)
+        self.assertGreaterEqual(self.learned(self.alone), 2, self.alone)
+
+    def test_control_without_learning(self):
+        """At a rate of almost 0 the weights stay as they are."""
+        self.assertEqual(self.learned(self.runs(1, "--epochs", "2", "--lr", "1e-12"), 2), 0)
 
     def test_two_and_four_ranks(self):
+        """With synchronized statistics they end as one rank does, apart from roundings. With local ones they do not."""
+        epochs = 4
+        alone = [self.losses(text)[epochs - 1] for text in self.alone]
         for ranks in (2, 4):
             with self.subTest(ranks=ranks):
-                text = self.succeed(programs.as_threads(ranks, PROGRAM))
-                self.learned(text)
-                self.compared(text)
+                texts = self.runs(ranks, "--epochs", epochs)
+                self.assertGreaterEqual(self.learned(texts, epochs), 2, texts)
+                results = list(zip(alone, map(self.compared, texts), strict=True))
+                # The losses are about 0.055. The differences are at most 0.0001 and at least 0.03.
+                same = sum(abs(synchronized - one) < one / 10 for one, (synchronized, _) in results)
+                other = sum(abs(local - one) > one / 10 for one, (_, local) in results)
+                self.assertGreaterEqual(same, 2, results)
+                self.assertGreaterEqual(other, 2, results)
 
     def test_single_samples_have_no_local_statistics(self):
         text = self.succeed(programs.as_threads(2, PROGRAM, "--batch", "3", "--epochs", "1"))
@@ -128,7 +165,7 @@ class LearningProcesses(LearningTest):
     def test_syncbn_run(self):
         job, logs = programs.under_syncbn_run(2, PROGRAM)
         self.succeed(job)
-        self.learned(logs[0])
+        self.losses(logs[0])
         self.compared(logs[0])
         self.assertEqual(state(logs[0]), state(self.succeed(programs.as_threads(2, PROGRAM))))
         self.assertEqual(logs[1], "")
@@ -148,6 +185,40 @@ class CheckpointTest(ProgramTest):
 
     def uninterrupted(self):
         return self.succeed(programs.as_threads(2, PROGRAM, "--epochs", "4"))
+
+
+class OneStep(CheckpointTest):
+    """After one step the running statistics have the same bits on any number of ranks. Parameters differ by roundings only:
+    each rank sums the gradients of its samples in float32."""
+
+    UNITS, BATCH, BOUND = 8, 1024, 1e-6  # at this batch an epoch is one step
+
+    def values(self, ranks, *arguments):
+        """Parameters with their velocities, and running statistics, as the checkpoint holds them."""
+        self.file.unlink(missing_ok=True)
+        self.succeed(programs.as_threads(ranks, PROGRAM, "--hidden", self.UNITS, "--batch", self.BATCH, "--epochs", "1",
+                                         "--checkpoint", self.file, *arguments))
+        content = self.file.read_bytes()
+        count = struct.unpack_from("<Q", content, self.EPOCHS + 12)[0]
+        values = struct.unpack_from(f"<{count}f", content, self.EPOCHS + 20)
+        return values[:-2 * self.UNITS], values[-2 * self.UNITS:]
+
+    def distance(self, one, other):
+        return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+    def test_ranks(self):
+        parameters, statistics = self.values(1)
+        for ranks in (2, 3, 7):
+            with self.subTest(ranks=ranks):
+                found = self.values(ranks)
+                self.assertLess(self.distance(found[0], parameters), self.BOUND)
+                self.assertEqual(found[1], statistics)
+
+    def test_another_step_is_seen(self):
+        """Control."""
+        one, other = self.values(2), self.values(2, "--seed", "2")
+        self.assertGreater(self.distance(one[0], other[0]), 1000 * self.BOUND)
+        self.assertNotEqual(one[1], other[1])
 
 
 class Resume(CheckpointTest):
@@ -236,6 +307,32 @@ class ResumeProcesses(CheckpointTest):
         for rank, result in enumerate(programs.with_torchrun_variables(2, PROGRAM, *arguments)):
             self.assertEqual(result.code, 1, result)
             self.assertRegex(result.err, rf"^rank {rank}: {re.escape(str(self.file))}: ")
+
+
+class OldCheckpoint(CheckpointTest):
+    """Every later version resumes from a file of version 0.1.0, with the bits that were saved.
+
+    Made by: train_digits --hidden 4 --stop_after_epoch 1 --checkpoint tests/fixtures/train_digits/epoch_1.checkpoint
+    """
+
+    OLD = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "train_digits" / "epoch_1.checkpoint"
+    STATE = "1", "7fb315e6766010b9"  # printed when the file was made
+
+    def resumed(self, epochs, ranks):
+        self.file.write_bytes(self.OLD.read_bytes())
+        text = self.succeed(programs.as_threads(ranks, PROGRAM, "--hidden", "4", "--epochs", epochs, "--checkpoint", self.file))
+        self.assertIn(f"resumed from {self.file} after epoch 1\n", text)
+        return state(text)
+
+    def test_bits(self):
+        for ranks in (1, 2):
+            self.assertEqual(self.resumed(1, ranks), self.STATE)
+
+    def test_training_goes_on(self):
+        """Control: another state has another digest."""
+        epochs, digest = self.resumed(2, 2)
+        self.assertEqual(epochs, "2")
+        self.assertNotEqual(digest, self.STATE[1])
 
 
 class Restarts(CheckpointTest):

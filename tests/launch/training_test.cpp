@@ -19,6 +19,7 @@ class TrainingTest : public JobTest {
 TEST_F(TrainingTest, TwoProcessesShareTheirStatistics) {
   Job& job = start_training("train");
   ASSERT_EQ(job.wait(), 0) << job.out() << job.err();
+  // The layer's arithmetic alone, which gives these numbers on every processor.
   // Rank 0 has 8 elements a channel of linspace(0, 5), rank 1 has 27; alone rank 1 would have
   // 0.8125, 2.5, 4.1875.
   for (const int rank : {0, 1})

@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.parallel import DistributedDataParallel
 
 from syncbn.torch import SyncBatchNorm, _operators
-from networks import batches, convolutional, distance, plain_convolutional, train
+from networks import CLOSE, batches, convolutional, distance, plain_convolutional, train
 
 SHAPES = {
     "2-D": lambda: torch.randn(4, 3),
@@ -238,7 +238,7 @@ def test_compiled_training_on_two_ranks(two_ranks, way):
     reference = plain_convolutional()
     train(reference, batches(STEPS, SAMPLES), SAMPLES)
     for state in two_ranks(compiled_training, way):
-        assert distance(state, reference.state_dict()) < 1e-4
+        assert distance(state, reference.state_dict()) < CLOSE
 
 
 class Branches(nn.Module):
