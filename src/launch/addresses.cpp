@@ -12,7 +12,7 @@
 #include <memory>
 
 #include "launch/usage_error.h"
-#include "rendezvous/socket.h"
+#include "base/file_descriptor.h"
 
 namespace syncbn::launch {
 namespace {

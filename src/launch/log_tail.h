@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "rendezvous/socket.h"
+#include "base/file_descriptor.h"
 
 namespace syncbn::launch {
 

@@ -8,7 +8,7 @@
 
 #include "launch/check_rank_table.h"
 #include "launch/exit_codes.h"
-#include "launch/front.h"
+#include "launch/run_job.h"
 #include "launch/options.h"
 #include "launch/plan.h"
 

@@ -17,7 +17,7 @@
 
 #include "environment/rank_table.h"
 #include "launch/addresses.h"
-#include "launch/environment.h"
+#include "launch/worker_environment.h"
 #include "syncbn/error.h"
 
 namespace syncbn::launch {

@@ -20,7 +20,7 @@
 
 #include "launch/cores.h"
 #include "launch/exit_codes.h"
-#include "rendezvous/socket.h"
+#include "base/file_descriptor.h"
 
 namespace syncbn::launch {
 namespace {

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/nodes.h"
+#include "launch/membership.h"
 #include "launch/plan.h"
 
 /// What the launcher tells people of a job's end. `place` says where: " on node 1 (node1, 10.0.0.2)", or ""

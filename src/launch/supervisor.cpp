@@ -23,8 +23,8 @@
 #include <vector>
 
 #include "launch/exit_codes.h"
-#include "launch/link.h"
-#include "launch/nodes.h"
+#include "launch/job_connection.h"
+#include "launch/membership.h"
 #include "launch/process.h"
 #include "launch/report.h"
 #include "rendezvous/socket.h"

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "launch/plan.h"
-#include "launch/words.h"
-#include "rendezvous/socket.h"
+#include "launch/status_message.h"
+#include "base/file_descriptor.h"
 
 namespace syncbn::launch {
 

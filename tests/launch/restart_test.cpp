@@ -8,7 +8,7 @@
 #include <set>
 
 #include "job.h"
-#include "launch/link.h"
+#include "launch/job_connection.h"
 #include "rendezvous/store_server.h"
 
 namespace syncbn::launch {

@@ -1,5 +1,5 @@
 // What the supervisor tells the process in front of it, as it arrives in pieces.
-#include "launch/words.h"
+#include "launch/status_message.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // A message is the place of its type in Word, one byte; the length of the rest, as an uint32_t; the rest, in
 // the machine's own form: both ends are the same program.
-#include "launch/words.h"
+#include "launch/status_message.h"
 
 #include <cstdint>
 #include <cstring>

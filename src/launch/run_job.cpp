@@ -1,4 +1,4 @@
-#include "launch/front.h"
+#include "launch/run_job.h"
 
 #include <fmt/core.h>
 #include <poll.h>

@@ -1,4 +1,4 @@
-#include "launch/link.h"
+#include "launch/job_connection.h"
 #include "base/block_signals.h"
 
 #include <fmt/core.h>

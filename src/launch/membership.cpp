@@ -1,4 +1,4 @@
-#include "launch/nodes.h"
+#include "launch/membership.h"
 
 #include <fmt/core.h>
 #include <fmt/format.h>

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "launch/nodes.h"
+#include "launch/membership.h"
 #include "rendezvous/tcp_store.h"
 
 namespace syncbn::launch {
