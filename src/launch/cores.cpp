@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstddef>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "launch/parse_int.h"
 #include "launch/usage_error.h"
 
 namespace syncbn::launch {
@@ -29,10 +29,10 @@ bool is_device(std::string_view key) {
          (digits.size() == 1 || digits[0] != '0');
 }
 
+// The number of a core; -1 if `text` is not one.
 int parse_core(std::string_view text) {
-  int core = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), core);
-  return error == std::errc() && end == text.data() + text.size() && core < kMaxCores ? core : -1;
+  const int core = parse_int(text).value_or(-1);
+  return core < kMaxCores ? core : -1;
 }
 
 // "3", "0-10", or several of these with commas between them. False: it is none of these.

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
@@ -17,6 +16,7 @@
 
 #include "environment/rank_table.h"
 #include "launch/addresses.h"
+#include "launch/parse_int.h"
 #include "launch/worker_environment.h"
 #include "syncbn/error.h"
 
@@ -35,9 +35,8 @@ int store_port(const Options& options) {
     return options.master_port + 1;
   }
   const std::string_view value = text;
-  int port = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), port);
-  if (error != std::errc() || end != value.data() + value.size() || port < 1 || port > 65535)
+  const int port = parse_int(value).value_or(0);
+  if (port < 1 || port > 65535)
     throw UsageError(fmt::format("SYNCBN_PORT is '{}'; allowed: an integer from 1 to 65535", value));
   return port;
 }
