@@ -1,20 +1,19 @@
 #include "launch/job_connection.h"
-#include "base/block_signals.h"
 
 #include <fmt/core.h>
 #include <sys/eventfd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <mutex>
 #include <system_error>
 #include <thread>
 #include <utility>
 
+#include "base/block_signals.h"
 #include "launch/exit_codes.h"
+#include "launch/parse_int.h"
 #include "rendezvous/store_server.h"
-#include "rendezvous/tcp_store.h"
 #include "syncbn/error.h"
 
 namespace syncbn::launch {
@@ -23,36 +22,36 @@ namespace {
 using rendezvous::TcpStore;
 using std::chrono::steady_clock;
 
-constexpr std::string_view kRoll = "job";  // the list of the launchers' news
+constexpr std::string_view kEventList = "job";
 constexpr auto kRefusedPause = std::chrono::milliseconds(20);
-constexpr auto kTellTime = std::chrono::seconds(1);  // the launcher waits for it, and does nothing else
+constexpr auto kControlTime = std::chrono::seconds(1);  // the launcher does nothing else meanwhile
 
 }  // namespace
 
-// The threads may outlive the link, so they share this with it.
-struct Link::State {
-  State(std::string host_, int port_, std::string token_, bool restarted_)
-      : host(std::move(host_)),
-        port(port_),
-        token(std::move(token_)),
-        restarted(restarted_),
+// Shared with the threads, which may outlive the JobConnection.
+struct JobConnection::State {
+  explicit State(const JobPlan& plan)
+      : host(plan.options.master_addr),
+        port(plan.store_port),
+        token(plan.start_token()),
+        restarted(plan.restart > 0),
         wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (wake.get() < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
   }
 
-  std::shared_ptr<rendezvous::TcpStore> connect(Deadline deadline) {
+  std::shared_ptr<TcpStore> connect(Deadline deadline) {
     auto store = open(deadline);
     const std::lock_guard lock(mutex);
-    if (over) store->interrupt();
+    if (closed) store->interrupt();
     connections.push_back(store);
     return store;
   }
 
-  // After a restart the launcher that serves may not have closed the store of the last start yet.
-  std::shared_ptr<rendezvous::TcpStore> open(Deadline deadline) const {
+  // After a restart the store of the previous start may not be closed yet. It refuses this start's token.
+  std::shared_ptr<TcpStore> open(Deadline deadline) const {
     for (;;) {
       try {
-        return std::make_shared<rendezvous::TcpStore>(host, port, token, deadline);
+        return std::make_shared<TcpStore>(host, port, token, deadline);
       } catch (const rendezvous::TokenRefused&) {
         if (!restarted || steady_clock::now() >= deadline) throw;
         std::this_thread::sleep_for(kRefusedPause);
@@ -61,15 +60,15 @@ struct Link::State {
   }
 
   template <class Change>
-  void publish(const Change& change) {
+  void update(const Change& change) {
     const std::lock_guard lock(mutex);
-    change(news);
+    change(updates);
     eventfd_write(wake.get(), 1);
   }
 
-  // Reads `list` for ever.
+  // Hands each value of `list` to `use`, until the connection breaks or is interrupted.
   template <class Use>
-  void read(rendezvous::TcpStore& store, std::string_view list, const Use& use) {
+  void follow(TcpStore& store, std::string_view list, const Use& use) {
     for (int i = 0;; ++i) use(store.get(fmt::format("{}/{}", list, i), Deadline::max()));
   }
 
@@ -79,75 +78,76 @@ struct Link::State {
   const bool restarted;
   const base::Fd wake;
   std::mutex mutex;  // guards all below
-  bool over = false;
-  News news;
-  std::vector<std::shared_ptr<rendezvous::TcpStore>> connections;
-  std::shared_ptr<rendezvous::TcpStore> mouth;  // only for the launcher's own thread: nothing waits there
+  bool closed = false;
+  Updates updates;
+  std::vector<std::shared_ptr<TcpStore>> connections;
+  std::shared_ptr<TcpStore> control;  // used by the launcher's main thread alone; none of its requests wait
 };
 
-Link::Link(const JobPlan& plan, Node self, Deadline connect_by)
-    : state_(std::make_shared<State>(plan.options.master_addr, plan.store_port, plan.start_token(),
-                                     plan.restart > 0)) {
-  const base::BlockSignals deaf;
+JobConnection::JobConnection(const JobPlan& plan, Node self, Deadline connect_by)
+    : state_(std::make_shared<State>(plan)) {
+  const base::BlockSignals block_signals;
   std::thread([state = state_, self = std::move(self), connect_by]() mutable {
     try {
-      const auto ear = state->connect(connect_by);
-      const auto mouth = state->connect(connect_by);
-      self.address = ear->local_address();
-      ear->leave_will(kRoll, has_ended(self, {kSignalBase + SIGKILL,
-                                              fmt::format("syncbn-run: {} was lost: it was killed, or its "
-                                                          "node fell silent; the job was ended\n",
-                                                          name(self))}));
-      ear->append(kRoll, has_come(self));
-      state->publish([&](News& news) {
-        news.connected = true;
-        state->mouth = mouth;
+      const auto watch = state->connect(connect_by);
+      const auto control = state->connect(connect_by);
+      self.address = watch->local_address();
+      watch->leave_will(
+          kEventList,
+          end_event(self, {kSignalBase + SIGKILL,
+                           fmt::format("syncbn-run: {} was lost: it was killed, or its node stopped "
+                                       "responding; the job was ended\n",
+                                       describe(self))}));
+      watch->append(kEventList, arrival_event(self));
+      state->update([&](Updates& updates) {
+        updates.connected = true;
+        state->control = control;
       });
-      state->read(*ear, kRoll, [&](std::string text) {
-        state->publish([&](News& news) { news.of_nodes.push_back(std::move(text)); });
+      state->follow(*watch, kEventList, [&](std::string event) {
+        state->update([&](Updates& updates) { updates.events.push_back(std::move(event)); });
       });
     } catch (const std::exception& error) {
-      state->publish([&](News& news) { news.broken = error.what(); });
+      state->update([&](Updates& updates) { updates.failure = error.what(); });
     }
   }).detach();
 }
 
-Link::~Link() {
+JobConnection::~JobConnection() {
   const std::lock_guard lock(state_->mutex);
-  state_->over = true;
+  state_->closed = true;
   for (const auto& store : state_->connections) store->interrupt();
 }
 
-int Link::wake_fd() const { return state_->wake.get(); }
+int JobConnection::wake_fd() const { return state_->wake.get(); }
 
-Link::News Link::take() {
+JobConnection::Updates JobConnection::take_updates() {
   const std::lock_guard lock(state_->mutex);
   eventfd_t count = 0;
   eventfd_read(state_->wake.get(), &count);
-  const bool connected = state_->news.connected;
-  return std::exchange(state_->news, News{connected, {}, {}, {}});
+  const bool connected = state_->updates.connected;
+  return std::exchange(state_->updates, Updates{connected, {}, {}, {}});
 }
 
-// Null where it is not connected yet.
-std::shared_ptr<rendezvous::TcpStore> Link::mouth() const {
+// Null until the launcher is connected.
+std::shared_ptr<TcpStore> JobConnection::control() const {
   const std::lock_guard lock(state_->mutex);
-  if (state_->mouth != nullptr) state_->mouth->set_deadline(steady_clock::now() + kTellTime);
-  return state_->mouth;
+  if (state_->control != nullptr) state_->control->set_deadline(steady_clock::now() + kControlTime);
+  return state_->control;
 }
 
-bool Link::tell(std::string_view news) {
-  const auto store = mouth();
+bool JobConnection::append(std::string_view event) {
+  const auto store = control();
   if (store == nullptr) return false;
   try {
-    store->append(kRoll, news);
+    store->append(kEventList, event);
     return true;
-  } catch (const Error&) {  // the other connection breaks too, and its thread tells why
+  } catch (const Error&) {  // the watch connection breaks too, and its thread reports why
     return false;
   }
 }
 
-std::optional<std::vector<int>> Link::not_joined(const std::vector<int>& ranks) {
-  const auto store = mouth();
+std::optional<std::vector<int>> JobConnection::not_joined(const std::vector<int>& ranks) {
+  const auto store = control();
   if (store == nullptr) return std::nullopt;
   try {
     std::vector<int> missing;
@@ -159,8 +159,8 @@ std::optional<std::vector<int>> Link::not_joined(const std::vector<int>& ranks) 
   }
 }
 
-bool Link::had_peer_error(int rank) {
-  const auto store = mouth();
+bool JobConnection::had_peer_error(int rank) {
+  const auto store = control();
   if (store == nullptr) return false;
   try {
     return store->add(rendezvous::peer_error_counter(rank), 0) != 0;
@@ -169,17 +169,15 @@ bool Link::had_peer_error(int rank) {
   }
 }
 
-void Link::follow_joins() {
-  const base::BlockSignals deaf;
+void JobConnection::follow_joins() {
+  const base::BlockSignals block_signals;
   std::thread([state = state_] {
     try {
-      const auto ear = state->connect(Deadline::max());
-      state->read(*ear, rendezvous::kJoinedList, [&](const std::string& text) {
-        int rank = -1;
-        std::from_chars(text.data(), text.data() + text.size(), rank);
-        state->publish([&](News& news) { news.joined.push_back(rank); });
+      const auto watch = state->connect(Deadline::max());
+      state->follow(*watch, rendezvous::kJoinedList, [&](const std::string& text) {
+        state->update([&](Updates& updates) { updates.joined.push_back(parse_int(text).value_or(-1)); });
       });
-    } catch (const std::exception&) {  // the job's end, or the first thread tells
+    } catch (const std::exception&) {  // the first thread reports why, or the job has ended
     }
   }).detach();
 }

@@ -8,81 +8,83 @@
 
 #include "launch/plan.h"
 
-/// How the launchers of a job, one a node, agree without a master: each tells its news to one list that the
-/// store keeps, and all read that list in its one order (Roll), so that all come to the same conclusions.
+/// The launchers of a job, one per node, agree without a master. Each appends its events to one list in the
+/// store. All read the list in the same order (Membership), so all reach the same conclusions.
 namespace syncbn::launch {
 
-/// One launcher, as it presents itself.
+/// One launcher, as it announces itself.
 struct Node {
-  std::string id;  ///< Tells launchers apart.
+  std::string id;  ///< Unique among the launchers.
   int worker_num = 0;
   int local_worker_num = 0;
   int max_restarts = 0;
-  int node_rank = -1;      ///< -1: whatever the others leave.
-  std::string rank_table;  ///< Digest of its rank table, "" without.
-  std::string server;      ///< The server that it is in its rank table.
-  bool serves = false;     ///< The store.
+  int node_rank = -1;      ///< -1: any number that the others leave free.
+  std::string rank_table;  ///< Digest of its rank table; empty without a table.
+  std::string server;      ///< Its server_id in the rank table.
+  bool serves_store = false;
   int pid = 0;
   std::string host;
   std::string address;
 };
 
 /// "launcher 4711 on node1 (10.0.0.2)"
-std::string name(const Node& node);
+std::string describe(const Node& node);
 
-/// How a job ends, the same on every node.
-struct End {
-  int code = 0;             ///< The launchers' exit code.
-  std::string text;         ///< For people: lines that begin with "syncbn-run: ", empty where all went well.
-  bool of_workers = false;  ///< They failed or did not join: another start may do better.
+/// The end of a job, the same on every node.
+struct JobEnd {
+  int code = 0;              ///< The launchers' exit code.
+  std::string report;        ///< Lines for people, each after "syncbn-run: "; empty after a success.
+  bool restartable = false;  ///< Workers failed or did not join: another start may succeed.
 };
 
-// What a launcher tells the others.
-std::string has_come(const Node& node);
-std::string is_done(const Node& node);  ///< All its workers have exited with 0.
-std::string has_ended(const Node& node, const End& end);
+// Events that a launcher appends to the list.
+std::string arrival_event(const Node& node);
+std::string done_event(const Node& node);  ///< All workers of the node have exited with 0.
+std::string end_event(const Node& node, const JobEnd& end);
 
-/// What is known when the news have been read so far.
-class Roll {
+/// State of the job after the events that were applied so far.
+class Membership {
  public:
-  explicit Roll(const Node& self) : id_(self.id) {}
+  explicit Membership(const Node& self) : id_(self.id) {}
 
-  /// @throws GroupError no launcher of this version has written it
-  void read(std::string_view news);
+  /// @throws GroupError the event was not written by a launcher of this version
+  void apply(std::string_view event);
 
-  /// All nodes have come and agree; this one is among them.
+  /// True if all nodes have arrived and agree, and this node is one of them.
   bool complete() const { return complete_ && own_index() < nodes_.size(); }
-  /// The first one told, a disagreement, or success when all are done. One of a job that this launcher came
-  /// too late for is not its own.
-  const std::optional<End>& end() const { return end_; }
-  /// The end is what this launcher told.
+  /// The first end that a launcher announced, a disagreement, or success when all nodes are done. Ends of a
+  /// job that this launcher arrived too late for are ignored.
+  const std::optional<JobEnd>& end() const { return end_; }
+  /// True if this launcher announced the end.
   bool own_end() const { return own_end_; }
-  /// The end came before all nodes had, as they do not agree.
+  /// True if the job ended before it was complete, because the nodes do not agree.
   bool disagrees() const { return disagrees_; }
-  int workers_come() const;
+  /// Number of workers of the nodes that have arrived.
+  int workers_arrived() const;
 
-  Placement placement() const;  ///< Of this node, when complete().
-  /// Of this node for messages, when complete(): " on node 1 (node1, 10.0.0.2)"; "" where it is the only one.
-  std::string place() const;
-  /// "2 by launcher 4711 on node1 (10.0.0.2), …": whose workers have come.
-  std::string attendance() const;
-  /// None of those that have come could be reached from another machine.
+  Placement placement() const;  ///< Of this node. Requires complete().
+  /// This node in messages: " on node 1 (node1, 10.0.0.2)", or "" if there is only one node. Requires
+  /// complete().
+  std::string location() const;
+  /// The nodes that have arrived: "2 by launcher 4711 on node1 (10.0.0.2), …".
+  std::string describe_nodes() const;
+  /// True if the addresses of all nodes that have arrived are loopback addresses.
   bool on_loopback() const;
-  /// The node whose launcher serves the store; "" where it has not come.
-  std::string server() const;
+  /// The launcher that serves the store; "" if it has not arrived.
+  std::string store_launcher() const;
 
  private:
   std::size_t own_index() const;
-  void admit(const Node& node);
+  void add(const Node& node);
   std::string disagreement() const;
 
   const std::string id_;
-  std::vector<Node> nodes_;  // in the order of coming; when complete, of their numbers
+  std::vector<Node> nodes_;  // in the order of arrival; when complete, in the order of the nodes' numbers
   std::size_t done_ = 0;
   bool complete_ = false;
   bool disagrees_ = false;
   bool own_end_ = false;
-  std::optional<End> end_;
+  std::optional<JobEnd> end_;
 };
 
 }  // namespace syncbn::launch

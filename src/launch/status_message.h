@@ -3,43 +3,53 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
-#include <vector>
 
-#include "launch/supervisor.h"
+#include "base/file_descriptor.h"
+#include "launch/plan.h"
 
-/// What a supervisor tells the process in front of it, as messages through a pipe.
+/// Messages from a job's supervisor to the process that started it, over a SOCK_SEQPACKET socket, which keeps
+/// their borders. Both ends run the same program, so a message is the bytes of its struct.
 namespace syncbn::launch {
 
-/// All workers of this node run.
+/// How far the job has come. The last three are counted on this node.
+struct Progress {
+  int workers_arrived = 0;  ///< Workers of the whole job whose launchers have arrived.
+  int started = 0;
+  int joined = 0;  ///< Have called init() of syncbn.
+  int ended = 0;
+  bool operator==(const Progress&) const = default;
+};
+/// All workers of this node were started.
 struct Started {
-  std::vector<int> ranks;
+  Placement placement;
 };
-/// Lines for people.
-struct Said {
-  std::string text;
-};
-/// The job begins again: its logs are those of that restart. Lines for people tell why.
+/// Lines for people follow. A long report arrives in several messages.
+struct Report {};
+/// The job starts again for the `restart`-th time; the report before it says why.
 struct Restarting {
-  int restart;
-  std::string text;
+  int restart = 0;
 };
-/// The job needs this process no more: the supervisor has let go of the console and goes on by itself.
-struct LetGo {};
+/// The supervisor now runs on its own: the process that started it may end.
+struct Detached {};
 
-using Word = std::variant<Progress, Started, Said, LetGo, Restarting>;
+using Status = std::variant<Progress, Started, Report, Restarting, Detached>;
 
-std::string encode(const Word& word);
-
-/// Puts together what arrives in pieces of any size.
-class WordReader {
- public:
-  void append(std::string_view bytes) { bytes_ += bytes; }
-  /// none: the next word has not arrived whole.
-  std::optional<Word> next();
-
- private:
-  std::string bytes_;
+struct StatusMessage {
+  Status status;
+  std::string text;  ///< Of a Report.
 };
+
+/// The two ends of a new socket: receiver, sender. @throws std::system_error
+std::pair<base::Fd, base::Fd> status_socket();
+
+/// Waits until there is room. A message to a process that has ended is dropped.
+void send_status(int socket, const Status& status);
+void send_report(int socket, std::string_view text);
+/// Drops the message if there is no room for it.
+void send_if_room(int socket, const Progress& progress);
+/// Waits for a message. None if the sender has closed its end.
+std::optional<StatusMessage> receive_status(int socket);
 
 }  // namespace syncbn::launch

@@ -5,12 +5,12 @@
 
 #include "launch/plan.h"
 
-/// What the processes of a job find in their environments: this process's, with what launchers say replaced.
-/// Each is NAME=value, complete.
+/// Environments of a job's processes: the variables of this process, of which those of launchers are
+/// replaced. Every entry is NAME=value.
 namespace syncbn::launch {
 
-/// `local_rank` counts the ranks of this node.
-std::vector<std::string> worker_environment(const JobPlan& plan, const WorkerSeat& seat, int rank,
+/// `local_rank`: the place of `rank` among the ranks of this node.
+std::vector<std::string> worker_environment(const JobPlan& plan, const WorkerSlot& slot, int rank,
                                             int local_rank);
 std::vector<std::string> scheduler_environment(const JobPlan& plan);
 
