@@ -11,7 +11,7 @@ namespace syncbn::launch {
 namespace {
 
 constexpr std::size_t kWidth = 120;
-constexpr std::size_t kIndent = 28;  // of what an option means; its name may be longer
+constexpr std::size_t kIndent = 28;  // of the meaning of an option
 
 std::string describe_options() {
   std::string text;
