@@ -11,19 +11,18 @@
 
 namespace syncbn::launch {
 
-/// All launchers of a job, as one of them sees them. It serves the store if --master_addr is an address of
-/// its machine, connects to the store and follows the events there. In a dry run there is no store, and the
-/// group has one launcher.
+/// All launchers of a job, seen from one of them. This launcher serves the store if --master_addr is an
+/// address of its machine, connects to the store and follows the events there. In a dry run the group has one
+/// launcher and no store.
 class LauncherGroup {
  public:
   /// The launchers of the other nodes must arrive by `arrive_by`; none: no limit.
   /// @throws GroupError the store can't be served; std::system_error
   LauncherGroup(const JobPlan& plan, std::optional<Deadline> arrive_by);
 
-  int wake_fd() const {
-    return connection_ ? connection_->wake_fd() : -1;
-  }                     ///< For poll(); -1: nothing to wait for.
-  void read_updates();  ///< Applies what has arrived.
+  /// For poll(): readable when there are updates; -1 without a connection.
+  int wake_fd() const { return connection_ ? connection_->wake_fd() : -1; }
+  void read_updates();
 
   const Membership& membership() const { return membership_; }
   bool serves_store() const { return store_.has_value(); }
@@ -32,17 +31,18 @@ class LauncherGroup {
   /// The end of the job, if there is one: it was announced, or the connection is lost.
   const std::optional<JobEnd>& end() const { return end_; }
 
-  /// Both return false if the other launchers can't be told.
+  /// False if the store can't be reached.
   bool announce_done();
-  bool announce_end(const JobEnd& end);
-  /// Queries of the store, as in JobConnection.
+  bool announce_end(const JobEnd& end);  ///< False if the store can't be reached.
+
+  // As in JobConnection.
   std::optional<std::vector<int>> not_joined(const std::vector<int>& ranks) {
     return connection_->not_joined(ranks);
   }
   bool had_peer_error(int rank) { return connection_ && connection_->had_peer_error(rank); }
   void follow_joins() { connection_->follow_joins(); }
 
-  /// The store accepts no more connections: whoever connects now belongs to the next job.
+  /// Stops accepting connections to the store: they would belong to the next job.
   void refuse_newcomers();
   void disconnect() { connection_.reset(); }
   /// Serves the store until all other clients have disconnected, at most until `deadline`.

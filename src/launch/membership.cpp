@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <set>
 
@@ -116,7 +115,7 @@ void Membership::add(const Node& node) {
   }
 }
 
-// What the newest node and the nodes before it disagree about; "" if they agree.
+// Describes a disagreement between the newest node and the nodes before it; "" if they agree.
 std::string Membership::disagreement() const {
   const Node& first = nodes_.front();
   const Node& newest = nodes_.back();

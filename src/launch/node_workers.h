@@ -31,16 +31,17 @@ class NodeWorkers {
   void start(const Command& command, std::vector<WorkerPlan> plans, const sigset_t& signal_mask);
 
   int wake_fd() const { return epoll_.get(); }  ///< For poll(): readable when a process of start() has ended.
-  /// Reaps all children that have ended, adopted ones too, so that no zombie is kept. Updates the rest of
-  /// this class.
+  /// Reaps all children that have ended, adopted ones too, so that no zombie remains. The results of the
+  /// other functions change only here.
   void reap();
 
-  const std::vector<WorkerPlan>& plans() const { return plans_; }  ///< Those of start().
-  int started() const { return started_; }                         ///< Number of workers that were started.
-  int running() const { return running_; }                         ///< Number of them that have not ended.
+  const std::vector<WorkerPlan>& plans() const { return plans_; }
+  int started() const { return started_; }  ///< Number of workers that were started.
+  int running() const { return running_; }  ///< Number of workers that have not ended.
   std::vector<int> running_ranks() const;
   const std::vector<Failure>& failures() const { return failures_; }  ///< In the order in which they ended.
-  bool has_children() const { return has_children_; }  ///< Of the calling process, at the last reap().
+  /// True if the calling process had children at the last reap().
+  bool has_children() const { return has_children_; }
   /// Processes that workers have left behind as children of the calling process.
   std::vector<pid_t> orphans() const;
 

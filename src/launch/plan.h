@@ -11,7 +11,7 @@
 
 namespace syncbn::launch {
 
-/// What one worker of this node is started with, before the other nodes are known.
+/// Settings of one worker of this node that do not depend on the other nodes.
 struct WorkerSlot {
   std::string device;       ///< DEVICE_ID.
   std::optional<int> rank;  ///< From a rank table or a dry run; otherwise the node's place decides.
@@ -54,7 +54,7 @@ struct JobPlan {
 /// @throws UsageError an option, SYNCBN_PORT or a rank table is wrong for this machine; std::system_error
 JobPlan make_plan(const Options& options);
 
-/// This node among the nodes of its job.
+/// Place of a node among the nodes of its job.
 struct Placement {
   int node = 0;  ///< From 0.
   int node_count = 1;

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 #include <poll.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -37,10 +36,9 @@ constexpr milliseconds kOwnEndTime{250};     // for the other workers to report 
 constexpr milliseconds kTerminateTime{400};  // between SIGTERM and SIGKILL
 constexpr seconds kAnswerTime{1};            // for the announced end of the job to come back from the store
 constexpr seconds kFarewellTime{2};          // for the other launchers to read the end of the job
-constexpr seconds kRefusalTime{3};           // for launchers that arrive late to read why there is no job
-constexpr seconds kReconnectTime{
-    5};  // for the launchers of a restarted job, the slowest of which ends processes
-constexpr milliseconds kRetryTime{500};  // until the store is asked again
+constexpr seconds kRefusalTime{3};           // for late launchers to read why the job does not run
+constexpr seconds kReconnectTime{5};         // after a restart; the slowest launcher ends processes first
+constexpr milliseconds kRetryTime{500};      // until the store is asked again
 
 // A previous job with the same log directory may have been restarted.
 void remove_logs_of_restarts(const std::filesystem::path& log) {
@@ -145,11 +143,12 @@ class Supervisor {
     report_progress();
   }
 
+  // Why the job must end now; none if it goes on.
   std::optional<JobEnd> reason_to_end() {
     const Membership& membership = launchers_.membership();
     const std::string location = membership.complete() ? membership.location() : " on " + host_name();
     if (signals_.stop_signal() != 0) {
-      if (waits_to_be_heard()) return std::nullopt;
+      if (waits_for_connection()) return std::nullopt;
       return stopped(signals_.stop_signal(), plan_.several_nodes() ? location : "");
     }
     // A worker that waits for missing peers gives up at the same time as the launcher. Its failure would hide
@@ -167,12 +166,12 @@ class Supervisor {
     return std::nullopt;
   }
 
-  // True while the other nodes of a restarted job can't be told of its end yet, because the launcher is not
-  // connected.
-  bool waits_to_be_heard() {
+  // True while the end of a restarted job can't be announced to the other nodes, because this launcher is not
+  // connected yet.
+  bool waits_for_connection() {
     if (plan_.restart == 0 || !plan_.several_nodes() || launchers_.connected()) return false;
-    if (!heard_by_) heard_by_ = steady_clock::now() + kReconnectTime;
-    return steady_clock::now() < *heard_by_;
+    if (!connect_by_) connect_by_ = steady_clock::now() + kReconnectTime;
+    return steady_clock::now() < *connect_by_;
   }
 
   // Finds the failure to report as the first. A worker whose call failed because of a peer may end before
@@ -201,11 +200,11 @@ class Supervisor {
 
   std::optional<Deadline> next_deadline() {
     if (proposed_) return answer_by_;
-    if (signals_.stop_signal() != 0 && waits_to_be_heard()) return heard_by_;
+    if (signals_.stop_signal() != 0 && waits_for_connection()) return connect_by_;
     return cause_by_ ? cause_by_ : join_by_;
   }
 
-  // The nodes or the workers that are missing at join_by_; none if all are there or the store can't be asked.
+  // The end of the job if nodes or workers are missing at join_by_; none if the store can't be asked.
   std::optional<JobEnd> describe_missing(const std::string& location) {
     join_by_.reset();
     if (launchers_.connected() && !met_) return not_met(launchers_.membership(), plan_);
@@ -264,13 +263,13 @@ class Supervisor {
   LauncherGroup launchers_;
   NodeWorkers workers_;
   bool met_ = false;        // all nodes have arrived, so the workers were started
-  bool done_ = false;       // the workers of this node have exited with 0, and the other launchers were told
+  bool done_ = false;       // all workers of this node have exited with 0; the other launchers know
   bool all_ended_ = false;  // no process is left
   Progress reported_{-1};
   std::size_t effects_ = 0;  // failures in a row, from the first, whose cause is a peer
   std::optional<Deadline> cause_by_;
   std::optional<std::size_t> proposed_failure_;  // of workers_.failures()
-  std::optional<Deadline> heard_by_;
+  std::optional<Deadline> connect_by_;
   std::optional<JobEnd> proposed_;  // by this launcher
   std::optional<Deadline> answer_by_;
   std::optional<JobEnd> end_;
@@ -290,7 +289,8 @@ int supervise(const JobPlan& plan, const sigset_t& worker_mask, JobObserver& obs
       int code = supervisor.code();
       stop_signal = supervisor.stop_signal();
       const bool may_restart = supervisor.may_restart();
-      // After a signal the launchers of several nodes restart too, because the others can be told only then.
+      // After a signal the launcher of one of several nodes restarts too: it then announces the signal to the
+      // others.
       const bool restarts = may_restart && (stop_signal == 0 || start.several_nodes());
       if (report.empty()) report = "syncbn-run: all workers exited with 0\n";
       if (restarts) {

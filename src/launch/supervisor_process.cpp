@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include "launch/console.h"
 #include "launch/exit_codes.h"

@@ -5,8 +5,8 @@
 
 #include "launch/plan.h"
 
-/// Environments of a job's processes: the variables of this process, of which those of launchers are
-/// replaced. Every entry is NAME=value.
+/// Environments of a job's processes. They are copies of this process's environment with new values for the
+/// variables that launchers set. Every entry is NAME=value.
 namespace syncbn::launch {
 
 /// `local_rank`: the place of `rank` among the ranks of this node.
