@@ -68,8 +68,8 @@ void LauncherGroup::read_updates() {
   if (!end_) end_ = membership_.end();
   if (!end_ && updates.failure) {
     const bool in_time = !arrive_by_ || std::chrono::steady_clock::now() < *arrive_by_;
-    end_ = connected_ ? lost(membership_, *updates.failure)
-                      : not_reached(*updates.failure, why_not_serving_, plan_, in_time);
+    end_ = connected_ ? end_by_lost_store(membership_, *updates.failure)
+                      : end_by_unreachable_store(*updates.failure, why_not_serving_, plan_, in_time);
   }
 }
 

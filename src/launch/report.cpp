@@ -34,7 +34,8 @@ std::string log_end(int rank, std::size_t line_count, const std::vector<WorkerPl
 
 }  // namespace
 
-JobEnd failed(const Failure& first, const std::vector<WorkerPlan>& workers, const std::string& location) {
+JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers,
+                      const std::string& location) {
   return {exit_code(first.status),
           fmt::format("syncbn-run: {}{} failed first: {}; the job was ended\n", process_name(first.rank),
                       location, describe_end(first.status)) +
@@ -42,11 +43,12 @@ JobEnd failed(const Failure& first, const std::vector<WorkerPlan>& workers, cons
           true};
 }
 
-JobEnd stopped(int signal, const std::string& location) {
+JobEnd end_by_signal(int signal, const std::string& location) {
   return {kSignalBase + signal, fmt::format("syncbn-run: ended by {}{}\n", signal_name(signal), location)};
 }
 
-JobEnd not_joined(const std::vector<int>& missing, const JobPlan& plan, const std::string& location) {
+JobEnd end_by_missing_workers(const std::vector<int>& missing, const JobPlan& plan,
+                              const std::string& location) {
   return {
       kNotJoined,
       fmt::format("syncbn-run: {} of {} workers{} had not joined within {} s (--cluster_time_out): "
@@ -58,7 +60,7 @@ JobEnd not_joined(const std::vector<int>& missing, const JobPlan& plan, const st
       true};
 }
 
-JobEnd not_met(const Membership& membership, const JobPlan& plan) {
+JobEnd end_by_missing_nodes(const Membership& membership, const JobPlan& plan) {
   const int worker_num = plan.options.worker_num;
   const std::string hint = membership.on_loopback()
                                ? fmt::format(
@@ -73,8 +75,8 @@ JobEnd not_met(const Membership& membership, const JobPlan& plan) {
                       plan.options.master_addr, plan.store_port, membership.describe_nodes(), hint)};
 }
 
-JobEnd not_reached(const std::string& why, const std::string& why_not_serving, const JobPlan& plan,
-                   bool in_time) {
+JobEnd end_by_unreachable_store(const std::string& why, const std::string& why_not_serving,
+                                const JobPlan& plan, bool in_time) {
   const std::string waited =
       in_time ? "" : fmt::format(" within {} s (--cluster_time_out)", plan.cluster_time_out->count());
   const std::string serving =
@@ -86,7 +88,7 @@ JobEnd not_reached(const std::string& why, const std::string& why_not_serving, c
                       plan.options.master_addr, plan.store_port, waited, why, serving)};
 }
 
-JobEnd lost(const Membership& membership, const std::string& why) {
+JobEnd end_by_lost_store(const Membership& membership, const std::string& why) {
   return {
       kSignalBase + SIGKILL,
       fmt::format("syncbn-run: {}, which served the job, was lost: {}; the job was ended\n",

@@ -11,17 +11,19 @@
 /// there is only one node.
 namespace syncbn::launch {
 
-JobEnd failed(const Failure& first, const std::vector<WorkerPlan>& workers, const std::string& location);
-JobEnd stopped(int signal, const std::string& location);
-JobEnd not_joined(const std::vector<int>& missing, const JobPlan& plan, const std::string& location);
+JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers,
+                      const std::string& location);
+JobEnd end_by_signal(int signal, const std::string& location);
+JobEnd end_by_missing_workers(const std::vector<int>& missing, const JobPlan& plan,
+                              const std::string& location);
 /// Some nodes have not arrived in time.
-JobEnd not_met(const Membership& membership, const JobPlan& plan);
+JobEnd end_by_missing_nodes(const Membership& membership, const JobPlan& plan);
 /// The launcher that serves the store could not be reached because of `why`. `why_not_serving` is why this
 /// launcher does not serve the store. `in_time`: --cluster_time_out is not over.
-JobEnd not_reached(const std::string& why, const std::string& why_not_serving, const JobPlan& plan,
-                   bool in_time);
+JobEnd end_by_unreachable_store(const std::string& why, const std::string& why_not_serving,
+                                const JobPlan& plan, bool in_time);
 /// The connection to the launcher that serves the store is lost because of `why`.
-JobEnd lost(const Membership& membership, const std::string& why);
+JobEnd end_by_lost_store(const Membership& membership, const std::string& why);
 
 /// Report on failures other than the one that ended the job; "" if there are none.
 std::string describe_later(const std::vector<Failure>& failures, const std::vector<WorkerPlan>& workers);

@@ -66,7 +66,8 @@ class Supervisor {
   /// Starts the workers when all nodes have arrived. Sleeps until the job is over or has to be ended.
   void run() {
     while (!end_) {
-      if (launchers_.membership().complete() && signals_.stop_signal() == 0 && !std::exchange(met_, true))
+      if (launchers_.membership().complete() && signals_.stop_signal() == 0 &&
+          !std::exchange(all_arrived_, true))
         start_workers();
       else
         sleep(next_deadline());
@@ -143,13 +144,13 @@ class Supervisor {
     report_progress();
   }
 
-  // Why the job must end now; none if it goes on.
+  // Why the job must end now; none if the job continues.
   std::optional<JobEnd> reason_to_end() {
     const Membership& membership = launchers_.membership();
     const std::string location = membership.complete() ? membership.location() : " on " + host_name();
     if (signals_.stop_signal() != 0) {
       if (waits_for_connection()) return std::nullopt;
-      return stopped(signals_.stop_signal(), plan_.several_nodes() ? location : "");
+      return end_by_signal(signals_.stop_signal(), plan_.several_nodes() ? location : "");
     }
     // A worker that waits for missing peers gives up at the same time as the launcher. Its failure would hide
     // the cause.
@@ -157,9 +158,9 @@ class Supervisor {
       if (std::optional<JobEnd> end = describe_missing(location)) return end;
     if (!workers_.failures().empty()) {
       if (!finds_cause()) return std::nullopt;
-      return failed(workers_.failures()[*proposed_failure_], workers_.plans(), location);
+      return end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), location);
     }
-    if (met_ && workers_.running() == 0 && !std::exchange(done_, true)) {
+    if (all_arrived_ && workers_.running() == 0 && !std::exchange(done_, true)) {
       launchers_.announce_done();  // if that fails, the connection reports why
       end_ = launchers_.end();
     }
@@ -207,12 +208,12 @@ class Supervisor {
   // The end of the job if nodes or workers are missing at join_by_; none if the store can't be asked.
   std::optional<JobEnd> describe_missing(const std::string& location) {
     join_by_.reset();
-    if (launchers_.connected() && !met_) return not_met(launchers_.membership(), plan_);
+    if (launchers_.connected() && !all_arrived_) return end_by_missing_nodes(launchers_.membership(), plan_);
     // A worker that exited with 0 without joining is not missing.
     const auto missing = launchers_.not_joined(workers_.running_ranks());
     if (!missing) join_by_ = steady_clock::now() + kRetryTime;
     if (!missing || missing->empty()) return std::nullopt;
-    return not_joined(*missing, plan_, location);
+    return end_by_missing_workers(*missing, plan_, location);
   }
 
   // The job ends with the first end in the store. If the store can't be asked, it ends with this one.
@@ -262,9 +263,9 @@ class Supervisor {
   std::optional<Deadline> join_by_;  // for the other nodes, then for the workers
   LauncherGroup launchers_;
   NodeWorkers workers_;
-  bool met_ = false;        // all nodes have arrived, so the workers were started
-  bool done_ = false;       // all workers of this node have exited with 0; the other launchers know
-  bool all_ended_ = false;  // no process is left
+  bool all_arrived_ = false;  // all nodes have arrived, so the workers were started
+  bool done_ = false;         // all workers of this node have exited with 0; the other launchers know
+  bool all_ended_ = false;    // no process is left
   Progress reported_{-1};
   std::size_t effects_ = 0;  // failures in a row, from the first, whose cause is a peer
   std::optional<Deadline> cause_by_;
@@ -297,7 +298,7 @@ int supervise(const JobPlan& plan, const sigset_t& worker_mask, JobObserver& obs
         report +=
             fmt::format("syncbn-run: restart {} of {}\n", start.restart + 1, start.options.max_restarts);
       } else if (may_restart) {
-        const JobEnd end = stopped(stop_signal, "");
+        const JobEnd end = end_by_signal(stop_signal, "");
         code = end.code;
         report += end.report;
       } else if (start.restart > 0) {

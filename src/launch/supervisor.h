@@ -9,7 +9,7 @@
 
 namespace syncbn::launch {
 
-/// Receives a supervisor's news of its job.
+/// Is informed of the progress and the end of a job.
 class JobObserver {
  public:
   virtual ~JobObserver() = default;
