@@ -11,8 +11,8 @@
 #include <cstring>
 #include <memory>
 
+#include "base/file_descriptor.h"
 #include "launch/usage_error.h"
-#include "rendezvous/socket.h"
 
 namespace syncbn::launch {
 namespace {
@@ -43,7 +43,7 @@ std::string numeric_address(const std::string& host) {
 
 std::string own_address_towards(const std::string& host) {
   const Found found = look_up(host);
-  // Connecting a datagram socket sends nothing; it picks the route and with it the source address.
+  // Connecting a datagram socket sends nothing. It selects the route and the source address.
   const base::Fd probe(socket(found->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_storage own{};
   socklen_t length = sizeof own;

@@ -4,10 +4,10 @@
 
 namespace syncbn::launch {
 
-/// The numeric address of `host`, which --master_addr names. @throws UsageError
+/// The numeric address of `host`, the value of --master_addr. @throws UsageError
 std::string numeric_address(const std::string& host);
-/// The address by which this machine reaches `host`. @throws UsageError
+/// The address of this machine on its route to `host`. @throws UsageError
 std::string own_address_towards(const std::string& host);
-std::string host_name();
+std::string host_name();  ///< Of this machine.
 
 }  // namespace syncbn::launch

@@ -33,7 +33,7 @@ std::string own_server_text(const environment::RankTable& table) {
     return fmt::format("this machine is server {}\n",
                        environment::own_server(table, environment::local_addresses()).server_id);
   } catch (const GroupError& error) {
-    return fmt::format("note: {}\n", error.what());  // the table may be for other machines than this one
+    return fmt::format("note: {}\n", error.what());  // the table may be for other machines
   }
 }
 

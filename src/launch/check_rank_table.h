@@ -4,7 +4,7 @@
 
 namespace syncbn::launch {
 
-/// A rank table in words: servers, devices, ranks, what was ignored, and which server this machine is.
+/// Describes a rank table: servers, devices, ranks, ignored keys, and which server this machine is.
 /// @throws UsageError the table is wrong
 std::string describe_rank_table(const std::string& file);
 

@@ -39,10 +39,9 @@ std::string find_executable(const std::string& name) {
   }
   if (is_executable(name)) return bare ? "./" + name : name;
   if (is_file(name))
-    throw UsageError(
-        fmt::format("task script '{}' is not executable (chmod +x helps, or its interpreter in front, "
-                    "such as: bash {})",
-                    name, name));
+    throw UsageError(fmt::format(
+        "task script '{}' is not executable; use chmod +x, or put its interpreter in front: bash {}", name,
+        name));
   throw UsageError(fmt::format("task script '{}' does not exist{}", name, bare ? ", here or in PATH" : ""));
 }
 

@@ -11,9 +11,8 @@ struct Command {
   std::vector<std::string> arguments;  ///< The program's name first.
 };
 
-/// What runs the task: python3 in front of a .py file, everything else as it is. A name without '/' is looked
-/// up in PATH, then in the current directory. @throws UsageError where there is no such file, or it can't be
-/// executed.
+/// The command that runs the task: python3 and a .py file, or the task itself. A name without '/' is looked
+/// up in PATH, then in the current directory. @throws UsageError the file does not exist or can't be executed
 Command resolve_command(const std::vector<std::string>& task);
 
 }  // namespace syncbn::launch

@@ -12,22 +12,22 @@ namespace syncbn::launch {
 namespace {
 
 constexpr std::string_view kEraseLine = "\r\x1b[K";
-constexpr std::size_t kUsualWidth = 80;
+constexpr std::size_t kDefaultWidth = 80;
 
 bool can_erase() {
   const char* term = std::getenv("TERM");
   return isatty(STDERR_FILENO) != 0 && term != nullptr && *term != '\0' && std::string_view(term) != "dumb";
 }
 
-// Another job of the shell has the terminal; what it shows is not ours to draw over.
+// True if another job of the shell has the terminal. The status line must not overwrite its output.
 bool in_background() {
-  const pid_t front = tcgetpgrp(STDERR_FILENO);
-  return front > 0 && front != getpgrp();
+  const pid_t foreground = tcgetpgrp(STDERR_FILENO);
+  return foreground > 0 && foreground != getpgrp();
 }
 
 std::size_t width() {
   winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kUsualWidth;
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : kDefaultWidth;
 }
 
 }  // namespace

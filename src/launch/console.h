@@ -5,24 +5,24 @@
 
 namespace syncbn::launch {
 
-/// Writes all of it, also where another program that shares the file has made it non-blocking; gives up where
-/// nobody is left to read it.
+/// Writes all of `text`, even if another program that shares the file has made it non-blocking. Gives up if
+/// the reader is gone.
 void write_all(int fd, std::string_view text);
 
-/// Standard output and standard error, and on a terminal a status line below what they show.
+/// Standard output and standard error. On a terminal there is a status line below their lines.
 class Console {
  public:
   Console();
-  ~Console();  ///< The status line is gone.
+  ~Console();  ///< Erases the status line.
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
 
-  /// Whether standard error is a terminal that can take a line back.
+  /// True if standard error is a terminal that can erase a line.
   bool has_status() const { return has_status_; }
-  /// Whole lines. The status line makes way for them.
+  /// Both write whole lines above the status line.
   void out(std::string_view lines);
   void err(std::string_view lines);
-  /// Shows `text`, as much as fits into the terminal's width, in the place of the line before; "": none.
+  /// Replaces the status line by as much of `text` as fits into the terminal's width; "" removes it.
   void set_status(std::string text);
 
  private:

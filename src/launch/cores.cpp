@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstddef>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "launch/parse_int.h"
 #include "launch/usage_error.h"
 
 namespace syncbn::launch {
@@ -18,10 +18,10 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kMaxCores = 1 << 16;  // no machine has so many; a mistyped range fills no memory
+constexpr int kMaxCores = 1 << 16;  // more than any machine has; a mistyped range must not fill the memory
 constexpr std::string_view kExample = R"({"device0": ["0-3"], "device1": ["4-6", "7"]})";
 
-// A device's key ends in the number that DEVICE_ID has, so without leading zeros.
+// True for "device" and a DEVICE_ID, which has no leading zeros.
 bool is_device(std::string_view key) {
   if (!key.starts_with("device")) return false;
   const std::string_view digits = key.substr(6);
@@ -29,13 +29,13 @@ bool is_device(std::string_view key) {
          (digits.size() == 1 || digits[0] != '0');
 }
 
+// The number of a core; -1 if `text` is not one.
 int parse_core(std::string_view text) {
-  int core = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), core);
-  return error == std::errc() && end == text.data() + text.size() && core < kMaxCores ? core : -1;
+  const int core = parse_int(text).value_or(-1);
+  return core < kMaxCores ? core : -1;
 }
 
-// "3", "0-10", or several of these with commas between them. False: it is none of these.
+// Adds the cores of "3", "0-10", or several of these with commas between them. False if `text` is malformed.
 bool add_cores(std::string_view text, std::vector<int>& cores) {
   while (true) {
     const std::string_view part = text.substr(0, text.find(','));
@@ -67,7 +67,7 @@ std::vector<int> read_cores(const std::string& key, const json& value) {
   return cores;
 }
 
-// The system's form of a set, of more than the 1,024 cores that a cpu_set_t holds.
+// A set of kMaxCores cores for the system calls; a plain cpu_set_t holds only 1,024.
 const std::size_t kSetSize = CPU_ALLOC_SIZE(kMaxCores);
 class CoreSet {
  public:
@@ -116,14 +116,14 @@ std::vector<int> usable_cores() {
   return cores;
 }
 
-OnCores::OnCores(const std::vector<int>& cores) {
+ScopedAffinity::ScopedAffinity(const std::vector<int>& cores) {
   if (cores.empty()) return;
   before_ = usable_cores();
   if (!move_to(cores))
-    throw std::system_error(errno, std::generic_category(), "--bind_core: cores " + list_of(cores));
+    throw std::system_error(errno, std::generic_category(), "--bind_core: cores " + format_ranges(cores));
 }
 
-OnCores::~OnCores() {
+ScopedAffinity::~ScopedAffinity() {
   if (!before_.empty()) move_to(before_);
 }
 
@@ -136,7 +136,7 @@ std::vector<std::vector<int>> split_evenly(const std::vector<int>& cores, int pa
   return result;
 }
 
-std::string list_of(const std::vector<int>& numbers) {
+std::string format_ranges(const std::vector<int>& numbers) {
   std::string text;
   for (std::size_t first = 0; first < numbers.size();) {
     std::size_t last = first;

@@ -5,40 +5,42 @@
 #include <string_view>
 #include <vector>
 
-/// Which processor cores a process may run on. Cores have the system's numbers.
+/// Processor cores that a process may run on. Cores are numbered as the system numbers them.
 namespace syncbn::launch {
 
-/// What --bind_core asks for.
+/// Value of --bind_core.
 struct CoreBinding {
-  bool even = false;                               ///< This machine's cores, split evenly over its workers.
-  std::map<std::string, std::vector<int>> chosen;  ///< Cores of "device0", …, and of "scheduler".
+  bool even = false;  ///< True: split this machine's cores evenly over its workers.
+  std::map<std::string, std::vector<int>> chosen;  ///< Cores by "device0", …, "scheduler".
 };
 
 /// Reads "True", "False", or JSON such as {"device0": ["0-10", "12"], "scheduler": ["11"]}.
 /// @throws UsageError
 CoreBinding parse_bind_core(std::string_view text);
 
-/// The cores that this process may use (a cgroup's cpuset and taskset are kept), in order.
+/// The cores that this process may use, in ascending order. They respect taskset and the cpuset of the
+/// cgroup.
 /// @throws std::system_error
 std::vector<int> usable_cores();
 
-/// Keeps this thread, and every child that it forks meanwhile, on `cores`; empty: where it is.
-class OnCores {
+/// Restricts this thread to `cores` for its lifetime, and with it the children forked meanwhile. If `cores`
+/// is empty, nothing changes.
+class ScopedAffinity {
  public:
   /// @throws std::system_error
-  explicit OnCores(const std::vector<int>& cores);
-  ~OnCores();
-  OnCores(const OnCores&) = delete;
-  OnCores& operator=(const OnCores&) = delete;
+  explicit ScopedAffinity(const std::vector<int>& cores);
+  ~ScopedAffinity();
+  ScopedAffinity(const ScopedAffinity&) = delete;
+  ScopedAffinity& operator=(const ScopedAffinity&) = delete;
 
  private:
   std::vector<int> before_;  // empty: nothing to restore
 };
 
-/// `parts` runs of neighbours, which differ by at most one in length; parts <= cores.size().
+/// Splits `cores` into `parts` runs of neighbours whose lengths differ by at most one. parts <= cores.size().
 std::vector<std::vector<int>> split_evenly(const std::vector<int>& cores, int parts);
 
-/// Of numbers in order: "0-3, 8".
-std::string list_of(const std::vector<int>& numbers);
+/// Text for ascending numbers: "0-3, 8".
+std::string format_ranges(const std::vector<int>& numbers);
 
 }  // namespace syncbn::launch

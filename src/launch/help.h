@@ -4,7 +4,7 @@
 
 namespace syncbn::launch {
 
-/// What --help prints. The defaults in it are those of Options.
+/// Text of --help. It shows the defaults of Options.
 std::string help_text();
 
 }  // namespace syncbn::launch

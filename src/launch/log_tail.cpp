@@ -16,7 +16,7 @@ namespace syncbn::launch {
 namespace {
 
 constexpr std::size_t kChunk = 65536;
-constexpr std::size_t kLongestLine = 65536;  // a longer one is shown in pieces, so that memory stays bounded
+constexpr std::size_t kLongestLine = 65536;  // longer ones are shown in pieces, so that memory stays bounded
 constexpr std::streamoff kTailBytes = 16384;
 
 }  // namespace
@@ -37,7 +37,7 @@ LogFollower::LogFollower() : inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
 }
 
 void LogFollower::add(const std::filesystem::path& file, std::string prefix) {
-  // The watch comes first: what is written between the two lines is then read as well as told.
+  // The watch comes first, so that text written between the two calls raises an event.
   if (inotify_add_watch(inotify_.get(), file.c_str(), IN_MODIFY) < 0)
     throw std::system_error(errno, std::generic_category(), "watching " + file.string());
   base::Fd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
@@ -45,7 +45,7 @@ void LogFollower::add(const std::filesystem::path& file, std::string prefix) {
   files_.push_back({std::move(fd), std::move(prefix), ""});
 }
 
-// One chunk; false at the end of the file.
+// Reads one chunk. False at the end of the file.
 bool LogFollower::read_chunk(File& file, std::string& lines) {
   std::array<char, kChunk> chunk{};
   const ssize_t size = ::read(file.fd.get(), chunk.data(), chunk.size());
@@ -64,15 +64,15 @@ bool LogFollower::read_chunk(File& file, std::string& lines) {
   return true;
 }
 
-LogFollower::News LogFollower::read() {
-  std::array<char, 4096> events{};  // which file has grown does not matter: a read at a file's end is cheap
+LogFollower::NewLines LogFollower::read() {
+  std::array<char, 4096> events{};  // their content is not needed: a read at the end of a file is cheap
   while (::read(inotify_.get(), events.data(), events.size()) > 0) continue;
-  News news;
+  NewLines result;
   for (File& file : files_) {
-    // One chunk from each, so that a talkative worker does not hide the others.
-    if (read_chunk(file, news.lines)) news.more = true;
+    // One chunk from each file, so that the output of one worker does not delay the others.
+    if (read_chunk(file, result.lines)) result.more = true;
   }
-  return news;
+  return result;
 }
 
 std::string LogFollower::flush() {

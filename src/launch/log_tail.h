@@ -5,40 +5,38 @@
 #include <string>
 #include <vector>
 
-#include "rendezvous/socket.h"
+#include "base/file_descriptor.h"
 
 namespace syncbn::launch {
 
-/// The last `count` lines of a file, without their line ends; fewer where there are fewer, or where they are
-/// very long.
+/// The last `count` lines of a file, without their line ends. Fewer if the file has fewer, or if the lines
+/// are very long.
 std::vector<std::string> last_lines(const std::filesystem::path& file, std::size_t count);
 
-/// Follows files that others write, by inotify, and gives what is new in whole lines with a prefix before
-/// each.
+/// Follows growing files with inotify. Returns new lines whole, each with a prefix.
 class LogFollower {
  public:
   /// @throws std::system_error
   LogFollower();
-  /// From the file's beginning. @throws std::system_error
+  /// Follows `file` from its beginning. @throws std::system_error
   void add(const std::filesystem::path& file, std::string prefix);
 
   /// For poll(): readable when a file has grown.
   int wake_fd() const { return inotify_.get(); }
-  /// The whole lines written since the last call, and whether there are more, which no event will tell.
-  struct News {
+  struct NewLines {
     std::string lines;
-    bool more = false;
+    bool more = false;  ///< There are more to read now. wake_fd() may not become readable for them.
   };
-  News read();
-  /// The last lines that have no line end, with one. To be called when nobody writes any more and all has
-  /// been read.
+  NewLines read();  ///< The whole lines since the last call.
+  /// The unfinished last lines, with a line end each. For the time when the writers have ended and all was
+  /// read.
   std::string flush();
 
  private:
   struct File {
     base::Fd fd;
     std::string prefix;
-    std::string line;  // begun, its end is not yet written
+    std::string line;  // its end is not written yet
   };
   bool read_chunk(File& file, std::string& lines);
 

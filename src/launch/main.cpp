@@ -8,13 +8,14 @@
 
 #include "launch/check_rank_table.h"
 #include "launch/exit_codes.h"
-#include "launch/front.h"
 #include "launch/options.h"
 #include "launch/plan.h"
+#include "launch/run_job.h"
 
 int main(int argc, char** argv) {
   using namespace syncbn::launch;
-  // What a caller left open is not for the workers, and a job in the background must not hold on to it.
+  // The workers must not inherit the caller's other descriptors, and a job in the background must not keep
+  // them open.
   close_range(STDERR_FILENO + 1, UINT_MAX, 0);
   try {
     const std::optional<Options> options = parse_options(argc, argv);
@@ -25,7 +26,7 @@ int main(int argc, char** argv) {
     }
     const JobPlan plan = make_plan(*options);
     std::filesystem::create_directories(plan.log_dir);
-    return options->join ? run_in_front(plan, options->tail_worker_log) : run_in_background(plan);
+    return options->join ? run_in_foreground(plan, options->tail_worker_log) : run_in_background(plan);
   } catch (const UsageError& error) {
     fmt::print(stderr, "syncbn-run: {}; see syncbn-run --help\n", error.what());
     return kUsage;

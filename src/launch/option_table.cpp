@@ -1,7 +1,5 @@
 #include "launch/option_table.h"
 
-#include <fmt/format.h>
-
 #include "launch/options.h"
 
 namespace syncbn::launch {
@@ -9,73 +7,61 @@ namespace {
 
 std::string spelled(bool value) { return value ? "True" : "False"; }
 
+// --help wraps the lines of a meaning anew.
 std::vector<OptionRow> make_table() {
   const Options defaults;
   return {
-      {"--worker_num", "N", std::to_string(defaults.worker_num), "Workers of the whole job."},
+      {"--worker_num", "N", std::to_string(defaults.worker_num), "Number of workers of the whole job."},
       {"--local_worker_num", "N", std::to_string(defaults.local_worker_num),
-       "Workers on this machine, at most --worker_num. If fewer, the job runs on several machines (nodes): "
-       "on "
-       "each of them the same command starts that node's workers."},
+       R"(Number of workers on this machine, at most --worker_num. If it is less, the job runs on several machines
+          (nodes). The same command on each node starts the workers of that node.)"},
       {"--master_addr", "ADDRESS", defaults.master_addr,
        "Name or address of the node where the workers find each other."},
       {"--master_port", "PORT", std::to_string(defaults.master_port),
-       "TCP port for the task's own framework, 1 to 65535. The workers of syncbn meet at the port after it, "
-       "or "
-       "at SYNCBN_PORT where that variable is set."},
+       R"(TCP port for the framework of the task, 1 to 65535. The workers of syncbn meet at the next port, or at
+          SYNCBN_PORT if that variable is set.)"},
       {"--node_rank", "N", std::to_string(defaults.node_rank),
-       "This node's place among the nodes, from 0: it decides the ranks of its workers. -1: as the nodes "
-       "come. "
-       "Means nothing on a single node."},
+       R"(Place of this node among the nodes, from 0. It decides the ranks of the node's workers. -1: in the order in
+          which the nodes arrive. Ignored on a single node.)"},
       {"--log_dir", "DIR", defaults.log_dir,
-       "Directory of the logs, made if it is missing. Empty: the current directory."},
+       "Directory of the logs. It is created if it is missing. Empty: the current directory."},
       {"--worker_log_name", "NAME", defaults.worker_log_name,
-       "The logs are NAME_<rank>.log instead of worker_<rank>.log; {ip} and {hostname} in NAME stand for "
-       "this "
-       "machine's. A log holds a worker's whole output; the next job overwrites it."},
+       R"(The logs are NAME_<rank>.log instead of worker_<rank>.log. {ip} and {hostname} in NAME stand for this
+          machine's address and name. A log holds the whole output of a worker. The next job overwrites it.)"},
       {"--join", "True|False", spelled(defaults.join),
-       "True: wait for the job, show what the workers print, each line with its [rank] in front, and exit as "
-       "told below. False: return when the workers have been started (on several nodes: at once); the job "
-       "goes "
-       "on in the background, looked after in the same way, and its end is told in DIR/syncbn-run.log."},
+       R"(True: wait for the job, show the output of the workers, each line after its [rank], and exit with a code from
+          the list below. False: return when the workers have been started (on several nodes: at once). The job runs in
+          the background under the same supervision. DIR/syncbn-run.log reports its end.)"},
       {"--tail_worker_log", "LIST", "-1",
-       "With --join=True, the ranks whose output is shown, such as 0,3; -1: all."},
+       "With --join=True, the ranks whose output is shown, such as 0,3. -1: all ranks."},
       {"--cluster_time_out", "S", std::to_string(defaults.cluster_time_out->count()),
-       "Seconds from the start in which all nodes must have come and all workers must have joined (called "
-       "init() of syncbn), else the job is ended; negative: unlimited, for programs that never join. A "
-       "single "
-       "worker has nobody to join."},
+       R"(Seconds from the start until all nodes must have arrived and all workers must have joined (called init() of
+          syncbn). Otherwise the job is ended. Negative: no limit, for programs that never join. A single worker has no
+          peers to join.)"},
       {"--max_restarts", "N", std::to_string(defaults.max_restarts),
-       "How often the whole job is started again, at once, when a worker has failed or not joined in time; "
-       "the same on "
-       "every node. The logs of the k-th restart are NAME_<rank>.restart_<k>.log. The task itself goes on "
-       "from its "
-       "checkpoint: SYNCBN_RESTART holds k, or 0."},
+       R"(Number of times that the whole job may be started again, at once, when a worker has failed or has not joined
+          in time. Must be the same on every node. The logs of the k-th restart are NAME_<rank>.restart_<k>.log. The
+          task itself must continue from its checkpoint: SYNCBN_RESTART holds k, or 0.)"},
       {"--bind_core", "BINDING", spelled(defaults.bind_core.even),
-       "True: this machine's cores are split evenly over its workers, each of which runs on neighbours of "
-       "its "
-       "own. Or JSON that names cores for the workers by their DEVICE_ID, such as "
-       R"({"device0": ["0-3"], "device1": ["4-6", "7"]}; a worker without an entry may run on all. The key )"
-       "scheduler is for --ms_scheduler. A bound worker gets as many threads as it has cores."},
+       R"(True: split the cores of this machine evenly over its workers. Each worker runs on neighbouring cores that no
+          other worker has. Or JSON with cores for the workers by their DEVICE_ID, such as
+          {"device0": ["0-3"], "device1": ["4-6", "7"]}. A worker without an entry may run on all cores. The key
+          scheduler is for --ms_scheduler. A bound worker gets as many threads as cores.)"},
       {"--rank_table_file", "FILE", defaults.rank_table_file,
-       "A rank table, version 1.0: the ranks and DEVICE_IDs of the workers are those of the server in it "
-       "that "
-       "has an address of this machine. Workers find the file in RANK_TABLE_FILE."},
+       R"(A rank table, version 1.0. The workers get the ranks and DEVICE_IDs of the server in it that has an address of
+          this machine. The workers find the file in RANK_TABLE_FILE.)"},
       {"--sim_level", "N", std::to_string(defaults.sim_level),
-       "0 to 3: a dry run. One worker is started, in a world of --worker_num without communication, with "
-       "MS_SIMULATION_LEVEL set to N; --local_worker_num means nothing. -1: none, unless MS_SIMULATION_LEVEL "
-       "is "
-       "set already."},
-      {"--sim_rank_id", "N", std::to_string(defaults.sim_rank_id), "The rank of the dry run; -1: 0."},
+       R"(0 to 3: a dry run. One worker is started, in a world of --worker_num without communication, with
+          MS_SIMULATION_LEVEL set to N. --local_worker_num is ignored. -1: no dry run, unless MS_SIMULATION_LEVEL is set
+          already.)"},
+      {"--sim_rank_id", "N", std::to_string(defaults.sim_rank_id), "Rank of the dry run. -1: rank 0."},
       {"--ms_scheduler", "True|False", spelled(defaults.ms_scheduler),
-       "True: for programs that call MindSpore's own init(). The task script is started once more as "
-       "MindSpore's scheduler at --master_addr and --master_port (log: DIR/scheduler.log; all that stands "
-       "before its init() runs there too), and the workers "
-       "get "
-       "MindSpore's variables. MindSpore then watches who joins."},
+       R"(True: for programs that call init() of MindSpore. The task script is started once more as MindSpore's scheduler
+          at --master_addr and --master_port (log: DIR/scheduler.log). Code before its init() runs there too. The
+          workers get MindSpore's variables, and MindSpore then watches which workers join.)"},
       {"--check_rank_table", "FILE", "",
-       "Runs nothing: checks a rank table, prints what is in it, or says which key is wrong, and exits."},
-      {"--help", "", "", "Print this and exit."},
+       R"(Check a rank table, print its content or the name of the key that is wrong, and exit. Nothing is started.)"},
+      {"--help", "", "", "Print this text and exit."},
       {"--version", "", "", "Print the version and exit."},
   };
 }

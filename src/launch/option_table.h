@@ -6,11 +6,11 @@
 
 namespace syncbn::launch {
 
-/// An option of the command line: what the parser accepts and --help tells.
+/// An option of the command line, for the parser and for --help.
 struct OptionRow {
   std::string_view name;      ///< "--worker_num"
-  std::string_view value;     ///< "N", "True|False"; empty: a switch, which takes none.
-  std::string default_value;  ///< As it would be written.
+  std::string_view value;     ///< "N", "True|False"; empty: a switch, which takes no value.
+  std::string default_value;  ///< As written on the command line.
   std::string_view meaning;
 };
 

@@ -2,18 +2,17 @@
 
 #include <fmt/core.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
 #include <map>
 #include <numeric>
 #include <set>
+#include <sstream>
 #include <string_view>
-#include <utility>
 
 #include "launch/help.h"
 #include "launch/option_table.h"
+#include "launch/parse_int.h"
 #include "syncbn/version.h"
 
 namespace syncbn::launch {
@@ -22,12 +21,11 @@ namespace {
 constexpr int kMaxRestarts = 1'000'000;
 constexpr int kMaxWorkers = 65536;  // the sums on the wire are exact up to 2^16 ranks
 
-int parse_int(std::string_view option, std::string_view text, int low, int high) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < low || value > high)
+int parse_integer(std::string_view option, std::string_view text, int low, int high) {
+  const std::optional<int> value = parse_int(text);
+  if (!value || *value < low || *value > high)
     throw UsageError(fmt::format("{} is '{}'; allowed: an integer from {} to {}", option, text, low, high));
-  return value;
+  return *value;
 }
 
 bool parse_bool(std::string_view option, std::string_view text) {
@@ -37,8 +35,8 @@ bool parse_bool(std::string_view option, std::string_view text) {
 }
 
 std::optional<std::chrono::seconds> parse_time_out(std::string_view option, std::string_view text) {
-  constexpr int kLimit = 1'000'000'000;  // what the workers read in MS_TOPO_TIMEOUT
-  const int seconds = parse_int(option, text, -kLimit, kLimit);
+  constexpr int kLimit = 1'000'000'000;  // the workers accept as much in MS_TOPO_TIMEOUT
+  const int seconds = parse_integer(option, text, -kLimit, kLimit);
   if (seconds == 0)
     throw UsageError(
         fmt::format("{} is '0'; allowed: seconds from 1, or a negative number for no limit", option));
@@ -52,10 +50,10 @@ std::vector<int> parse_ranks(std::string_view option, const std::string& text, i
     std::iota(ranks.begin(), ranks.end(), 0);
     return ranks;
   }
-  for (const std::string& part : CLI::detail::split(text, ',')) {
-    int rank = -1;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), rank);
-    if (error != std::errc() || end != part.data() + part.size() || rank < 0 || rank >= worker_num)
+  std::istringstream parts(text + ',');  // an empty part, the last one too, is an error
+  for (std::string part; std::getline(parts, part, ',');) {
+    const int rank = parse_int(part).value_or(-1);
+    if (rank < 0 || rank >= worker_num)
       throw UsageError(
           fmt::format("{} is '{}'; allowed: -1 for all, or ranks from 0 to {} with commas between them",
                       option, text, worker_num - 1));
@@ -64,82 +62,54 @@ std::vector<int> parse_ranks(std::string_view option, const std::string& text, i
   return ranks;
 }
 
-bool takes_value(std::string_view name) {
-  const auto& table = option_table();
-  const auto row =
-      std::find_if(table.begin(), table.end(), [name](const OptionRow& each) { return each.name == name; });
-  return row == table.end() || !row->value.empty();
-}
-
-// CLI11 gives an option written `--option=` the next argument for its value. Written apart, an empty value
-// stays one.
-std::vector<std::string> separate_values(int argc, const char* const* argv) {
-  std::vector<std::string> arguments(argv + 1, argv + argc);
-  std::vector<std::string> result;
-  auto next = arguments.begin();
-  while (next != arguments.end() && next->starts_with("--")) {
-    const std::string option = *next++;
-    const std::size_t equals = option.find('=');
-    result.push_back(option.substr(0, equals));
-    if (equals != std::string::npos) {
-      result.push_back(option.substr(equals + 1));
-    } else if (takes_value(option)) {
-      if (next == arguments.end() || next->starts_with("--"))
-        throw UsageError(fmt::format("{} has no value", option));
-      result.push_back(*next++);
-    }
-  }
-  result.insert(result.end(), next, arguments.end());
-  return result;
-}
-
 void check_log_name(std::string_view option, const std::string& name) {
   if (name.find('/') != std::string::npos)
-    throw UsageError(
-        fmt::format("{} is '{}'; allowed: a file name without '/' (--log_dir is the place)", option, name));
+    throw UsageError(fmt::format(
+        "{} is '{}'; allowed: a file name without '/' (--log_dir chooses the directory)", option, name));
 }
 
-// Every option's text, as it was given or by default, and the task.
+// The command line as text. An option is written --option=value or --option value. The first argument that is
+// not an option starts the task.
 struct CommandLine {
-  std::map<std::string, std::string, std::less<>> text;
+  std::map<std::string, std::string, std::less<>> values;  // of every option, given or by default
   std::set<std::string, std::less<>> given;
   std::vector<std::string> task;
 };
 
 CommandLine read_command_line(int argc, const char* const* argv) {
   CommandLine line;
-  CLI::App app;
-  app.set_help_flag();
-  app.prefix_command();  // from the task script on, everything is the task's
-  for (const OptionRow& option : option_table()) {
-    const std::string name(option.name);
-    if (option.value.empty()) {
-      app.add_flag(name == "--help" ? "-h,--help" : name);
-    } else {
-      app.add_option(name, line.text[name] = option.default_value);
-    }
+  for (const OptionRow& row : option_table()) line.values.emplace(row.name, row.default_value);
+  int next = 1;
+  while (next < argc && argv[next][0] == '-') {
+    const std::string argument = argv[next++];
+    const std::size_t equals = argument.find('=');
+    const std::string name = argument == "-h" ? "--help" : argument.substr(0, equals);
+    const auto row = std::find_if(option_table().begin(), option_table().end(),
+                                  [&name](const OptionRow& each) { return each.name == name; });
+    if (row == option_table().end()) throw UsageError(fmt::format("unknown option '{}'", name));
+    const bool repeated = !line.given.insert(name).second;
+    if (row->value.empty()) continue;
+    if (repeated) throw UsageError(fmt::format("{} is given twice; allowed: once", name));
+    if (equals != std::string::npos)
+      line.values[name] = argument.substr(equals + 1);
+    else if (next < argc && !std::string_view(argv[next]).starts_with("--"))
+      line.values[name] = argv[next++];
+    else
+      throw UsageError(fmt::format("{} has no value", name));
   }
-  try {
-    std::vector<std::string> arguments = separate_values(argc, argv);
-    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the end
-    app.parse(std::move(arguments));
-  } catch (const CLI::ParseError& error) {
-    throw UsageError(error.what());
-  }
-  for (const OptionRow& option : option_table())
-    if (app.count(std::string(option.name)) > 0) line.given.emplace(option.name);
-  line.task = app.remaining();
+  line.task.assign(argv + next, argv + argc);
   return line;
 }
 
 void check_dry_run(const Options& options) {
   if (options.sim_level < 0 && options.sim_rank_id >= 0)
-    throw UsageError(fmt::format("--sim_rank_id is {}, and --sim_level, which asks for a dry run, is missing",
-                                 options.sim_rank_id));
+    throw UsageError(fmt::format(
+        "--sim_rank_id is {} and --sim_level is missing; allowed: only in a dry run (--sim_level)",
+        options.sim_rank_id));
   if (options.sim_level >= 0 && options.ms_scheduler)
     throw UsageError(
-        fmt::format("--ms_scheduler is True and --sim_level is {}; a dry run has no communication, so no "
-                    "scheduler either",
+        fmt::format("--ms_scheduler is True and --sim_level is {}; allowed: one of the two (a dry run has no "
+                    "communication)",
                     options.sim_level));
 }
 
@@ -152,13 +122,11 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
                line.given.contains("--help") ? help_text() : fmt::format("syncbn-run {}\n", SYNCBN_VERSION));
     return std::nullopt;
   }
-  if (!line.task.empty() && line.task[0].starts_with("-"))
-    throw UsageError(fmt::format("unknown option '{}'", line.task[0]));
   const auto text = [&line](std::string_view option) -> const std::string& {
-    return line.text.find(option)->second;
+    return line.values.find(option)->second;
   };
   const auto integer = [&text](std::string_view option, int low, int high) {
-    return parse_int(option, text(option), low, high);
+    return parse_integer(option, text(option), low, high);
   };
 
   Options options;
@@ -171,15 +139,15 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
   }
   options.worker_num = integer("--worker_num", 1, kMaxWorkers);
   options.local_worker_num = integer("--local_worker_num", 1, kMaxWorkers);
-  const char* level = std::getenv("MS_SIMULATION_LEVEL");  // as msrun takes it, below the option
+  const char* level = std::getenv("MS_SIMULATION_LEVEL");  // like msrun: the option has priority
   options.sim_level = level == nullptr || line.given.contains("--sim_level")
                           ? integer("--sim_level", -1, 3)
-                          : parse_int("MS_SIMULATION_LEVEL", level, -1, 3);
+                          : parse_integer("MS_SIMULATION_LEVEL", level, -1, 3);
   options.sim_rank_id = integer("--sim_rank_id", -1, options.worker_num - 1);
   if (options.sim_level >= 0) options.local_worker_num = 1;
   if (options.local_worker_num > options.worker_num)
     throw UsageError(fmt::format(
-        "--local_worker_num is {} and --worker_num, the whole job's, is {}; allowed: at most that",
+        "--local_worker_num is {} and --worker_num, of the whole job, is {}; allowed: at most --worker_num",
         options.local_worker_num, options.worker_num));
   options.master_addr = text("--master_addr");
   if (options.master_addr.empty())

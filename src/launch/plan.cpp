@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
@@ -17,7 +16,8 @@
 
 #include "environment/rank_table.h"
 #include "launch/addresses.h"
-#include "launch/environment.h"
+#include "launch/parse_int.h"
+#include "launch/worker_environment.h"
 #include "syncbn/error.h"
 
 namespace syncbn::launch {
@@ -30,14 +30,14 @@ int store_port(const Options& options) {
   if (text == nullptr) {
     if (options.master_port == 65535)
       throw UsageError(
-          "--master_port is 65535; allowed: up to 65534, or SYNCBN_PORT set, as the workers meet at the next "
-          "port");
+          "--master_port is 65535; allowed: up to 65534, because the workers meet at the next port, or any "
+          "port with "
+          "SYNCBN_PORT set");
     return options.master_port + 1;
   }
   const std::string_view value = text;
-  int port = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), port);
-  if (error != std::errc() || end != value.data() + value.size() || port < 1 || port > 65535)
+  const int port = parse_int(value).value_or(0);
+  if (port < 1 || port > 65535)
     throw UsageError(fmt::format("SYNCBN_PORT is '{}'; allowed: an integer from 1 to 65535", value));
   return port;
 }
@@ -63,7 +63,8 @@ std::string log_name(const Options& options) {
   return name;
 }
 
-// Of a file's bytes; not against forgery, only to tell whether nodes were given different files.
+// Hash of a file's bytes. It shows whether the nodes have different files; it does not protect against
+// forgery.
 std::string digest(const fs::path& file) {
   std::ifstream input(file, std::ios::binary);
   std::uint64_t hash = 14695981039346656037u;  // FNV-1a
@@ -72,8 +73,8 @@ std::string digest(const fs::path& file) {
   return fmt::format("{:016x}", hash);
 }
 
-// The ranks and devices of this node, in the order of its server's list.
-void take_rank_table(JobPlan& plan) {
+// Takes the ranks and devices of this node from the rank table, in the order of its server's list.
+void apply_rank_table(JobPlan& plan) {
   const Options& options = plan.options;
   if (options.rank_table_file.empty()) return;
   try {
@@ -85,16 +86,16 @@ void take_rank_table(JobPlan& plan) {
                       options.rank_table_file, table.size(), options.worker_num));
     plan.rank_table_digest = digest(options.rank_table_file);
     for (const std::string& note : table.notes) plan.notes.push_back(fmt::format("rank table: {}", note));
-    if (plan.dry_run()) return;  // it has no server of its own
+    if (plan.dry_run()) return;  // a dry run needs no server in the table
     const auto& server = environment::own_server(table, environment::local_addresses());
     if (static_cast<int>(server.devices.size()) != options.local_worker_num)
       throw UsageError(fmt::format(
           "--rank_table_file: server '{}' of '{}', which is this machine, has {} devices and "
           "--local_worker_num is {}; allowed: as many devices as workers here",
           server.server_id, options.rank_table_file, server.devices.size(), options.local_worker_num));
-    for (std::size_t i = 0; i < plan.seats.size(); ++i) {
-      plan.seats[i].device = server.devices[i].device_id;
-      plan.seats[i].rank = server.devices[i].rank;
+    for (std::size_t i = 0; i < plan.slots.size(); ++i) {
+      plan.slots[i].device = server.devices[i].device_id;
+      plan.slots[i].rank = server.devices[i].rank;
     }
     plan.rank_table_server = server.server_id;
   } catch (const GroupError& error) {
@@ -111,7 +112,7 @@ void bind_evenly(JobPlan& plan, const std::vector<int>& usable) {
     return;
   }
   const auto parts = split_evenly(usable, workers);
-  for (std::size_t i = 0; i < parts.size(); ++i) plan.seats[i].cores = parts[i];
+  for (std::size_t i = 0; i < parts.size(); ++i) plan.slots[i].cores = parts[i];
 }
 
 void bind_as_chosen(JobPlan& plan, const std::vector<int>& usable) {
@@ -120,22 +121,22 @@ void bind_as_chosen(JobPlan& plan, const std::vector<int>& usable) {
       if (!std::binary_search(usable.begin(), usable.end(), core))
         throw UsageError(
             fmt::format("--bind_core: {} has core {}; allowed are this machine's usable cores: {}", key, core,
-                        list_of(usable)));
+                        format_ranges(usable)));
     }
     if (key == "scheduler") {
       plan.scheduler_cores = cores;
       continue;
     }
-    const auto seat =
-        std::find_if(plan.seats.begin(), plan.seats.end(),
-                     [&, name = key](const WorkerSeat& each) { return "device" + each.device == name; });
-    if (seat == plan.seats.end()) {
+    const auto slot =
+        std::find_if(plan.slots.begin(), plan.slots.end(),
+                     [&, name = key](const WorkerSlot& each) { return "device" + each.device == name; });
+    if (slot == plan.slots.end()) {
       std::vector<std::string> devices;
-      for (const WorkerSeat& each : plan.seats) devices.push_back("device" + each.device);
+      for (const WorkerSlot& each : plan.slots) devices.push_back("device" + each.device);
       throw UsageError(fmt::format("--bind_core: no worker here has {}; allowed: {}, scheduler", key,
                                    fmt::join(devices, ", ")));
     }
-    seat->cores = cores;
+    slot->cores = cores;
   }
 }
 
@@ -161,12 +162,12 @@ JobPlan make_plan(const Options& options) {
   plan.store_port = store_port(options);
   const char* token = std::getenv("SYNCBN_TOKEN");
   plan.token = token != nullptr ? token : "";
-  // A random one could not be known to the other nodes.
+  // The other nodes could not know a random token.
   if (plan.token.empty() && !plan.several_nodes()) plan.token = random_token();
   if (options.worker_num > 1 && !plan.dry_run()) plan.cluster_time_out = options.cluster_time_out;
-  for (int i = 0; i < options.local_worker_num; ++i) plan.seats.push_back({std::to_string(i), {}, {}});
-  if (plan.dry_run()) plan.seats[0].rank = std::max(0, options.sim_rank_id);
-  take_rank_table(plan);
+  for (int i = 0; i < options.local_worker_num; ++i) plan.slots.push_back({std::to_string(i), {}, {}});
+  if (plan.dry_run()) plan.slots[0].rank = std::max(0, options.sim_rank_id);
+  apply_rank_table(plan);
   bind_cores(plan);
   plan.log_dir = fs::absolute(options.log_dir.empty() ? "." : options.log_dir).lexically_normal();
   plan.log_name = log_name(options);
@@ -185,10 +186,15 @@ fs::path worker_log(const JobPlan& plan, int rank) {
   return log_file(plan, fmt::format("{}_{}", plan.log_name, rank));
 }
 
-std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& placement) {
+std::vector<int> local_ranks(const JobPlan& plan, const Placement& placement) {
   std::vector<int> ranks;
-  for (const WorkerSeat& seat : plan.seats)
-    ranks.push_back(seat.rank.value_or(placement.first_rank + static_cast<int>(ranks.size())));
+  for (const WorkerSlot& slot : plan.slots)
+    ranks.push_back(slot.rank.value_or(placement.first_rank + static_cast<int>(ranks.size())));
+  return ranks;
+}
+
+std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& placement) {
+  const std::vector<int> ranks = local_ranks(plan, placement);
   std::vector<int> sorted = ranks;
   std::sort(sorted.begin(), sorted.end());
   std::vector<WorkerPlan> workers;
@@ -196,7 +202,7 @@ std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& place
     const auto place = std::lower_bound(sorted.begin(), sorted.end(), ranks[i]);
     const auto local_rank = static_cast<int>(place - sorted.begin());
     workers.push_back({ranks[i], worker_log(plan, ranks[i]),
-                       worker_environment(plan, plan.seats[i], ranks[i], local_rank), plan.seats[i].cores});
+                       worker_environment(plan, plan.slots[i], ranks[i], local_rank), plan.slots[i].cores});
   }
   return workers;
 }

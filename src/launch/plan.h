@@ -11,69 +11,75 @@
 
 namespace syncbn::launch {
 
-/// What one of this node's workers is started with, whatever the other nodes bring.
-struct WorkerSeat {
+/// Settings of one worker of this node that do not depend on the other nodes.
+struct WorkerSlot {
   std::string device;       ///< DEVICE_ID.
-  std::optional<int> rank;  ///< Where a rank table or a dry run says it; else its node's place does.
+  std::optional<int> rank;  ///< From a rank table or a dry run; otherwise the node's place decides.
   std::vector<int> cores;   ///< Empty: all.
 };
 
-/// What one launcher knows of its job before it has met those of the other nodes: everything but ranks.
+/// Everything that a launcher knows of its job before the launchers of the other nodes arrive. Ranks are
+/// missing.
 struct JobPlan {
   Options options;
   Command command;
-  int store_port = 0;  ///< With options.master_addr, where launchers and workers meet.
+  int store_port = 0;  ///< With options.master_addr, the address of the store.
   std::string token;
-  int restart = 0;  ///< How often the job was restarted before.
+  int restart = 0;  ///< Number of restarts so far.
   std::optional<std::chrono::seconds>
-      cluster_time_out;              ///< none: no limit; a single worker has nobody to join.
-  std::vector<WorkerSeat> seats;     ///< One for each of options.local_worker_num.
-  std::string rank_table_digest;     ///< Equal where the nodes' rank tables are; empty: no table.
-  std::string rank_table_server;     ///< server_id of this node in it.
-  std::vector<std::string> notes;    ///< For people, before the job starts.
-  std::filesystem::path log_dir;     ///< Absolute.
-  std::string log_name;              ///< In it: log_name_<rank>.log.
-  std::filesystem::path job_log;     ///< Where a job in the background tells its end.
-  std::string scheduler_host;        ///< With options.master_port, MindSpore's scheduler; numeric.
+      cluster_time_out;            ///< none: no limit. A single worker has no peers to join.
+  std::vector<WorkerSlot> slots;   ///< options.local_worker_num of them.
+  std::string rank_table_digest;   ///< Equal if the nodes' rank tables are equal; empty: no table.
+  std::string rank_table_server;   ///< server_id of this node in its rank table.
+  std::vector<std::string> notes;  ///< Shown to people before the job starts.
+  std::filesystem::path log_dir;   ///< Absolute.
+  std::string log_name;            ///< The logs in log_dir are log_name_<rank>.log.
+  std::filesystem::path job_log;   ///< The log in which a job in the background reports its end.
+  std::string scheduler_host;  ///< Numeric address of MindSpore's scheduler; its port is options.master_port.
   std::vector<int> scheduler_cores;  ///< Empty: all.
 
-  /// The secret of this start. Each has one of its own: who belongs to the last one can't join.
+  /// The secret of this start. Every start has a different one, so processes of the previous start can't
+  /// join.
   std::string start_token() const;
-  /// For messages: "/logs/worker_<rank>.log", "/logs/worker_<rank>.restart_2.log".
+  /// The logs in messages: "/logs/worker_<rank>.log", "/logs/worker_<rank>.restart_2.log".
   std::string log_names() const;
   bool several_nodes() const { return options.local_worker_num < options.worker_num && !dry_run(); }
-  /// One worker, which meets nobody: there is no store.
+  /// A dry run has one worker and no store.
   bool dry_run() const { return options.sim_level >= 0; }
-  /// Whether the workers are expected to join the store. Where MindSpore's scheduler runs, it watches them.
+  /// True if the workers are expected to join the store. MindSpore's scheduler watches them itself if it
+  /// runs.
   bool expects_joins() const { return options.worker_num > 1 && !dry_run() && !options.ms_scheduler; }
 };
 
-/// @throws UsageError an option, SYNCBN_PORT or a rank table can't be met; std::system_error
+/// @throws UsageError an option, SYNCBN_PORT or a rank table is wrong for this machine; std::system_error
 JobPlan make_plan(const Options& options);
 
-/// Where this node stands in its job.
+/// Place of a node among the nodes of its job.
 struct Placement {
   int node = 0;  ///< From 0.
   int node_count = 1;
-  int first_rank = 0;  ///< Rank of this node's first worker; the others follow. A rank table overrides it.
+  int first_rank = 0;  ///< Rank of this node's first worker; the others follow. A rank table has priority.
 };
 
-/// The rank in a WorkerPlan of MindSpore's scheduler, which is no worker.
+/// Stands for a rank in the WorkerPlan of MindSpore's scheduler.
 inline constexpr int kSchedulerRank = -1;
 
 struct WorkerPlan {
   int rank;
   std::filesystem::path log;             ///< Absolute.
   std::vector<std::string> environment;  ///< NAME=value, complete.
-  std::vector<int> cores;                ///< It may run on; empty: all.
+  std::vector<int> cores;                ///< Cores that the worker may run on; empty: all.
 };
 
-/// This node's workers.
+/// Ranks of this node's workers, in the order of plan.slots.
+std::vector<int> local_ranks(const JobPlan& plan, const Placement& placement);
+
+/// This node's workers, in the order of plan.slots.
 std::vector<WorkerPlan> plan_workers(const JobPlan& plan, const Placement& placement);
-/// MindSpore's scheduler, which belongs on the node that serves the store; none: the job has none.
+/// MindSpore's scheduler, for the node that serves the store; none if the job has no scheduler.
 std::optional<WorkerPlan> plan_scheduler(const JobPlan& plan);
 
-/// The log of one of this node's workers, in this start.
+/// The log of a worker of this node in this start.
 std::filesystem::path worker_log(const JobPlan& plan, int rank);
 
 }  // namespace syncbn::launch

@@ -18,9 +18,9 @@
 #include <system_error>
 #include <thread>
 
+#include "base/file_descriptor.h"
 #include "launch/cores.h"
 #include "launch/exit_codes.h"
-#include "rendezvous/socket.h"
 
 namespace syncbn::launch {
 namespace {
@@ -28,7 +28,7 @@ namespace {
 using base::Fd;
 using std::chrono::steady_clock;
 
-constexpr int kCannotExecute = 126;  // as a shell has it
+constexpr int kCannotExecute = 126;  // as in a shell
 constexpr int kNotFound = 127;
 
 base::Fd open_or_throw(const std::string& path, int flags) {
@@ -46,17 +46,16 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
   return result;
 }
 
-// Only in a fresh child, and before it execs: the parent may have had threads, so nothing here may take a
-// lock.
-void say(std::string_view text) {
+// For a forked child before execve(). The parent may have had threads, so nothing here may take a lock.
+void write_stderr(std::string_view text) {
   if (write(STDERR_FILENO, text.data(), text.size()) < 0) _exit(kCannotExecute);
 }
 
-[[noreturn]] void become_worker(const char* file, char* const* arguments, char* const* environment, int input,
-                                int log, const sigset_t& signal_mask, pid_t parent) {
+[[noreturn]] void exec_worker(const char* file, char* const* arguments, char* const* environment, int input,
+                              int log, const sigset_t& signal_mask, pid_t parent) {
   setsid();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(kSignalBase + SIGKILL);  // it died before the line above
+  if (getppid() != parent) _exit(kSignalBase + SIGKILL);  // the parent died before prctl()
   dup2(input, STDIN_FILENO);
   dup2(log, STDOUT_FILENO);
   dup2(log, STDERR_FILENO);
@@ -64,15 +63,17 @@ void say(std::string_view text) {
   sigprocmask(SIG_SETMASK, &signal_mask, nullptr);
   execve(file, arguments, environment);
   const int error = errno;
-  say("syncbn-run: can't execute ");
-  say(file);
-  say(": ");
-  say(strerrordesc_np(error));
-  say("\n");
+  write_stderr("syncbn-run: can't execute ");
+  write_stderr(file);
+  write_stderr(": ");
+  write_stderr(strerrordesc_np(error));
+  write_stderr("\n");
   _exit(error == ENOENT ? kNotFound : kCannotExecute);
 }
 
-// The parent's id of a process, or -1 where it is gone: the second field after the name's last ')'.
+// The parent's id of a process, or -1 if the process is gone. In /proc/PID/stat it is the second field after
+// the last
+// ')', which ends the name.
 pid_t parent_of(const char* pid) {
   std::ifstream file(fmt::format("/proc/{}/stat", pid));
   std::string stat;
@@ -98,18 +99,18 @@ pid_t start_worker(const Command& command, const WorkerPlan& worker, const sigse
   const std::vector<char*> arguments = pointers(command.arguments);
   const std::vector<char*> environment = pointers(worker.environment);
   const pid_t parent = getpid();
-  const OnCores cores(worker.cores);  // the child inherits them
+  const ScopedAffinity affinity(worker.cores);  // the child inherits them
   const pid_t pid = fork();
   if (pid == 0)
-    become_worker(command.file.c_str(), arguments.data(), environment.data(), input.get(), log.get(),
-                  signal_mask, parent);
+    exec_worker(command.file.c_str(), arguments.data(), environment.data(), input.get(), log.get(),
+                signal_mask, parent);
   if (pid < 0)
     throw std::system_error(errno, std::generic_category(), fmt::format("fork of worker {}", worker.rank));
   return pid;
 }
 
 std::vector<pid_t> children() {
-  // Not /proc/self/task/*/children: kernels may lack it, and it may miss some while others end.
+  // /proc/self/task/*/children is not used: some kernels lack it, and it may miss processes while others end.
   std::vector<pid_t> result;
   const std::unique_ptr<DIR, int (*)(DIR*)> proc(opendir("/proc"), closedir);
   if (proc == nullptr) throw std::system_error(errno, std::generic_category(), "/proc");
@@ -121,8 +122,8 @@ std::vector<pid_t> children() {
 }
 
 bool kill_descendants(std::chrono::milliseconds time) {
-  // Only children are ever killed: their ids can't be taken by a stranger, because nobody but this process
-  // waits for them. Grandchildren become children by it and are killed in the next round.
+  // Only children are killed. The system can't give their ids to other processes until this process has
+  // waited for them. Grandchildren become children and are killed in the next round.
   const auto deadline = steady_clock::now() + time;
   for (;;) {
     for (const pid_t child : children()) kill(child, SIGKILL);

@@ -3,30 +3,29 @@
 #include <string>
 #include <vector>
 
-#include "launch/nodes.h"
+#include "launch/membership.h"
+#include "launch/node_workers.h"
 #include "launch/plan.h"
 
-/// What the launcher tells people of a job's end. `place` says where: " on node 1 (node1, 10.0.0.2)", or ""
-/// where there is one node.
+/// Reports on the end of a job. `location` is the node in messages: " on node 1 (node1, 10.0.0.2)", or "" if
+/// there is only one node.
 namespace syncbn::launch {
 
-/// A worker, or the scheduler, that has ended badly.
-struct Failure {
-  int rank;
-  int status;  ///< Of waitpid().
-};
+JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers,
+                      const std::string& location);
+JobEnd end_by_signal(int signal, const std::string& location);
+JobEnd end_by_missing_workers(const std::vector<int>& missing, const JobPlan& plan,
+                              const std::string& location);
+/// Some nodes have not arrived in time.
+JobEnd end_by_missing_nodes(const Membership& membership, const JobPlan& plan);
+/// The launcher that serves the store could not be reached because of `why`. `why_not_serving` is why this
+/// launcher does not serve the store. `in_time`: --cluster_time_out is not over.
+JobEnd end_by_unreachable_store(const std::string& why, const std::string& why_not_serving,
+                                const JobPlan& plan, bool in_time);
+/// The connection to the launcher that serves the store is lost because of `why`.
+JobEnd end_by_lost_store(const Membership& membership, const std::string& why);
 
-End failed(const Failure& first, const std::vector<WorkerPlan>& workers, const std::string& place);
-End stopped(int signal, const std::string& place);
-End not_joined(const std::vector<int>& missing, const JobPlan& plan, const std::string& place);
-/// Not all nodes have come in time.
-End not_met(const Roll& roll, const JobPlan& plan);
-/// No launcher that serves the store could be reached, for the reason `why`.
-End not_reached(const std::string& why, const std::string& why_not_served, const JobPlan& plan, bool in_time);
-/// The launcher that serves the store is gone, for the reason `why`.
-End lost(const Roll& roll, const std::string& why);
-
-/// Of this node's workers that failed after the one that ended the job; "" where there are none.
+/// Report on failures other than the one that ended the job; "" if there are none.
 std::string describe_later(const std::vector<Failure>& failures, const std::vector<WorkerPlan>& workers);
 
 }  // namespace syncbn::launch

@@ -2,38 +2,31 @@
 
 #include <signal.h>
 
-#include <functional>
 #include <string>
-#include <vector>
 
 #include "launch/plan.h"
+#include "launch/status_message.h"
 
 namespace syncbn::launch {
 
-/// How far a job has come, counted on this node.
-struct Progress {
-  int here = 0;    ///< Workers of the whole job whose launchers have come; then worker_num.
-  int up = 0;      ///< Started.
-  int joined = 0;  ///< Have called init() of syncbn.
-  int ended = 0;
-  bool operator==(const Progress&) const = default;
+/// Is informed of the progress and the end of a job.
+class JobObserver {
+ public:
+  virtual ~JobObserver() = default;
+  /// Called at every change, for the first time when the store is served (if this launcher serves it).
+  virtual void on_progress(const Progress& progress) = 0;
+  /// All workers of this node were started.
+  virtual void on_started(const Placement& placement) = 0;
+  /// Lines for people, before a restart and at the end.
+  virtual void on_report(const std::string& lines) = 0;
+  /// The job starts again for the `restart`-th time.
+  virtual void on_restart(int restart) = 0;
 };
 
-/// Where a supervisor's words go.
-struct Audience {
-  /// At every change. First where this node's own part stands: the store is served, if here is its place.
-  std::function<void(const Progress&)> progress;
-  std::function<void(const std::vector<int>& ranks)> started;  ///< All workers of this node run.
-  /// The job is started again, for the k-th time; lines for people tell why.
-  std::function<void(int k, const std::string&)> restarting;
-  std::function<void(const std::string&)>
-      tell;  ///< Lines for people, at the end or where the job can't start.
-};
-
-/// Runs a whole job in the calling process, which must have one thread and no children: serves the store,
-/// starts the workers with `worker_mask` as their signal mask, sleeps until the job is over, and ends it, so
-/// that no descendant of this process is left; again, where its workers failed and --max_restarts allows it.
-/// SIGINT, SIGTERM and SIGHUP to this process end the job. Returns the launcher's exit code.
-int supervise(const JobPlan& plan, const sigset_t& worker_mask, const Audience& audience);
+/// Runs a whole job in the calling process, which must have one thread and no children. Serves the store,
+/// starts the workers with `worker_mask` as their signal mask, sleeps until the job is over and ends it, so
+/// that this process has no descendant left. Starts the job again if its workers failed and --max_restarts
+/// allows it. SIGINT, SIGTERM and SIGHUP to this process end the job. Returns the launcher's exit code.
+int supervise(const JobPlan& plan, const sigset_t& worker_mask, JobObserver& observer);
 
 }  // namespace syncbn::launch

@@ -1,50 +1,47 @@
 #pragma once
 
-#include <signal.h>
 #include <sys/types.h>
 
 #include <optional>
 #include <string>
 
+#include "base/file_descriptor.h"
 #include "launch/plan.h"
-#include "launch/words.h"
-#include "rendezvous/socket.h"
+#include "launch/status_message.h"
 
 namespace syncbn::launch {
 
-/// The supervisor of a job as its parent has it: a process of its own, and what it says. This process hands
-/// on SIGINT, SIGTERM and SIGHUP to it, unless its caller had them ignored (nohup).
+/// The supervisor of a job as a child process. This process forwards SIGINT, SIGTERM and SIGHUP to it, except
+/// for those that the caller has ignored (nohup).
 class SupervisorProcess {
  public:
-  enum class Place {
-    front,      ///< It ends with this process.
-    background  ///< It lives on, from LetGo on: its words then go to plan.job_log.
+  enum class Mode {
+    foreground,  ///< The supervisor ends when this process ends.
+    background   ///< It keeps running after its Detached message and reports to plan.job_log from then on.
   };
   /// @throws std::system_error
-  SupervisorProcess(const JobPlan& plan, Place place);
-  /// Where it was neither waited for nor left alone, the job is ended.
+  SupervisorProcess(const JobPlan& plan, Mode mode);
+  /// Ends the job, unless wait() or detach() was called.
   ~SupervisorProcess();
   SupervisorProcess(const SupervisorProcess&) = delete;
   SupervisorProcess& operator=(const SupervisorProcess&) = delete;
 
-  int ear_fd() const { return ear_.get(); }  ///< For poll().
-  /// Waits for something to be said. False: it has ended, or has let go.
-  bool listen();
-  std::optional<Word> next_word() { return words_.next(); }
+  int fd() const { return socket_.get(); }  ///< For poll(): readable when receive() returns at once.
+  /// Waits for a message. None if the supervisor has ended or has detached.
+  std::optional<StatusMessage> receive() { return receive_status(socket_.get()); }
 
-  struct End {
+  struct Exit {
     int code;
-    std::string text;  ///< What it could not say itself.
+    std::string report;  ///< For people, if the supervisor could not report its end.
   };
-  /// Waits for its end. Where it was killed, its workers are killed too.
-  End wait();
-  /// Leaves it alone; its process id.
-  pid_t leave();
+  /// Waits for the end of the supervisor. If the supervisor was killed, its workers are killed too.
+  Exit wait();
+  /// Lets the supervisor run on its own. Returns its process id.
+  pid_t detach();
 
  private:
-  base::Fd ear_;
+  base::Fd socket_;
   pid_t pid_ = 0;
-  WordReader words_;
 };
 
 }  // namespace syncbn::launch

@@ -4,7 +4,7 @@
 
 namespace syncbn::launch {
 
-/// The command line is wrong; the message names the option, its value and what is allowed.
+/// The command line is wrong. The message names the option, its value and what is allowed.
 class UsageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

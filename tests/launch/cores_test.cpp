@@ -23,7 +23,7 @@ Strings bound(Strings options, const std::string& binding) {
 }
 
 std::string kernel_list(const std::vector<int>& cores) {
-  std::string text = list_of(cores);
+  std::string text = format_ranges(cores);
   std::erase(text, ' ');
   return text;
 }
@@ -74,12 +74,12 @@ TEST(Cores, AreSplitIntoNeighbours) {
   EXPECT_EQ(split_evenly({0, 1, 2, 3, 8, 9, 10}, 3),
             (std::vector<std::vector<int>>{{0, 1}, {2, 3}, {8, 9, 10}}));
   EXPECT_EQ(split_evenly({4, 5}, 2), (std::vector<std::vector<int>>{{4}, {5}}));
-  EXPECT_EQ(list_of({0, 1, 2, 8, 10, 11}), "0-2, 8, 10-11");
-  EXPECT_EQ(list_of({}), "");
+  EXPECT_EQ(format_ranges({0, 1, 2, 8, 10, 11}), "0-2, 8, 10-11");
+  EXPECT_EQ(format_ranges({}), "");
 }
 
 TEST_F(CoresTest, EachWorkerHasItsShare) {
-  // control: without OnCores in start_worker both workers see all cores.
+  // control: without ScopedAffinity in start_worker both workers see all cores.
   const std::vector<int> usable = usable_cores();
   if (usable.size() < 2) GTEST_SKIP() << "this machine has one usable core";
   const auto shares = split_evenly(usable, 2);
@@ -97,14 +97,14 @@ TEST_F(CoresTest, EachWorkerHasItsShare) {
 
 TEST_F(CoresTest, OnlyThoseOfTheLaunchersOwnAreSplit) {
   const std::vector<int> usable = usable_cores();
-  const OnCores last({usable.back()});  // as in a container that has one core
+  const ScopedAffinity last({usable.back()});  // as in a container that has one core
   Job& job = start_shell(bound(options(1), "True"), kShowCores);
   ASSERT_EQ(job.wait(), 0) << job.err();
   EXPECT_EQ(log(0), fmt::format("{}\n1\n", usable.back()));
 }
 
 TEST_F(CoresTest, FewerThanWorkersBindNothingAndSaySo) {
-  const OnCores one({usable_cores().front()});
+  const ScopedAffinity one({usable_cores().front()});
   Job& job = start_shell(bound(options(2), "True"), kShowCores);
   ASSERT_EQ(job.wait(), 0) << job.err();
   EXPECT_TRUE(contains(job.err(), "1 cores for 2 workers, so they are not bound")) << job.err();
@@ -135,7 +135,7 @@ TEST_F(CoresTest, ThatAreNotThereAreNamed) {
   const int absent = usable.back() + 1;
   const std::vector<std::pair<std::string, Strings>> cases = {
       {fmt::format(R"({{"device1": ["{}-{}"]}})", usable.back(), absent),
-       {"device1", fmt::format("core {}", absent), list_of(usable)}},
+       {"device1", fmt::format("core {}", absent), format_ranges(usable)}},
       {fmt::format(R"({{"device2": ["{}"]}})", usable.front()), {"device2", "device0, device1, scheduler"}},
       {fmt::format(R"({{"scheduler": ["{}"]}})", absent), {"scheduler", fmt::format("core {}", absent)}}};
   for (const auto& [binding, parts] : cases) {

@@ -38,7 +38,7 @@ TEST_F(EndingTest, SignalsEndTheWholeJob) {
 }
 
 TEST_F(EndingTest, AKilledLauncherLeavesNothing) {
-  // control: without PR_SET_PDEATHSIG in SupervisorProcess::live everything goes on.
+  // control: without PR_SET_PDEATHSIG in run_supervisor everything goes on.
   Job& job = start_shell(options(2), kStubborn);
   ASSERT_TRUE(appears("ready0") && appears("ready1"));
   job.signal(SIGKILL);
@@ -47,7 +47,7 @@ TEST_F(EndingTest, AKilledLauncherLeavesNothing) {
 }
 
 TEST_F(EndingTest, AKilledSupervisorLeavesNothing) {
-  // control: without become_subreaper() in run_in_front the daemons go on.
+  // control: without become_subreaper() in run_in_foreground the daemons go on.
   Job& job = start_shell(options(2), kStubborn);
   ASSERT_TRUE(appears("ready0") && appears("ready1"));
   kill(read_pid("supervisor"), SIGKILL);
@@ -139,7 +139,7 @@ TEST_F(BackgroundTest, KillOfTheSupervisorEndsTheJob) {
 }
 
 TEST_F(BackgroundTest, AKilledSupervisorTakesItsWorkersWithIt) {
-  // control: without PR_SET_PDEATHSIG in become_worker they go on.
+  // control: without PR_SET_PDEATHSIG in exec_worker they go on.
   Job& job = start_shell(in_background(options(2)), "echo $PPID > $DIR/supervisor; exec sleep 1000");
   EXPECT_EQ(job.wait(), 0) << job.err();
   ASSERT_TRUE(wait_until([&] { return processes().size() == 3; }));

@@ -43,7 +43,7 @@ TEST_F(FailureTest, ASignalIsNamedAndBecomesTheExitCode) {
 }
 
 TEST_F(FailureTest, WorkersThatIgnoreSigtermAreEnded) {
-  // control: without SIGKILL in Supervisor::end the job goes on for ever; without SIGTERM the other test
+  // control: without SIGKILL in Supervisor::end_processes the job goes on for ever; without SIGTERM the other test
   // below fails.
   Job& job = start_shell(
       options(3),
@@ -68,7 +68,7 @@ TEST_F(FailureTest, TheOthersGetSigtermFirst) {
 
 TEST_F(FailureTest, TheOthersMaySayWhyTheyFailToo) {
   // All ranks find the same fault at about the same time; none of them is cut off.
-  // control: with kLastWords = 0 the slower one is ended before it speaks.
+  // control: with kOwnEndTime = 0 the slower one is ended before it speaks.
   Job& job = start_shell(
       options(3),
       kWait + "await go; [ $RANK = 1 ] || sleep 0.08; echo fault seen by $RANK; exit $((RANK + 10))");
@@ -82,7 +82,7 @@ TEST_F(FailureTest, TheOthersMaySayWhyTheyFailToo) {
 
 TEST_F(FailureTest, TheFirstOneIsFirstEvenIfTheLauncherWasAsleep) {
   // Both workers end while the supervisor is stopped; waitpid() alone would then tell of rank 0 first.
-  // control: with failures noted in reap(), in waitpid's order, rank 0 is called the first.
+  // control: with failures recorded in the order of waitpid() in NodeWorkers::reap, rank 0 is called the first.
   Job& job = start_shell(
       options(2),
       kWait + "echo $PPID > $DIR/supervisor; echo $$ > $DIR/pid$RANK; await go$RANK; exit $((RANK + 10))");

@@ -164,7 +164,7 @@ TEST_F(NodesTest, AWorkerThatDiesOnOneEndsTheOther) {
 #endif
 
 TEST_F(NodesTest, NodeRanksGiveTheOrder) {
-  // control: without the sort in Roll::admit the ranks follow the order of coming.
+  // control: without the sort in Membership::add the ranks follow the order of coming.
   const std::string script = "echo $RANK $LOCAL_RANK $LOCAL_WORLD_SIZE $WORLD_SIZE";
   Job& last = launch_first({0, 2, {"--node_rank=2"}}, 6, script);
   Job& first = launch_shell({1, 1, {"--node_rank=0"}}, 6, script);
@@ -240,7 +240,7 @@ TEST_F(NodesTest, ANodeThatCannotStartItsWorkersTellsTheOthers) {
 }
 
 TEST_F(NodesTest, ANodeThatIsDoneWaitsForTheOthers) {
-  // control: where Roll takes the first node's success for the job's, the late failure is lost.
+  // control: where Membership takes the first node's success for the job's, the late failure is lost.
   for (const int code : {0, 5}) {
     SCOPED_TRACE(code);
     const std::string script = kWait + fmt::format("[ $RANK = 0 ] || {{ await go; exit {}; }}", code);
@@ -277,7 +277,7 @@ TEST_F(NodesTest, CtrlCEndsTheWaitForTheOthers) {
 }
 
 TEST_F(NodesTest, AKilledLauncherEndsTheOthers) {
-  // control: without Link's will nobody hears of the second one's death.
+  // control: without the will in JobConnection nobody hears of the second one's death.
   const std::string script = "echo $PPID > $DIR/supervisor$RANK; exec sleep 1000";
   for (const int killed : {0, 1}) {  // the one that serves, and another
     SCOPED_TRACE(fmt::format("node {}", killed));
@@ -325,11 +325,11 @@ TEST_F(NodesTest, ThoseThatWaitInVainSayWhoHasCome) {
   expect_end(
       {&first, &second}, kNotJoined,
       {"2 of 6 workers are missing after 5 s (--cluster_time_out)", "3 by launcher ", "1 by launcher "});
-  EXPECT_EQ(contains(first.err(), "launchers on other machines find nobody there"), !network_.separate());
+  EXPECT_EQ(contains(first.err(), "launchers on other machines can't reach it"), !network_.separate());
   if (!network_.separate()) return;
   Job& late = launch_shell({1, 1, {"--cluster_time_out=1"}}, 6, kSleep);
   expect_end({&late}, kNotJoined,
-             {fmt::format("no launcher of it was found at 10.1.0.1:{} within 1 s", port_),
+             {fmt::format("no launcher of this job was found at 10.1.0.1:{} within 1 s", port_),
               "Connection refused", "Cannot assign requested address"});
 }
 
@@ -400,14 +400,14 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST_F(NodesTest, OneTooManyIsToldAndTheJobGoesOn) {
-  // control: where Roll::admit counts the newcomer too, it ends the job.
+  // control: where Membership::add counts the newcomer too, it ends the job.
   const std::string script = kWait + "touch $DIR/ready$RANK; await go; echo done";
   Job& first = launch_first({0, 1, {}}, 2, script);
   Job& second = launch_shell({1, 1, {}}, 2, script);
   ASSERT_TRUE(appears("ready0") && appears("ready1"));
   Job& third = launch_shell({2, 1, {}}, 2, script);
   EXPECT_EQ(third.wait(), kCannotStart);
-  EXPECT_TRUE(contains(third.err(), "it is complete with its --worker_num=2 workers (1 by launcher "))
+  EXPECT_TRUE(contains(third.err(), "it already has its --worker_num=2 workers (1 by launcher "))
       << third.err();
   EXPECT_TRUE(contains(third.err(), "the 1 of this launcher are too many")) << third.err();
   write("go", "");
@@ -434,7 +434,7 @@ TEST_F(NodesTest, AStrangerAtThePortIsNoLauncher) {
     ASSERT_TRUE(appears("listening")) << stranger.err();
     Job& first = launch_shell({0, 1, {"--cluster_time_out=1"}}, 2, kSleep);
     Job& second = launch_shell({1, 1, {"--cluster_time_out=1"}}, 2, kSleep);
-    const std::string found = fmt::format("no launcher of it was found at {}:{}", network_.address(0), port_);
+    const std::string found = fmt::format("no launcher of this job was found at {}:{}", network_.address(0), port_);
     expect_end({&first, &second}, kind == "web" ? kCannotStart : kNotJoined,
                {found, kind == "web" ? "not an answer of a syncbn store" : "no answer by the deadline"});
     EXPECT_TRUE(contains(first.err(), "does not serve the job itself")) << first.err();

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "job.h"
-#include "launch/link.h"
+#include "launch/job_connection.h"
 #include "rendezvous/store_server.h"
 
 namespace syncbn::launch {
@@ -29,7 +29,7 @@ class RestartTest : public JobTest {
 const std::string kSay = "echo start $SYNCBN_RESTART of rank $RANK; ";
 
 TEST_F(RestartTest, TheWholeJobBeginsAgainUntilItSucceeds) {
-  // control: without the copy of the plan in FrontView the lines of the restarts are not shown.
+  // control: without the copy of the plan in JobDisplay the lines of the restarts are not shown.
   Job& job = start_shell(restarting(2, 5), kSay +
                                                "[ $SYNCBN_RESTART = 2 ] && exit 0; [ $RANK = 1 ] && exit 3; "
                                                "trap '' TERM; while :; do sleep 1000; done");
@@ -133,19 +133,19 @@ TEST_F(RestartTest, InTheBackground) {
 }
 
 // The launcher that serves may be the last to notice that its job is over: who is faster still finds the old
-// store. control: without the second try in Link::State::open the link is broken.
-TEST(RestartedLink, WaitsForTheStoreOfItsOwnStart) {
+// store. control: without the second try in JobConnection::State::open the connection fails.
+TEST(RestartedConnection, WaitsForTheStoreOfItsOwnStart) {
   JobPlan plan;
   plan.token = "secret";
   auto server = std::make_unique<rendezvous::StoreServer>("127.0.0.1", 0, plan.start_token());
   plan.store_port = server->port();
   plan.restart = 1;
-  Link link(plan, Node{}, std::chrono::steady_clock::now() + kPatience);
-  pollfd wake{link.wake_fd(), POLLIN, 0};
-  EXPECT_EQ(poll(&wake, 1, 100), 0) << link.take().broken.value_or("connected");
+  JobConnection connection(plan, Node{}, std::chrono::steady_clock::now() + kPatience);
+  pollfd wake{connection.wake_fd(), POLLIN, 0};
+  EXPECT_EQ(poll(&wake, 1, 100), 0) << connection.take_updates().failure.value_or("connected");
   server.reset();
   server = std::make_unique<rendezvous::StoreServer>("127.0.0.1", plan.store_port, plan.start_token());
-  EXPECT_TRUE(wait_until([&] { return link.take().connected; }));
+  EXPECT_TRUE(wait_until([&] { return connection.take_updates().connected; }));
 }
 
 class RestartOfNodesTest : public RestartTest {

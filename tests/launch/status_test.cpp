@@ -39,14 +39,14 @@ TEST(StatusText, TellsWhatIsKnown) {
   EXPECT_EQ(status_text(plan, {8, 4, 0, 0}), "4 of 8 workers: 4 up, 0 joined, 4 running, 0 done");
   plan.log_dir = "L";
   plan.log_name = "worker";
-  EXPECT_EQ(started_text(plan, {7, 5, 4, 6}),
-            "started 4 of 8 workers (ranks 4-7); logs: L/worker_<rank>.log");
+  plan.slots = {{"0", 7, {}}, {"1", 5, {}}, {"2", 4, {}}, {"3", 6, {}}};
+  EXPECT_EQ(started_text(plan, {}), "started 4 of 8 workers (ranks 4-7); logs: L/worker_<rank>.log");
   plan.options.worker_num = plan.options.local_worker_num = 1;
   EXPECT_EQ(status_text(plan, {1, 1, 0, 0}), "1 worker: 1 up, 1 running, 0 done");
-  EXPECT_EQ(started_text(plan, {0}), "started 1 worker; logs: L/worker_<rank>.log");
+  EXPECT_EQ(started_text(plan, {}), "started 1 worker; logs: L/worker_<rank>.log");
   plan.restart = 2;
   EXPECT_EQ(status_text(plan, {1, 1, 0, 0}), "restart 2, 1 worker: 1 up, 1 running, 0 done");
-  EXPECT_EQ(started_text(plan, {0}), "started 1 worker; logs: L/worker_<rank>.restart_2.log");
+  EXPECT_EQ(started_text(plan, {}), "started 1 worker; logs: L/worker_<rank>.restart_2.log");
 }
 
 TEST_F(StatusTest, TheLastLineFollowsTheJob) {

@@ -1,4 +1,4 @@
-#include "launch/environment.h"
+#include "launch/worker_environment.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -13,8 +13,9 @@ namespace {
 
 using Variables = std::vector<std::pair<std::string, std::string>>;
 
-// What launchers tell their workers: left over from a job around this one, it would speak of another world.
-const std::set<std::string, std::less<>> kLaunchers = {
+// Variables that launchers set for their workers. Those of a job around this one would describe another
+// world.
+const std::set<std::string, std::less<>> kLauncherVariables = {
     "RANK_ID",          "RANK",          "RANK_SIZE",           "WORLD_SIZE",
     "DEVICE_ID",        "LOCAL_RANK",    "LOCAL_RANK_SIZE",     "MS_ROLE",
     "LOCAL_WORLD_SIZE", "MASTER_ADDR",   "MASTER_PORT",         "MS_TOPO_TIMEOUT",
@@ -22,7 +23,7 @@ const std::set<std::string, std::less<>> kLaunchers = {
     "MS_SCHED_PORT",    "MS_WORKER_NUM", "MS_SIMULATION_LEVEL", "SYNCBN_RESTART"};
 
 std::vector<std::string> environment_with(const Variables& variables) {
-  std::set<std::string, std::less<>> dropped = kLaunchers;
+  std::set<std::string, std::less<>> dropped = kLauncherVariables;
   for (const auto& [name, value] : variables) dropped.insert(name);
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -41,14 +42,14 @@ void append(Variables& variables, const Variables& more) {
   variables.insert(variables.end(), more.begin(), more.end());
 }
 
-// What MindSpore's processes read, the workers and the scheduler alike.
+// Variables for MindSpore's workers and scheduler.
 Variables mindspore_variables(const JobPlan& plan) {
   return {{"MS_WORKER_NUM", std::to_string(plan.options.worker_num)},
           {"MS_SCHED_HOST", plan.scheduler_host},
           {"MS_SCHED_PORT", std::to_string(plan.options.master_port)}};
 }
 
-// Only what the whole job has in common.
+// Variables with the same values in all processes of the job.
 Variables common_variables(const JobPlan& plan) {
   Variables variables = {{"RANK_SIZE", std::to_string(plan.options.worker_num)},
                          {"SYNCBN_RESTART", std::to_string(plan.restart)}};
@@ -61,7 +62,7 @@ Variables common_variables(const JobPlan& plan) {
 
 }  // namespace
 
-std::vector<std::string> worker_environment(const JobPlan& plan, const WorkerSeat& seat, int rank,
+std::vector<std::string> worker_environment(const JobPlan& plan, const WorkerSlot& slot, int rank,
                                             int local_rank) {
   const Options& options = plan.options;
   const std::string number = std::to_string(rank);
@@ -69,7 +70,7 @@ std::vector<std::string> worker_environment(const JobPlan& plan, const WorkerSea
   append(variables, {{"RANK_ID", number},
                      {"RANK", number},
                      {"WORLD_SIZE", std::to_string(options.worker_num)},
-                     {"DEVICE_ID", seat.device},
+                     {"DEVICE_ID", slot.device},
                      {"LOCAL_RANK", std::to_string(local_rank)},
                      {"LOCAL_WORLD_SIZE", std::to_string(options.local_worker_num)}});
   if (plan.dry_run()) {
@@ -85,11 +86,11 @@ std::vector<std::string> worker_environment(const JobPlan& plan, const WorkerSea
     append(variables, mindspore_variables(plan));
     append(variables, {{"MS_ROLE", "MS_WORKER"}, {"MS_NODE_ID", number}});
   }
-  // The library divides the cores that a process may use by the ranks of its host; a bound worker's are its
-  // own.
-  if (!seat.cores.empty() && std::getenv("SYNCBN_NUM_THREADS") == nullptr &&
+  // The library divides a process's cores by the number of ranks on the host. A bound worker does not share
+  // its cores.
+  if (!slot.cores.empty() && std::getenv("SYNCBN_NUM_THREADS") == nullptr &&
       std::getenv("OMP_NUM_THREADS") == nullptr)
-    append(variables, {{"SYNCBN_NUM_THREADS", std::to_string(seat.cores.size())}});
+    append(variables, {{"SYNCBN_NUM_THREADS", std::to_string(slot.cores.size())}});
   return environment_with(variables);
 }
 
