@@ -70,7 +70,7 @@ base::Fd make_socket(const addrinfo& address) {
 bool wait_ready(int socket, short events, Deadline deadline) {
   pollfd entry{socket, events, 0};
   for (;;) {
-    const int ready = poll(&entry, 1, poll_timeout(base::next_look(deadline)));
+    const int ready = poll(&entry, 1, poll_timeout(base::next_poll(deadline)));
     if (ready > 0) return true;
     if (ready == 0 && Clock::now() >= deadline) return false;
     if (ready < 0 && errno != EINTR) throw PeerError(fmt::format("poll: {}", reason(errno)));

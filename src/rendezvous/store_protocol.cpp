@@ -101,7 +101,7 @@ bool StoreProtocol::answer(Connection& connection, const wire::Request& request)
       if (reply_if_room(connection, request, append_size(request.key, request.value)))
         append(request.key, request.value);
       return true;
-    case Operation::will: {
+    case Operation::append_on_disconnect: {
       // Room is kept for it, since nobody would hear that there is none when it is read.
       const std::size_t size = append_size(request.key, request.value);
       if (!reply_if_room(connection, request, size)) return true;

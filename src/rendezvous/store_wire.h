@@ -25,7 +25,7 @@ enum class Operation : std::uint8_t {
   get = 'g',
   add = 'a',
   append = 'p',
-  will = 'w'
+  append_on_disconnect = 'w'
 };
 enum class Status : std::uint8_t { done = 'd', refused = 'r', full = 'f' };
 

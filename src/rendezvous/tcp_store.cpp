@@ -40,8 +40,8 @@ void TcpStore::append(std::string_view list, std::string_view value) {
   change(static_cast<char>(wire::Operation::append), list, value);
 }
 
-void TcpStore::leave_will(std::string_view list, std::string_view value) {
-  change(static_cast<char>(wire::Operation::will), list, value);
+void TcpStore::append_on_disconnect(std::string_view list, std::string_view value) {
+  change(static_cast<char>(wire::Operation::append_on_disconnect), list, value);
 }
 
 void TcpStore::set_deadline(Deadline deadline) { deadline_ = deadline; }

@@ -14,7 +14,7 @@ namespace syncbn {
 namespace {
 
 using group::AgreedSum;
-using group::Call;
+using Call = group::CallDescription;
 using testing::on_ranks;
 using testing::soon;
 

@@ -292,7 +292,7 @@ TEST_F(FullStore, KeepsRoomForWills) {
   std::vector<std::unique_ptr<TcpStore>> mortal;
   const int left = fill([&](const std::string& list) {
     mortal.push_back(std::make_unique<TcpStore>("127.0.0.1", server_.port(), "token", soon()));
-    mortal.back()->leave_will(list, will);
+    mortal.back()->append_on_disconnect(list, will);
   });
   EXPECT_EQ(left, 3);
   fill([&](const std::string& key) { store_.set("key" + key, ""); });

@@ -120,7 +120,7 @@ TEST(Threads, ARankThatLeavesItsWorldIsNamedInEveryGroup) {
   std::vector<std::string> outcomes(3);
   run_ranks(3, [&](int rank) {
     const auto r = static_cast<std::size_t>(rank);
-    if (rank == 2) return world->leave(2, "failed: bad luck");
+    if (rank == 2) return world->depart(2, "failed: bad luck");
     outcomes[r] = outcome([&] {
       const auto pair = world->connect({"pair", {0, 1}, 0}, rank, soon());
       sum(*pair, 1, 1, soon());  // a group without it works
