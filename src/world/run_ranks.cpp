@@ -22,7 +22,7 @@
 namespace syncbn {
 namespace {
 
-// Whether an exception is a cause or the effect of another rank's exception. The caller must see the cause.
+// An exception is a cause, or an effect of another rank's exception. The caller must see the cause.
 enum class Origin { own, maybe_own, peer };
 
 Origin origin_of(const std::exception_ptr& error) {

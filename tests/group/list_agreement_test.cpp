@@ -134,7 +134,7 @@ TEST(ListAgreement, ForeignEntriesAreAnErrorNotAGroup) {
     EXPECT_EQ(outcome([&] {
                 agree_on_list(store, {"dp", {0, 1}, 0}, 0, soon());
               }),
-              fmt::format("PeerError: an unreadable entry in the store: '{}'", entry));
+              fmt::format("PeerError: the store has an unreadable entry: '{}'", entry));
   }
 }
 
@@ -150,7 +150,7 @@ TEST(MemoryStore, Counts) {
   EXPECT_EQ(store.add("n", 2), 2);
   EXPECT_EQ(store.add("n", -5), -3);
   EXPECT_EQ(outcome([&] { store.get("n", std::chrono::steady_clock::now() + 10ms); }),
-            "TimeoutError: nobody set 'n' by the deadline");
+            "TimeoutError: key 'n' was not set by the deadline");
 }
 
 TEST(MemoryStore, ALeavingMemberFreesThoseWhoWaitWithIt) {
@@ -161,7 +161,7 @@ TEST(MemoryStore, ALeavingMemberFreesThoseWhoWaitWithIt) {
   leaver.join();
   rendezvous::MemoryStore without(board, {1, 2});
   EXPECT_EQ(outcome([&] { without.get("key", std::chrono::steady_clock::now() + 10ms); }),
-            "TimeoutError: nobody set 'key' by the deadline");
+            "TimeoutError: key 'key' was not set by the deadline");
   without.set("key", "value");
   EXPECT_EQ(with.get("key", soon()), "value");  // what was set stays
 }

@@ -83,7 +83,7 @@ class UsualDescriptors {
 };
 
 TEST(HostileClient, TheOldestStrangerGoes) {
-  const StoreServer server("127.0.0.1", 0, "token", {.strangers = 4});
+  const StoreServer server("127.0.0.1", 0, "token", {.unauthenticated = 4});
   TcpStore member = client(server);  // no stranger, however old
   std::vector<base::Fd> strangers;
   for (int i = 0; i < 7; ++i) strangers.push_back(stranger(server));
