@@ -116,7 +116,8 @@ class Board {
                            !joined_.contains({other.ranks, other.generation});
     if (!conflicts) return;
     Entry found = mine_;
-    found.mismatch = different_lists(other.world_rank, other.ranks, mine_.world_rank, mine_.ranks);
+    found.mismatch = different_lists(other.world_rank, base::bracketed(other.ranks), mine_.world_rank,
+                                     base::bracketed(mine_.ranks));
     post(found);
     throw MismatchError(found.mismatch);
   }
@@ -157,11 +158,10 @@ class Board {
 
 }  // namespace
 
-std::string different_lists(int a, const std::vector<int>& ranks_of_a, int b,
-                            const std::vector<int>& ranks_of_b) {
+std::string different_lists(int a, std::string_view list_of_a, int b, std::string_view list_of_b) {
   return fmt::format(
       "different lists under one name: world rank {} made it of {}, world rank {} of {}; the group is broken",
-      a, base::bracketed(ranks_of_a), b, base::bracketed(ranks_of_b));
+      a, list_of_a, b, list_of_b);
 }
 
 std::string agree_on_list(rendezvous::Store& store, const group::GroupSpec& spec, int world_rank,

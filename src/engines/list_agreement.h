@@ -1,7 +1,7 @@
 #pragma once
 
 #include <string>
-#include <vector>
+#include <string_view>
 
 #include "group/engine.h"
 #include "rendezvous/store.h"
@@ -16,8 +16,7 @@ namespace syncbn::engines {
 std::string agree_on_list(rendezvous::Store& store, const group::GroupSpec& spec, int world_rank,
                           Deadline deadline);
 
-/// Message of the MismatchError if two members have different lists.
-std::string different_lists(int a, const std::vector<int>& ranks_of_a, int b,
-                            const std::vector<int>& ranks_of_b);
+/// Message of the MismatchError if the world ranks a and b have different lists, given as "[0, 1]".
+std::string different_lists(int a, std::string_view list_of_a, int b, std::string_view list_of_b);
 
 }  // namespace syncbn::engines

@@ -1,18 +1,71 @@
 // Engine "mpi": the ranks are processes that an MPI launcher started.
 #include <fmt/format.h>
 
+#include <atomic>
+#include <limits>
 #include <memory>
 
 #include "base/hash.h"
 #include "base/host_identity.h"
 #include "engines/entry.h"
 #include "engines/mpi_calls.h"
-#include "engines/mpi_communicator.h"
 #include "engines/mpi_lifetime.h"
 #include "engines/mpi_list_agreement.h"
 
 namespace syncbn::engines {
 namespace {
+
+// Sums over an MPI communicator, which it owns.
+class MpiCommunicator final : public Communicator {
+ public:
+  explicit MpiCommunicator(MPI_Comm comm)
+      : comm_(comm), buffer_(std::make_unique<std::vector<std::int64_t>>()) {
+    MPI_Comm_rank(comm_, &rank_);
+    MPI_Comm_size(comm_, &size_);
+  }
+
+  ~MpiCommunicator() override {
+    if (request_.in_flight())
+      static_cast<void>(buffer_.release());  // leaked on purpose, because MPI may still write to it
+    else if (!is_mpi_finalized())
+      MPI_Comm_free(&comm_);
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  std::span<std::int64_t> buffer(std::size_t words) override {
+    if (buffer_->size() < words) buffer_->resize(words);
+    return {buffer_->data(), words};
+  }
+
+  void start(std::size_t words) override {
+    if (words > std::numeric_limits<int>::max())
+      throw InvalidArgument(fmt::format("a message of {} words, allowed are at most {}", words,
+                                        std::numeric_limits<int>::max()));
+    const int count = static_cast<int>(words);
+    // Unsigned, so that sums wrap.
+    request_.started(
+        MPI_Iallreduce(MPI_IN_PLACE, buffer_->data(), count, MPI_UINT64_T, MPI_SUM, comm_, request_.get()),
+        "MPI_Iallreduce");
+  }
+
+  void wait(Deadline deadline) override {
+    const bool settled = poll_until(deadline, [this] { return given_up_ || request_.test(); });
+    if (given_up_) throw PeerError("this rank gave the sum up");
+    if (!settled) throw missing_peer("no sum by the deadline");
+  }
+
+  void abort() noexcept override { given_up_ = true; }
+
+ private:
+  MPI_Comm comm_;
+  int rank_ = 0;
+  int size_ = 0;
+  std::unique_ptr<std::vector<std::int64_t>> buffer_;
+  Request request_;
+  std::atomic<bool> given_up_{false};
+};
 
 class MpiEngine final : public group::Engine {
  public:

@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "base/forks.h"
-#include "engines/mpi_messages.h"
+#include "engines/mpi_list_agreement.h"
 
 namespace syncbn::engines {
 namespace {

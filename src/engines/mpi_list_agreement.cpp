@@ -8,39 +8,78 @@
 #include "engines/mpi_list_agreement.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include <algorithm>
-#include <charconv>
+#include <list>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/rank_list.h"
 #include "engines/list_agreement.h"
-#include "engines/mpi_messages.h"
 
 namespace syncbn::engines {
 namespace {
 
-// The texts besides the list. The list's text starts with the group's name and a line feed.
-constexpr std::string_view kReady = "ready";  // the sender has received the same list from all members
-constexpr std::string_view kDifference = "difference";  // followed by the message of the error
+// The texts besides the list. They start with a line feed, because the list's text starts with the group's
+// name.
+constexpr std::string_view kReady = "\nready";            // the sender has the same list from all members
+constexpr std::string_view kDifference = "\ndifference";  // followed by the message of the error
 
-std::vector<int> parse_list(std::string_view text) {
-  std::vector<int> ranks;
-  while (!text.empty()) {
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), ranks.emplace_back());
-    if (error != std::errc()) throw PeerError(fmt::format("an unreadable list of ranks: '{}'", text));
-    text.remove_prefix(std::min(static_cast<std::size_t>(end - text.data()) + 2, text.size()));
+struct Message {
+  std::string text;
+  Request request;
+};
+
+// Messages of all groups that are in flight. Never destroyed, because some may be in flight at the end of the
+// process.
+struct Outbox {
+  std::mutex mutex;  // guards the list
+  std::list<Message> messages;
+};
+Outbox& outbox() {
+  static auto* const box = new Outbox;
+  return *box;
+}
+
+// MPI reads the text until the peer has received it, which may be never.
+void send_text(MPI_Comm world, const std::vector<int>& peers, int tag, const std::string& text) {
+  for (const int peer : peers) {
+    const std::lock_guard lock(outbox().mutex);
+    Message& message = outbox().messages.emplace_back();
+    message.text = text;
+    message.request.started(MPI_Isend(message.text.data(), static_cast<int>(text.size()), MPI_CHAR, peer, tag,
+                                      world, message.request.get()),
+                            "MPI_Isend");
   }
-  return ranks;
+  free_delivered_texts();
+}
+
+// The next text from `peer`; none if there is no text yet.
+std::optional<std::string> receive_text(MPI_Comm world, int peer, int tag) {
+  int found = 0;
+  MPI_Message message = MPI_MESSAGE_NULL;
+  MPI_Status status;
+  check_mpi(MPI_Improbe(peer, tag, world, &found, &message, &status), "MPI_Improbe");
+  if (found == 0) return std::nullopt;
+  int count = 0;
+  MPI_Get_count(&status, MPI_CHAR, &count);
+  std::string text(static_cast<std::size_t>(count), '\0');
+  check_mpi(MPI_Mrecv(text.data(), count, MPI_CHAR, &message, &status), "MPI_Mrecv");
+  return text;
 }
 
 }  // namespace
 
+void free_delivered_texts() {
+  const std::lock_guard lock(outbox().mutex);
+  outbox().messages.remove_if(
+      [](Message& message) { return !message.request.in_flight() || message.request.test(); });
+}
+
 void agree_on_list(MPI_Comm world, int world_rank, const group::GroupSpec& spec, int tag, Deadline deadline) {
-  const std::string own = fmt::format("{}\n{}", spec.name, fmt::join(spec.ranks, ", "));
+  const std::string own = fmt::format("{}\n{}", spec.name, base::bracketed(spec.ranks));
   std::vector<int> peers = spec.ranks;
   std::erase(peers, world_rank);
   std::vector<int> absent = peers;   // their lists have not arrived
@@ -54,8 +93,8 @@ void agree_on_list(MPI_Comm world, int world_rank, const group::GroupSpec& spec,
       if (!text) continue;
       if (text->starts_with(kDifference)) throw MismatchError(text->substr(kDifference.size()));
       if (*text != own && *text != kReady) {
-        const auto other = parse_list(std::string_view(*text).substr(text->find('\n') + 1));
-        const std::string difference = different_lists(peer, other, world_rank, spec.ranks);
+        const std::string difference = different_lists(peer, text->substr(text->find('\n') + 1), world_rank,
+                                                       base::bracketed(spec.ranks));
         send_text(world, peers, tag, std::string(kDifference) + difference);
         throw MismatchError(difference);
       }

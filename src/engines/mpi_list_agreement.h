@@ -10,4 +10,7 @@ namespace syncbn::engines {
 /// @throws MismatchError on every member that can be reached; TimeoutError with the members that did not come
 void agree_on_list(MPI_Comm world, int world_rank, const group::GroupSpec& spec, int tag, Deadline deadline);
 
+/// Frees the texts of all groups that have been delivered.
+void free_delivered_texts();
+
 }  // namespace syncbn::engines
