@@ -21,12 +21,12 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr auto kForever =
-    std::chrono::hours(24 * 30);               // Gloo's own timeout must not end a wait before the deadline
-constexpr auto kGrace = milliseconds(500);     // for a sum to complete after a connection has closed
-constexpr auto kLongWait = milliseconds(200);  // a longer wait is reported to the store
-constexpr std::int64_t kGaveUp =
-    -1;  // farewell during a sum; otherwise a farewell is the number of completed sums
+constexpr auto kForever = std::chrono::hours(24 * 30);  // so that Gloo ends no wait before the deadline
+constexpr auto kGrace = milliseconds(500);              // for a sum to complete after a connection has closed
+constexpr auto kLongWait = milliseconds(200);           // a longer wait is reported to the store
+// The farewell of a rank that leaves during a sum. Other farewells are the number of sums that the rank has
+// had.
+constexpr std::int64_t kGaveUp = -1;
 constexpr std::uint64_t kFarewellSlot = 0x5379'6e63'424e;  // a Gloo slot that no collective uses
 
 void add_words(void* out, const void* a, const void* b, std::size_t words) {
