@@ -15,7 +15,7 @@
 #include "syncbn/group.h"
 #include "syncbn/joint_call.h"
 #include "syncbn/threads.h"
-#include "world/registry.h"
+#include "world/resolve_group.h"
 
 namespace bench {
 namespace {
@@ -137,7 +137,7 @@ class Measurement {
   void run_sums(std::int64_t channels) const {
     const auto group = syncbn::world::resolve_group(syncbn::kWorldGroup);
     std::vector<std::int64_t> words(static_cast<std::size_t>(23 * channels));
-    std::vector<syncbn::group::Call> calls;
+    std::vector<syncbn::group::CallDescription> calls;
     std::vector<Contender> steps;
     for (const std::int64_t each : {23, 8})
       calls.push_back({fmt::format("{} words a channel", each), fmt::format("C={}", channels)});

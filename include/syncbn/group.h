@@ -102,7 +102,6 @@ struct Interrupted {};
 /// themselves alone, as at first.
 void set_interrupt_check(bool (*interrupted)());
 
-class World;
 class Group;
 
 /// Runs `body` on `size` ranks as threads of this process, a world of its own on each thread, so that every

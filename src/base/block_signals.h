@@ -4,9 +4,9 @@
 
 namespace syncbn::base {
 
-/// Blocks all signals in this thread for its lifetime. Threads made meanwhile stay deaf: the program's
-/// signals go to the program's own threads, and a SIGPIPE that such a thread causes stays pending instead of
-/// ending the process.
+/// Blocks all signals in this thread for the lifetime of the object. Threads that are created meanwhile
+/// inherit the blocked mask. So the program's signals are handled by the program's own threads, and a SIGPIPE
+/// that a library thread causes stays pending instead of ending the process.
 class BlockSignals {
  public:
   BlockSignals();

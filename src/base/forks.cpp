@@ -8,28 +8,29 @@
 namespace syncbn::base {
 namespace {
 
-std::atomic<int> fork_count{0};
+std::atomic<int> forks{0};
 std::atomic<bool> threads_lost{false};
-std::atomic<bool> several_threads{false};  // of the process that forks; between prepare and child only
+std::atomic<bool> several_threads{false};  // in the forking process; valid between prepare and begin_child
 
-// A directory has a link for each of its own and two more.
+// The link count of a directory is 2 plus the number of its subdirectories; /proc/self/task has a
+// subdirectory per thread.
 void prepare() {
   struct stat tasks {};
   several_threads = stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink > 3;
 }
 
 void begin_child() {
-  ++fork_count;
+  ++forks;
   if (several_threads) threads_lost = true;
 }
 
-// When the library is loaded: a fork before its first use is one, too.
-const int watching = pthread_atfork(&prepare, nullptr, &begin_child);
+// Registered when the library is loaded, so that forks before the library's first use count too.
+const int registration_error = pthread_atfork(&prepare, nullptr, &begin_child);
 
 }  // namespace
 
-int forks() { return fork_count; }
+int fork_count() { return forks; }
 
-bool threads_lost_in_fork() { return threads_lost || watching != 0; }
+bool threads_lost_in_fork() { return threads_lost || registration_error != 0; }
 
 }  // namespace syncbn::base

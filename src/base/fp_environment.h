@@ -8,8 +8,9 @@
 
 namespace syncbn::base {
 
-/// While it lives, this thread rounds to nearest even and keeps subnormals, whatever another library set;
-/// then its former settings return. Exceptions flags raised in between are dropped with it.
+/// Makes this thread round to nearest even and keep subnormals for the lifetime of the object, whatever
+/// another library has set. The destructor restores the former settings and discards exception flags raised
+/// meanwhile.
 class FpEnvironment {
  public:
 #if defined(__x86_64__) || defined(__i386__)

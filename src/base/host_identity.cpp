@@ -19,7 +19,7 @@ std::string host_identity() {
   std::string boot;
   std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
   struct stat network {};
-  stat("/proc/self/ns/net", &network);  // not readable: 0 for all
+  stat("/proc/self/ns/net", &network);  // if it cannot be read: 0 on every rank
   return fmt::format("{} {} {}", host_name(), boot, network.st_ino);
 }
 

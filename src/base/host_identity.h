@@ -4,12 +4,12 @@
 
 namespace syncbn::base {
 
-/// The host's name, for people.
+/// The host's name, for messages.
 std::string host_name();
 
-/// Equal for ranks on one host, and only for them: the name, which machines may share, with the kernel's boot
-/// id and the network namespace, so that containers of one machine are hosts of their own. What can't be read
-/// is left out.
+/// A string that is equal for two ranks if and only if they run on the same host. It consists of the host
+/// name (several machines may share a name), the kernel's boot id and the network namespace, so that two
+/// containers on one machine count as two hosts. A part that cannot be read is left empty.
 std::string host_identity();
 
 }  // namespace syncbn::base

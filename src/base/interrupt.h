@@ -7,13 +7,16 @@
 
 namespace syncbn::base {
 
-/// How long a thread may wait for peers without a look.
-inline constexpr auto kLook = std::chrono::milliseconds(100);
-/// The end of a wait's next part.
-inline Deadline next_look(Deadline deadline) {
-  return std::min(deadline, std::chrono::steady_clock::now() + kLook);
+/// Interval at which a thread that waits for peers calls check_interrupt().
+inline constexpr auto kPollInterval = std::chrono::milliseconds(100);
+
+/// The time at which a wait with this deadline must wake up next.
+inline Deadline next_poll(Deadline deadline) {
+  return std::min(deadline, std::chrono::steady_clock::now() + kPollInterval);
 }
-/// Asks the check of set_interrupt_check, if there is one. @throws Interrupted
+
+/// Calls the function that set_interrupt_check() installed, if there is one.
+/// @throws Interrupted if the function returns true
 void check_interrupt();
 
 }  // namespace syncbn::base

@@ -1,6 +1,7 @@
 #include "base/rank_list.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cstddef>
 
@@ -17,5 +18,7 @@ std::string rank_list(const std::vector<int>& ranks) {
   }
   return text;
 }
+
+std::string bracketed(const std::vector<int>& ranks) { return fmt::format("[{}]", fmt::join(ranks, ", ")); }
 
 }  // namespace syncbn::base

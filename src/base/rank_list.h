@@ -5,7 +5,10 @@
 
 namespace syncbn::base {
 
-/// Ranks in ascending order as text for messages: "rank 2", "ranks 0-1, 3".
+/// Ascending ranks as words for messages: "rank 2", "ranks 0-1, 3".
 std::string rank_list(const std::vector<int>& ranks);
+
+/// Ranks in the order given, as a list for messages: "[2, 0, 1]".
+std::string bracketed(const std::vector<int>& ranks);
 
 }  // namespace syncbn::base

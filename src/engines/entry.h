@@ -8,17 +8,18 @@
 
 namespace syncbn::engines {
 
-/// An engine that a program was linked with. Each engine's library registers itself.
+/// An engine that is linked into the program. Each engine's library registers itself.
 struct EngineEntry {
   const char* name;  ///< "gloo", "mpi"
   std::unique_ptr<group::Engine> (*join)(const environment::WorldSpec& spec, Deadline deadline);
 };
 /// `entry` must live as long as the program.
 void register_engine(const EngineEntry& entry);
-/// Called with the name of an engine that no library has registered, to load the library that does; what it
-/// throws is the error. For a program that can't know before which engines it will need.
+/// Sets a function that loads the library of an engine. find_engine() calls it with the name of an engine
+/// that is not registered, and passes on its exceptions. For programs that do not know in advance which
+/// engines they need.
 void set_engine_loader(void (*load)(const std::string& name));
-/// @throws GroupError: not linked in; the message lists the engines that are.
+/// @throws GroupError with the names of the linked engines if the engine is not among them
 const EngineEntry& find_engine(const std::string& name);
 
 }  // namespace syncbn::engines

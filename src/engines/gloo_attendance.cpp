@@ -10,48 +10,43 @@
 namespace syncbn::engines {
 namespace {
 
-// For all that is asked at one time: a waiting rank must not miss its sum for it, nor its deadline by much.
-constexpr auto kPatience = std::chrono::milliseconds(300);
+// Time for all requests of one function. A waiting rank must neither miss its sum meanwhile nor exceed its
+// deadline by much.
+constexpr auto kRequestTime = std::chrono::milliseconds(300);
 
 }  // namespace
 
-GlooAttendance::GlooAttendance(std::string host, int port, std::string token, std::string key, int rank,
-                               int size)
-    : host_(std::move(host)),
-      port_(port),
-      token_(std::move(token)),
-      key_(std::move(key)),
-      rank_(rank),
-      size_(size) {}
+GlooAttendance::GlooAttendance(rendezvous::StoreAddress address, std::string key, int rank, int size)
+    : address_(std::move(address)), key_(std::move(key)), rank_(rank), size_(size) {}
 
-// A counter, not a key: a key that is not set would be waited for.
-void GlooAttendance::waits_in(std::int64_t sum) {
-  if (silent_) return;
+// A rank has a counter and not a key, because a get() of a key that is not set would wait.
+void GlooAttendance::report_waiting(std::int64_t sum) {
+  if (unavailable_) return;
   try {
-    store().add(counter(rank_), sum - told_);
-    told_ = sum;
+    connect().add(counter(rank_), sum - reported_);
+    reported_ = sum;
   } catch (const Error&) {
-    silent_ = true;
+    unavailable_ = true;
   }
 }
 
 std::vector<int> GlooAttendance::absent_from(std::int64_t sum) {
   try {
-    if (silent_) return {};
+    if (unavailable_) return {};
     std::vector<int> absent;
-    rendezvous::TcpStore asked = store();
+    rendezvous::TcpStore store = connect();
     for (int rank = 0; rank < size_; ++rank) {
-      if (rank != rank_ && asked.add(counter(rank), 0) < sum) absent.push_back(rank);
+      if (rank != rank_ && store.add(counter(rank), 0) < sum) absent.push_back(rank);
     }
     return absent;
   } catch (const Error&) {
-    silent_ = true;
+    unavailable_ = true;
     return {};
   }
 }
 
-rendezvous::TcpStore GlooAttendance::store() const {
-  return {host_, port_, token_, std::chrono::steady_clock::now() + kPatience};
+rendezvous::TcpStore GlooAttendance::connect() const {
+  return address_.connect(std::chrono::steady_clock::now() + kRequestTime);
 }
 
 std::string GlooAttendance::counter(int rank) const { return fmt::format("{}{}", key_, rank); }

@@ -8,31 +8,30 @@
 
 namespace syncbn::engines {
 
-/// Which members of a group wait in a sum and which never came, told through the store. Only a rank that
-/// waits long says so, on a connection that it makes for it: sums that go well cost nothing.
+/// Tells the members of a group through the store which of them wait in a sum and which never came. A rank
+/// reports only a long wait, on a connection that it opens for the report. A sum that goes well costs
+/// nothing.
 class GlooAttendance {
  public:
-  /// `key` names this connection of this group on the store, and no other.
-  GlooAttendance(std::string host, int port, std::string token, std::string key, int rank, int size);
+  /// `key` names this connection of this group in the store. No other connection has the same key.
+  GlooAttendance(rendezvous::StoreAddress address, std::string key, int rank, int size);
 
-  /// This rank waits in sum number `sum`. A store that does not answer is not asked again. @throws
-  /// Interrupted, as the next
-  void waits_in(std::int64_t sum);
-  /// The members that have not said so; none where the store does not answer.
+  /// Reports that this rank waits in sum number `sum`. If the store does not answer, it is not used again.
+  /// @throws Interrupted, as absent_from() does
+  void report_waiting(std::int64_t sum);
+  /// The members that have not reported that they wait in this sum. Empty if the store does not answer.
   std::vector<int> absent_from(std::int64_t sum);
 
  private:
-  rendezvous::TcpStore store() const;
+  rendezvous::TcpStore connect() const;
   std::string counter(int rank) const;
 
-  const std::string host_;
-  const int port_;
-  const std::string token_;
+  const rendezvous::StoreAddress address_;
   const std::string key_;
   const int rank_;
   const int size_;
-  std::int64_t told_ = 0;
-  bool silent_ = false;
+  std::int64_t reported_ = 0;  // number of the last reported sum
+  bool unavailable_ = false;
 };
 
 }  // namespace syncbn::engines

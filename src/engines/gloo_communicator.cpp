@@ -21,12 +21,13 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr auto kForever =
-    std::chrono::hours(24 * 30);            // to Gloo, whose own timeouts would forestall the deadline
-constexpr auto kGrace = milliseconds(500);  // for a sum to come after a connection closed
-constexpr auto kLong = milliseconds(200);   // from when on a wait is one that the peers may want to know of
-constexpr std::int64_t kGaveUp = -1;        // a farewell within a sum; else the sums that were had
-constexpr std::uint64_t kLifeline = 0x5379'6e63'424e;  // a Gloo slot that no collective uses
+constexpr auto kForever = std::chrono::hours(24 * 30);  // so that Gloo ends no wait before the deadline
+constexpr auto kGrace = milliseconds(500);              // for a sum to complete after a connection has closed
+constexpr auto kLongWait = milliseconds(200);           // a longer wait is reported to the store
+// The farewell of a rank that leaves during a sum. Other farewells are the number of sums that the rank has
+// had.
+constexpr std::int64_t kGaveUp = -1;
+constexpr std::uint64_t kFarewellSlot = 0x5379'6e63'424e;  // a Gloo slot that no collective uses
 
 void add_words(void* out, const void* a, const void* b, std::size_t words) {
   const auto* x = static_cast<const std::uint64_t*>(a);  // unsigned: sums wrap
@@ -38,14 +39,15 @@ void add_words(void* out, const void* a, const void* b, std::size_t words) {
 }  // namespace
 
 struct GlooCommunicator::Shared {
-  std::mutex mutex;  // guards all below but the context and, between start() and wait(), the buffer
+  // Guards all members below, except the context and, between start() and wait(), the buffer.
+  std::mutex mutex;
   std::condition_variable changed;
   std::shared_ptr<gloo::Context> context;
   std::vector<std::int64_t> buffer;
   std::size_t words = 0;
   bool summing = false;  // from start() until the helper has the sum or an error
-  bool leaving = false;  // the helper shall end
-  bool ended = false;    // it has
+  bool leaving = false;  // the helper must end
+  bool ended = false;    // the helper has ended
   std::string error;
 };
 
@@ -61,8 +63,8 @@ GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::Context> context, GlooA
   farewells_.resize(static_cast<std::size_t>(size()));
   for (int peer = 0; peer < size(); ++peer) {
     std::int64_t& word = farewells_[static_cast<std::size_t>(peer)];
-    lifelines_.push_back(shared_->context->createUnboundBuffer(&word, sizeof word));
-    if (peer != rank()) lifelines_.back()->recv(peer, kLifeline);
+    farewell_receives_.push_back(shared_->context->createUnboundBuffer(&word, sizeof word));
+    if (peer != rank()) farewell_receives_.back()->recv(peer, kFarewellSlot);
   }
 }
 
@@ -70,7 +72,7 @@ GlooCommunicator::~GlooCommunicator() {
   abort();
   if (!helper_.joinable()) return;
   std::unique_lock lock(shared_->mutex);
-  const bool ended = shared_->changed.wait_for(lock, base::kLook, [this] { return shared_->ended; });
+  const bool ended = shared_->changed.wait_for(lock, base::kPollInterval, [this] { return shared_->ended; });
   lock.unlock();
   ended ? helper_.join() : helper_.detach();
 }
@@ -91,28 +93,29 @@ void GlooCommunicator::start(std::size_t words) {
   shared_->summing = true;
   shared_->changed.notify_all();
   if (helper_.joinable()) return;
-  const base::BlockSignals deaf;  // Gloo writes without MSG_NOSIGNAL
+  const base::BlockSignals blocked;  // because Gloo writes without MSG_NOSIGNAL
   helper_ = std::thread([shared = shared_] { help(*shared); });
 }
 
 void GlooCommunicator::wait(Deadline deadline) {
   std::unique_lock lock(shared_->mutex);
   const auto settled = [this] { return !shared_->summing || shared_->leaving; };
-  const Deadline tell = Clock::now() + std::min<Clock::duration>(kLong, (deadline - Clock::now()) / 2);
-  bool told = false;
-  Deadline closed = Deadline::max();  // when a peer was first seen gone
-  while (!shared_->changed.wait_until(lock, base::next_look(deadline), settled)) {
+  const Deadline report_at =
+      Clock::now() + std::min<Clock::duration>(kLongWait, (deadline - Clock::now()) / 2);
+  bool reported = false;
+  Deadline closed = Deadline::max();  // time at which a departed peer was first seen
+  while (!shared_->changed.wait_until(lock, base::next_poll(deadline), settled)) {
     lock.unlock();
     base::check_interrupt();
     lock.lock();
-    // Gloo wakes nobody when a connection closes within a message, so this rank looks for itself. A peer
-    // that dies with its sum complete may have sent all that this rank needs, hence the grace.
+    // Gloo wakes no thread when a connection closes within a message, so this rank polls. A peer that dies
+    // after its sum was complete may have sent all the data that this rank needs, hence the grace time.
     if (closed == Deadline::max() && !departures().empty()) closed = Clock::now();
     if (Clock::now() >= deadline || Clock::now() - kGrace >= closed) break;
-    if (told || Clock::now() < tell) continue;
+    if (reported || Clock::now() < report_at) continue;
     lock.unlock();
-    attendance_.waits_in(sums_);
-    told = true;
+    attendance_.report_waiting(sums_);
+    reported = true;
     lock.lock();
   }
   if (shared_->leaving) throw PeerError("this rank gave the sum up");
@@ -134,8 +137,8 @@ void GlooCommunicator::abort() noexcept {
   shared_->changed.notify_all();
   lock.unlock();
   if (!first) return;
-  say_farewell(unsettled ? kGaveUp : sums_);
-  if (unsettled) close_connections();  // else they close softly: a peer may still be reading
+  send_farewell(unsettled ? kGaveUp : sums_);
+  if (unsettled) close_connections();  // otherwise leave them open for peers that are still reading
 }
 
 void GlooCommunicator::help(Shared& shared) {
@@ -163,17 +166,17 @@ void GlooCommunicator::help(Shared& shared) {
   shared.changed.notify_all();
 }
 
-// Which peers are gone without this rank's sum, and how, empty where none is. A receive lies ready on each
-// connection that only a farewell answers: waiting for it throws if the connection failed without one, and
-// returns at once if told so before.
+// Message about the peers that have departed without this rank's sum; "" if there are none. Each connection
+// has a pending receive that only a farewell completes. Waiting for this receive throws if the connection
+// failed without a farewell, and returns at once after abortWaitRecv().
 std::string GlooCommunicator::departures() {
   std::vector<int> lost, gave_up, left;
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
     const auto i = static_cast<std::size_t>(peer);
     try {
-      lifelines_[i]->abortWaitRecv();
-      lifelines_[i]->waitRecv(nullptr, kForever);
+      farewell_receives_[i]->abortWaitRecv();
+      farewell_receives_[i]->waitRecv(nullptr, kForever);
     } catch (const gloo::Exception&) {
       lost.push_back(peer);
       continue;
@@ -188,32 +191,33 @@ std::string GlooCommunicator::departures() {
   return "";
 }
 
-// Nobody waits for it to arrive: where a connection takes no byte, the peers see it closed instead.
-void GlooCommunicator::say_farewell(std::int64_t word) noexcept {
+// Does not wait for the farewell to arrive. If a connection takes no bytes, its peer sees it closed instead.
+void GlooCommunicator::send_farewell(std::int64_t word) noexcept {
   farewell_ = word;
-  const auto say = [this] {
+  const auto send = [this] {
     for (int peer = 0; peer < size(); ++peer) {
       if (peer == rank()) continue;
       try {
-        sent_.push_back(shared_->context->createUnboundBuffer(&farewell_, sizeof farewell_));
-        sent_.back()->send(peer, kLifeline);
+        farewell_sends_.push_back(shared_->context->createUnboundBuffer(&farewell_, sizeof farewell_));
+        farewell_sends_.back()->send(peer, kFarewellSlot);
       } catch (const std::exception&) {  // that connection has failed
       }
     }
   };
   try {
-    const base::BlockSignals deaf;  // as for the helper; a SIGPIPE ends with its thread
-    std::thread(say).join();
-  } catch (const std::exception&) {  // no thread, no farewell
+    const base::BlockSignals blocked;  // as for the helper; a pending SIGPIPE ends with this thread
+    std::thread(send).join();
+  } catch (const std::exception&) {  // without a thread there is no farewell
   }
 }
 
-// A wait that times out makes Gloo close all connections of the context and wake who waits for them: the
-// helper here, and the peers there, which need not run into their deadlines.
+// Closes all connections of the context. Gloo does this when a wait times out, and wakes all threads that
+// wait for the connections: the helper on this rank, and the peers, which then do not wait until their
+// deadlines.
 void GlooCommunicator::close_connections() noexcept {
   try {
     shared_->context->createUnboundBuffer(&farewell_, sizeof farewell_)->waitRecv(nullptr, milliseconds(1));
-  } catch (const std::exception&) {  // that timeout
+  } catch (const std::exception&) {  // the timeout
   }
 }
 

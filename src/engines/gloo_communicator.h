@@ -17,13 +17,14 @@
 
 namespace syncbn::engines {
 
-/// What Gloo's exception says, without the place in Gloo's sources before it.
+/// Text of an exception, without the position in Gloo's sources that starts the texts of Gloo's exceptions.
 std::string plain_text(const std::exception& error);
 
-/// Sums over a connected Gloo context. Gloo's all-reduce blocks, so one helper thread makes the calls; what
-/// both threads touch stays alive with either. Connections stay open after an error until the communicator
-/// goes: a rank that is late may still finish the sum that the others gave up, and blames nobody for what it
-/// merely saw second. A rank that leaves says farewell, so that what its peers see as a death is one.
+/// Sums over a connected Gloo context. Gloo's all-reduce blocks, so a helper thread makes the calls. The two
+/// threads share the ownership of the state that both use. After an error the connections stay open until the
+/// communicator is destroyed: a late rank can still complete a sum that the others gave up, and does not
+/// blame a peer for an error that it merely saw second. A rank that leaves sends a farewell on each
+/// connection. A connection that ends without a farewell means that the peer died.
 class GlooCommunicator final : public Communicator {
  public:
   GlooCommunicator(std::shared_ptr<gloo::Context> context, GlooAttendance attendance);
@@ -42,16 +43,16 @@ class GlooCommunicator final : public Communicator {
 
   static void help(Shared& shared);
   std::string departures();
-  void say_farewell(std::int64_t word) noexcept;
+  void send_farewell(std::int64_t word) noexcept;
   void close_connections() noexcept;
 
   std::shared_ptr<Shared> shared_;
   GlooAttendance attendance_;
-  std::int64_t sums_ = 0;  // begun
+  std::int64_t sums_ = 0;  // number of started sums
   std::int64_t farewell_ = 0;
-  std::vector<std::int64_t> farewells_;  // the peers', by rank; 0: none yet
-  Buffers lifelines_;                    // what receives them, by rank
-  Buffers sent_;                         // what sends this rank's
+  std::vector<std::int64_t> farewells_;  // of the peers, by rank; 0: not received
+  Buffers farewell_receives_;            // by rank
+  Buffers farewell_sends_;
   std::thread helper_;
 };
 

@@ -1,4 +1,5 @@
-// One rank without the others: whether a program that is meant for many ranks runs, and in which memory
+// Engine "simulation": one rank without its peers. It shows whether a program for many ranks runs and how
+// much memory a rank needs.
 #include "engines/simulated.h"
 
 #include <algorithm>
@@ -19,7 +20,7 @@ class SimulatedCommunicator final : public Communicator {
     return buffer_;
   }
   void start(std::size_t words) override {
-    for (std::int64_t& word : std::span(buffer_).first(words)) {  // unsigned: it wraps, as a sum does
+    for (std::int64_t& word : std::span(buffer_).first(words)) {  // unsigned, so that it wraps as a sum does
       word = static_cast<std::int64_t>(static_cast<std::uint64_t>(word) * static_cast<std::uint64_t>(size_));
     }
   }

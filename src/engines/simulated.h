@@ -6,9 +6,9 @@
 
 namespace syncbn::engines {
 
-/// A dry run of `rank` in a world of `size` ranks, in which no other rank exists: every peer is taken to
-/// bring what this rank brings, so that a sum is its own words times the group's size, at once. All ranks
-/// count as ranks of this host.
+/// Engine for a dry run of `rank` in a world of `size` ranks of which no other exists. Every peer is assumed
+/// to pass the same words as this rank, so a sum is this rank's words times the size of the group and is
+/// complete at once. All ranks count as ranks on this host.
 std::unique_ptr<group::Engine> simulated_engine(int rank, int size);
 
 }  // namespace syncbn::engines

@@ -13,35 +13,34 @@
 
 namespace syncbn::engines {
 
-/// Where the threads that are one group's ranks add up their words. An operation ends well when all ranks
-/// have brought theirs, whatever becomes of them later; it fails when a rank leaves that has not.
+/// Adds up the words of the threads that are the ranks of one group. A sum completes when all ranks have
+/// contributed, whatever happens to them later. It fails if a rank departs before it has contributed.
 class SumBoard {
  public:
-  /// One all-reduce. Its sums are complete, and constant, when await() has returned.
+  /// One all-reduce. `sums` is complete and constant after wait() has returned.
   struct Operation {
-    std::vector<std::uint64_t> sums;  // unsigned: they wrap
-    std::vector<bool> brought;        // by rank
-    std::string failure;              // why it can't end well, where it was begun wrongly
+    std::vector<std::uint64_t> sums;  // unsigned, so that they wrap
+    std::vector<bool> contributed;    // by rank
+    std::string failure;              // set if the ranks passed different numbers of words
     bool complete = false;
   };
 
   explicit SumBoard(std::vector<int> ranks);
-  const std::vector<int>& ranks() const {
-    return ranks_;
-  }  ///< World ranks; the position is the rank used here.
+  /// World ranks. The position is the rank in the functions below.
+  const std::vector<int>& ranks() const { return ranks_; }
 
-  /// The rank's communicator is made; taken(): everybody's is.
-  void take(int rank);
-  bool taken();
+  /// attach() is called when the rank's communicator is created. all_attached() is true if every rank's is.
+  void attach(int rank);
+  bool all_attached();
 
-  /// Adds a rank's words to the operation that it joins.
-  std::shared_ptr<const Operation> bring(int rank, std::span<const std::int64_t> words);
-  /// @throws TimeoutError naming the ranks that are missing; PeerError naming the one that left; the
-  /// operation is then this rank's last.
-  void await(int rank, const Operation& operation, Deadline deadline);
-  /// The rank brings no more words: "rank <rank> <reason>" is what the others read. The first reason stays. A
-  /// rank that is no member is ignored.
-  void leave(int rank, const std::string& reason) noexcept;
+  /// Adds a rank's words to the current operation and returns the operation.
+  std::shared_ptr<const Operation> contribute(int rank, std::span<const std::int64_t> words);
+  /// Waits until the operation is complete. After an exception the rank has departed.
+  /// @throws TimeoutError with the missing ranks; PeerError with the rank that departed
+  void wait(int rank, const Operation& operation, Deadline deadline);
+  /// The rank contributes no more. The other ranks get "rank <rank> <reason>". Only the first reason counts.
+  /// The call is ignored if `rank` is not a rank of the group.
+  void depart(int rank, const std::string& reason) noexcept;
 
  private:
   struct Departure {
@@ -49,16 +48,16 @@ class SumBoard {
     std::string reason;
   };
 
-  void leave_locked(int rank, const std::string& reason);
+  void depart_locked(int rank, const std::string& reason);
   const Departure* departure(int rank) const;
   std::vector<int> missing(const Operation& operation) const;
 
   const std::vector<int> ranks_;
-  std::mutex mutex_;  // guards all below, operations included until they are complete
+  std::mutex mutex_;  // guards all members below, and operations until they are complete
   std::condition_variable changed_;
-  std::shared_ptr<Operation> current_;  // begun, and not all have brought their words
-  std::vector<bool> taken_;
-  std::vector<Departure> left_;  // in this order, so that the cause comes before its effects
+  std::shared_ptr<Operation> current_;  // the operation to which some ranks have not contributed; may be null
+  std::vector<bool> attached_;
+  std::vector<Departure> departures_;  // in the order of departing, so that a cause precedes its effects
 };
 
 }  // namespace syncbn::engines

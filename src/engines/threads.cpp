@@ -1,4 +1,4 @@
-// Ranks as threads of one process: the embedded default, and what the tests run their ranks on
+// Engine "threads": the ranks are threads of one process. run_ranks() and the tests use it.
 #include "engines/threads.h"
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 #include <span>
 #include <utility>
 
-#include "engines/handshake.h"
+#include "engines/list_agreement.h"
 #include "engines/sum_board.h"
 
 namespace syncbn::engines {
@@ -25,16 +25,16 @@ class ThreadCommunicator final : public Communicator {
     return buffer_;
   }
   void start(std::size_t words) override {
-    operation_ = board_->bring(rank_, std::span(buffer_).first(words));
+    operation_ = board_->contribute(rank_, std::span(buffer_).first(words));
   }
   void wait(Deadline deadline) override {
     const std::shared_ptr<const SumBoard::Operation> operation = std::move(operation_);
-    board_->await(rank_, *operation, deadline);
-    // Complete, so nobody writes to it any more.
+    board_->wait(rank_, *operation, deadline);
+    // The operation is complete, so no thread writes to its sums.
     std::transform(operation->sums.begin(), operation->sums.end(), buffer_.begin(),
                    [](std::uint64_t sum) { return static_cast<std::int64_t>(sum); });
   }
-  void abort() noexcept override { board_->leave(rank_, "has left the group"); }
+  void abort() noexcept override { board_->depart(rank_, "has left the group"); }
 
  private:
   const std::shared_ptr<SumBoard> board_;
@@ -53,14 +53,14 @@ class ThreadEngine final : public group::Engine {
   std::unique_ptr<Communicator> connect(const group::GroupSpec& spec, Deadline deadline) override {
     return world_->connect(spec, rank_, deadline);
   }
-  void note_peer_error() noexcept override {}  // run_ranks sees all errors
+  void note_peer_error() noexcept override {}  // run_ranks sees the errors of all ranks
 
  private:
   const std::shared_ptr<ThreadWorld> world_;
   const int rank_;
 };
 
-// Group rank, ranks.size() for a rank that is no member.
+// Group rank of `world_rank`; ranks.size() if it is not in the group.
 int position(const std::vector<int>& ranks, int world_rank) {
   return static_cast<int>(std::find(ranks.begin(), ranks.end(), world_rank) - ranks.begin());
 }
@@ -81,24 +81,25 @@ std::unique_ptr<Communicator> ThreadWorld::connect(const group::GroupSpec& spec,
   rendezvous::MemoryStore store(store_, spec.ranks);
   const std::string key = agree_on_list(store, spec, rank, deadline);
   const std::lock_guard lock(mutex_);
-  std::erase_if(boards_,
-                [](const auto& board) { return board.second.use_count() == 1 && board.second->taken(); });
+  std::erase_if(boards_, [](const auto& board) {
+    return board.second.use_count() == 1 && board.second->all_attached();
+  });
   std::shared_ptr<SumBoard>& board = boards_[key];
   if (board == nullptr) {
     board = std::make_shared<SumBoard>(spec.ranks);
-    for (const auto& [left, reason] : left_) board->leave(position(spec.ranks, left), reason);
+    for (const auto& [departed, reason] : departures_) board->depart(position(spec.ranks, departed), reason);
   }
   const int member = position(spec.ranks, rank);
-  board->take(member);
+  board->attach(member);
   return std::make_unique<ThreadCommunicator>(board, member);
 }
 
-void ThreadWorld::leave(int rank, const std::string& reason) {
-  const std::lock_guard lock(
-      mutex_);  // first, so that whoever leaves in consequence is behind on every board
-  store_->leave(rank, reason);
-  left_.emplace_back(rank, reason);
-  for (const auto& [key, board] : boards_) board->leave(position(board->ranks(), rank), reason);
+void ThreadWorld::depart(int rank, const std::string& reason) {
+  // Held throughout, so that ranks that depart as a consequence come later on every board.
+  const std::lock_guard lock(mutex_);
+  store_->depart(rank, reason);
+  departures_.emplace_back(rank, reason);
+  for (const auto& [key, board] : boards_) board->depart(position(board->ranks(), rank), reason);
 }
 
 }  // namespace syncbn::engines

@@ -14,7 +14,7 @@ namespace syncbn::engines {
 
 class SumBoard;
 
-/// The world whose ranks are threads of this process: what they share.
+/// A world whose ranks are threads of this process. The object holds the state that the ranks share.
 class ThreadWorld : public std::enable_shared_from_this<ThreadWorld> {
  public:
   explicit ThreadWorld(int size);
@@ -23,21 +23,23 @@ class ThreadWorld : public std::enable_shared_from_this<ThreadWorld> {
   int size() const { return static_cast<int>(hosts_.size()); }
   const std::vector<std::string>& hosts() const { return hosts_; }
 
-  /// The world as `rank` sees it.
+  /// The engine of rank `rank`.
   std::unique_ptr<group::Engine> engine(int rank);
-  /// The rank takes part in nothing more: whoever waits for it, now or later, in whatever group, gets a
-  /// PeerError "rank <its rank there> <reason>". What it has already brought stays valid.
-  void leave(int rank, const std::string& reason);
+  /// The rank takes part in no further operation. Any rank that waits for it, now or later, in any group,
+  /// gets a PeerError "rank <its rank in that group> <reason>". Words that it has already contributed remain
+  /// valid.
+  void depart(int rank, const std::string& reason);
 
-  /// Called by the engines. @throws as group::Engine::connect
+  /// Called by the engines of the ranks. @throws as group::Engine::connect
   std::unique_ptr<Communicator> connect(const group::GroupSpec& spec, int rank, Deadline deadline);
 
  private:
   const std::vector<std::string> hosts_;
   const std::shared_ptr<rendezvous::MemoryBoard> store_;
-  std::mutex mutex_;                                         // guards all below
-  std::map<std::string, std::shared_ptr<SumBoard>> boards_;  // until all members took it and let it go
-  std::vector<std::pair<int, std::string>> left_;
+  std::mutex mutex_;  // guards all members below
+  // A board is erased after all members have attached to it and destroyed their communicators.
+  std::map<std::string, std::shared_ptr<SumBoard>> boards_;
+  std::vector<std::pair<int, std::string>> departures_;
 };
 
 }  // namespace syncbn::engines

@@ -10,33 +10,34 @@
 
 namespace syncbn::environment {
 
-/// What the innermost launcher's environment says of this process.
+/// This process as the environment of the innermost launcher describes it.
 struct LaunchEnv {
-  /// "syncbn-run", "msrun", "torchrun", "mpirun", "mpiexec", "srun"; "the dry run", "the rank table" by hand;
-  /// "" where there is none.
+  /// "syncbn-run", "msrun", "torchrun", "mpirun", "mpiexec" or "srun"; "the dry run" or "the rank table" for
+  /// variables set by hand; "" without a launcher.
   std::string launcher;
-  std::string backend;  ///< "gloo", "mpi" or "simulation"; "" for a world of one.
-  WorldSpec world;      ///< rank, size, rendezvous.
-  int local_rank = 0;   ///< Where the launcher says it; the engine knows better after init.
-  int local_size = 1;
-  bool scheduler = false;  ///< msrun's scheduler: no rank, init() ends it with exit code 0.
-  std::optional<std::chrono::milliseconds> rendezvous_timeout;  ///< MS_TOPO_TIMEOUT; none: as every call's.
+  std::string backend;  ///< "gloo", "mpi" or "simulation"; "" for a world of one rank.
+  WorldSpec world;
+  int local_rank = 0;  ///< The launcher's value. After init() the engine has the exact value.
+  int local_size = 1;  ///< As local_rank.
+  bool scheduler =
+      false;  ///< The process is msrun's scheduler. It has no rank, and init() exits with code 0.
+  std::optional<std::chrono::milliseconds>
+      rendezvous_timeout;  ///< MS_TOPO_TIMEOUT; none: the timeout of calls.
 };
 
-/// Looks a variable up; none where it is not set.
+/// Returns the value of an environment variable; none if it is not set.
 using Getenv = std::function<std::optional<std::string>(const char* name)>;
 std::optional<std::string> process_env(const char* name);
 
-/// `asked` is the engine that the program wants; automatic: SYNCBN_BACKEND, else the launcher's own.
-/// `asked` in a dry run (MS_SIMULATION_LEVEL) is not heard: it starts one process alone.
-/// @throws GroupError where the variables of one family contradict each other or one is missing: the message
-/// lists what was found and what is missing.
+/// Reads the environment. `asked` is the engine that the program requests. If it is automatic, SYNCBN_BACKEND
+/// or the launcher chooses the engine. In a dry run (MS_SIMULATION_LEVEL) `asked` has no effect, because a
+/// dry run starts one process alone.
+/// @throws GroupError with all variables that were found and that are missing, if the launcher's variables
+/// contradict each other or one is missing
 LaunchEnv read_launch_env(const Getenv& getenv = process_env, Backend asked = Backend::automatic);
 
-/// 31 years, far from the clock's end.
-inline constexpr std::chrono::seconds kLongestTimeout{1'000'000'000};
-
-/// SYNCBN_TIMEOUT_S, 300 s where it is not set. @throws GroupError not a positive number of seconds
+/// SYNCBN_TIMEOUT_S, or 300 s if it is not set.
+/// @throws GroupError if the value is not a number of seconds in [0.001, 1,000,000,000]
 std::chrono::milliseconds read_timeout(const Getenv& getenv = process_env);
 
 }  // namespace syncbn::environment

@@ -1,5 +1,5 @@
-// The file is written by people and by tools for other readers, so every wrong key is named with its path,
-// and what is not known is passed over and told.
+// A rank table is written by people, and by tools for other readers. So an error names the wrong key with its
+// path, and unknown keys are ignored and noted.
 #include "environment/rank_table.h"
 
 #include <arpa/inet.h>
@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <climits>
 #include <cstring>
 #include <fstream>
@@ -23,6 +22,7 @@
 #include <string_view>
 #include <utility>
 
+#include "environment/parse.h"
 #include "syncbn/error.h"
 
 namespace syncbn::environment {
@@ -40,12 +40,13 @@ std::string shown(const json& value) {
   if (value.is_string()) {
     const auto& text = value.get_ref<const std::string&>();
     const std::string cut = text.size() > kMaxShown ? text.substr(0, kMaxShown) + "..." : text;
-    return json(cut).dump(-1, ' ', false, json::error_handler_t::replace);  // the cut may be inside a letter
+    return json(cut).dump(-1, ' ', false,
+                          json::error_handler_t::replace);  // the cut may split a UTF-8 character
   }
   return value.dump() + (value.is_number() ? " (a number)" : "");
 }
 
-// What is at a path in the file, or is missing there, and what should be.
+// The value at a path in the file, or its absence, and what is expected there.
 class Entry {
  public:
   Entry(const json* value, std::string path, std::string expected)
@@ -66,11 +67,9 @@ class Entry {
     return value_->get_ref<const std::string&>();
   }
   int number() const {
-    const std::string& digits = text();
-    unsigned number = 0;  // so that a sign is refused
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-    if (error != std::errc() || end != digits.data() + digits.size() || number > INT_MAX) refuse();
-    return static_cast<int>(number);
+    const auto number = parse<unsigned>(text());  // unsigned, so that a sign is refused
+    if (!number || *number > INT_MAX) refuse();
+    return static_cast<int>(*number);
   }
   const json& object() const {
     if (!exists() || !value_->is_object()) refuse();
@@ -99,7 +98,7 @@ const std::set<std::string> kCrossCluster = {"cluster_list", "server_list[].serv
                                              "server_list[].device[].dpu_ip",
                                              "server_list[].device[].numa_id"};
 
-// Keys that are passed over, one entry for the same key of many servers or devices.
+// Ignored keys. The same key of several servers or devices is one entry.
 class Ignored {
  public:
   void collect(const json& object, const char* where, std::initializer_list<std::string_view> known) {
@@ -134,8 +133,8 @@ std::string read_file(const std::filesystem::path& file) {
   return text;
 }
 
-// The library keeps the last of several equal keys; here that is an error, and so is a nesting that no table
-// has.
+// Parses the text. The JSON library keeps the last of several equal keys; here equal keys are an error, and
+// so is a nesting that no table has.
 json parse(const std::string& text) {
   struct Level {
     bool is_list;
@@ -232,7 +231,7 @@ void check_ranks(const Entry& list, const RankTable& table) {
   }
 }
 
-// HCCL wants it so; here nothing depends on it.
+// HCCL requires this order; this library does not depend on it.
 bool ranks_follow_server_ids(const RankTable& table) {
   std::map<std::string, std::pair<int, int>> ranges;  // by server_id: first and last rank
   for (const auto& server : table.servers) {

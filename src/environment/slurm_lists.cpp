@@ -1,21 +1,20 @@
 #include "environment/slurm_lists.h"
 
 #include <algorithm>
-#include <charconv>
+
+#include "environment/parse.h"
 
 namespace syncbn::environment {
 namespace {
 
 std::optional<int> positive(std::string_view text) {
-  int number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || number < 1) return std::nullopt;
-  return number;
+  const auto number = parse<int>(text);
+  return number && *number >= 1 ? number : std::nullopt;
 }
 
 }  // namespace
 
-// Names of several dimensions have several brackets, and more may follow: "rack[0-1]node[2,5]-eth".
+// A name may have several brackets, and text after them: "rack[0-1]node[2,5]-eth".
 std::optional<std::string> first_node(std::string_view nodes) {
   std::string name;
   while (!nodes.empty() && nodes.front() != ',') {
@@ -35,7 +34,7 @@ std::optional<std::string> first_node(std::string_view nodes) {
 }
 
 std::optional<int> tasks_of_node(std::string_view tasks, int node) {
-  int behind = 0;  // nodes that the entries so far speak of
+  int first = 0;  // number of the first node of the entry
   while (!tasks.empty()) {
     const std::size_t end = std::min(tasks.find(','), tasks.size());
     const std::string_view entry = tasks.substr(0, end);
@@ -47,8 +46,8 @@ std::optional<int> tasks_of_node(std::string_view tasks, int node) {
     const auto times =
         repeats ? positive(entry.substr(open + 2, entry.size() - open - 3)) : std::optional<int>(1);
     if (!count || !times) return std::nullopt;
-    if (node - behind < *times) return count;
-    behind += *times;
+    if (node - first < *times) return count;
+    first += *times;
   }
   return std::nullopt;
 }

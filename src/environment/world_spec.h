@@ -5,16 +5,16 @@
 
 namespace syncbn::environment {
 
-/// How a process joins its world, as launch_env or InitOptions say.
+/// How this process joins its world. Comes from the launcher's environment or from InitOptions.
 struct WorldSpec {
-  std::optional<int> rank;  ///< none: the rendezvous hands it out.
+  std::optional<int> rank;  ///< None: the rendezvous assigns it.
   int size = 1;
-  std::string host;  ///< Of the rendezvous.
+  std::string host;  ///< Host of the rendezvous.
   int port = 0;
-  /// Whether this process serves the rendezvous: rank 0 where no launcher does. None: whoever takes the port
-  /// first, of the processes on its host.
+  /// True if this process serves the rendezvous: rank 0, unless a launcher serves it. None: the first process
+  /// on the host to take the port serves it.
   std::optional<bool> serve = false;
-  std::string token;  ///< The job's shared secret, may be empty.
+  std::string token;  ///< The job's shared secret; may be empty.
 };
 
 }  // namespace syncbn::environment

@@ -11,48 +11,51 @@
 
 namespace syncbn::group {
 
-/// What a rank believes the group is doing. Texts are what the ranks compare and what messages show.
-struct Call {
-  std::string subject;   ///< Who calls and what: "forward of layer 'bn1'". Equal on all ranks.
+/// Description of a collective call. The ranks compare both texts, and error messages show them.
+struct CallDescription {
+  std::string subject;   ///< Caller and operation: "forward of layer 'bn1'". Equal on all ranks.
   std::string settings;  ///< Everything else that must be equal: "C=64, input=float32, eps=1e-05, …".
 };
 
-/// Sums over a group in which no engine ever sees unequal lengths, and a different call on one rank is a
-/// MismatchError on every rank. The protocol is told at the top of agreed_sum.cpp. Not thread-safe; Group
-/// serialises.
+/// Sums over a group. The engine never gets messages of unequal lengths, and a rank that makes a different
+/// call causes a MismatchError on every rank. The comment at the top of agreed_sum.cpp explains the protocol.
+/// Not thread-safe: Group serializes the calls.
 class AgreedSum {
  public:
-  /// Sums `payload` in place over the ranks; its length is part of the call. After a throw the payload is
-  /// unspecified and the communicator must not be used again.
-  /// @throws MismatchError, PeerError (a peer called fail; the engine's), TimeoutError
-  void sum(Communicator& communicator, const Call& call, std::span<std::int64_t> payload, Deadline deadline);
-  /// The two halves of sum(): what is done between them overlaps with the message. `call` and the payload's
-  /// memory stay until finish() has returned. One sum at a time.
-  void start(Communicator& communicator, const Call& call, std::span<std::int64_t> payload);
-  void finish(Communicator& communicator, Deadline deadline);
-  /// Takes part in place of sum() where this rank can't make its call: the others get a PeerError with
-  /// `reason`. Returns when they know; the communicator must not be used again. @throws PeerError,
-  /// TimeoutError: the engine's
-  void fail(Communicator& communicator, const Call& call, const std::string& reason, Deadline deadline);
+  /// Sums `payload` in place over the ranks. Its length is part of the call. After an exception the payload
+  /// is unspecified and the communicator must not be used again.
+  /// @throws MismatchError; PeerError if a peer called fail() or the engine reports it; TimeoutError
+  void sum(Communicator& communicator, const CallDescription& call, std::span<std::int64_t> payload,
+           Deadline deadline);
+  /// The two halves of sum(): start() sends the first message, wait() returns when the sum is complete. Work
+  /// between them overlaps with the message. `call` and the memory of `payload` must stay valid until wait()
+  /// has returned. Only one sum may be in flight.
+  void start(Communicator& communicator, const CallDescription& call, std::span<std::int64_t> payload);
+  void wait(Communicator& communicator, Deadline deadline);
+  /// Takes part in place of sum() if this rank cannot make its call. The other ranks get a PeerError with
+  /// `reason`. Returns when they have been informed. The communicator must not be used again.
+  /// @throws PeerError, TimeoutError of the engine
+  void fail(Communicator& communicator, const CallDescription& call, const std::string& reason,
+            Deadline deadline);
 
   std::int64_t verified_calls() const { return verified_calls_; }
 
  private:
-  struct Started {
-    const Call* call;
+  struct InFlight {
+    const CallDescription* call;
     std::int64_t hash;
     std::span<std::int64_t> payload;
-    std::span<const std::int64_t> message;  // the first one, in the engine's buffer
+    std::span<const std::int64_t> message;  // the first message, in the engine's buffer
   };
   using Key = std::pair<std::int64_t, std::int64_t>;  // hash and payload words of a verified call
 
-  std::size_t predicted_words() const;
+  std::size_t room() const;
   void remember(const Key& verified);
 
-  std::optional<Started> started_;
+  std::optional<InFlight> in_flight_;
   std::int64_t verified_calls_ = 0;
   Key last_{-1, -1};
-  std::map<Key, std::size_t> followers_;  // payload words that followed each call, the last time
+  std::map<Key, std::size_t> next_words_;  // payload words of the call that last followed each call
 };
 
 }  // namespace syncbn::group

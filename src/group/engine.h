@@ -8,27 +8,27 @@
 
 namespace syncbn::group {
 
-/// One instance of a group, as its members name it to each other.
+/// Identity of one instance of a group, the same on all members.
 struct GroupSpec {
   std::string name;
-  std::vector<int> ranks;  ///< World ranks; a member's position is its group rank.
-  int generation = 0;      ///< How often this rank made this name with this list before.
+  std::vector<int> ranks;  ///< World ranks. The position of a member is its group rank.
+  int generation = 0;      ///< Number of earlier groups that this rank made with this name and list.
 };
 
-/// One joined world of ranks that can connect its groups.
+/// A world that this process has joined. An engine connects the groups of its world.
 class Engine {
  public:
   virtual ~Engine() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  /// The host of each world rank, equal strings for ranks on one host.
+  /// A string for each world rank. Two strings are equal if both ranks run on one host.
   virtual const std::vector<std::string>& hosts() const = 0;
-  /// Connects the members of a group of two or more; called by every member, at most once for a spec, for
-  /// several groups at a time. The communicators may not outlive the engine.
-  /// @throws MismatchError a member has another list under this name; TimeoutError, PeerError
+  /// Connects the members of a group of two or more ranks. Every member calls it, at most once per spec.
+  /// Several groups may connect at the same time. A communicator must not outlive the engine.
+  /// @throws MismatchError if a member has another list under this name; TimeoutError, PeerError
   virtual std::unique_ptr<Communicator> connect(const GroupSpec& spec, Deadline deadline) = 0;
-  /// A call of this rank has failed because of a peer, before the caller hears of it: should the process end
-  /// now, whoever watches the job knows that the cause is elsewhere.
+  /// Called when a call of this rank has failed because of a peer, before the caller gets the error. If the
+  /// process then ends, the launcher knows that the cause is another rank.
   virtual void note_peer_error() noexcept = 0;
 };
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <new>
 #include <stdexcept>
 #include <utility>
 
@@ -27,18 +26,18 @@ Group::Group(std::string name, std::vector<int> ranks, int rank, std::chrono::mi
       connect_(std::move(connect)) {}
 
 Group::~Group() {
-  if (inherited()) abandon();
+  if (inherited()) leak_connection();
 }
 
-void Group::sum(const group::Call& call, std::span<std::int64_t> payload) {
+void Group::sum(const group::CallDescription& call, std::span<std::int64_t> payload) {
   PendingSum sum{call, payload};
   start(sum);
-  finish(sum, sum.deadline);
+  wait(sum, sum.deadline);
 }
 
-// Tells of a PeerError of one half of a sum, with no lock held.
+// Runs one half of a sum. If it throws a PeerError, calls on_peer_error_ with no lock held.
 template <class Half>
-void Group::watched(Half half) {
+void Group::noting_peer_errors(Half half) {
   try {
     half();
   } catch (const PeerError&) {
@@ -48,38 +47,38 @@ void Group::watched(Half half) {
 }
 
 void Group::start(PendingSum& sum) {
-  refuse_fork(sum.call);
-  watched([&] {
+  check_not_forked(sum.call);
+  noting_peer_errors([&] {
     const std::lock_guard one_at_a_time(calls_);
     sum.deadline = deadline();
-    settle(sum.deadline);
-    begin(sum.call);
+    complete_pending(sum.deadline);
+    enter_call(sum.call);
     if (size() == 1) {
       sum.done = true;
-      return end(std::nullopt);
+      return leave_call(std::nullopt);
     }
-    attempt(sum.call, [&] { agreed_.start(connected(sum.deadline), sum.call, sum.payload); });
-    under_way_ = &sum;
+    breaking_on_error(sum.call, [&] { agreed_.start(connected(sum.deadline), sum.call, sum.payload); });
+    pending_ = &sum;
   });
 }
 
-void Group::finish(PendingSum& sum, Deadline deadline) {
-  refuse_fork(sum.call);
-  watched([&] {
+void Group::wait(PendingSum& sum, Deadline deadline) {
+  check_not_forked(sum.call);
+  noting_peer_errors([&] {
     const std::lock_guard one_at_a_time(calls_);
-    if (!sum.done) settle(deadline);
+    if (!sum.done) complete_pending(deadline);
     if (sum.error) std::rethrow_exception(sum.error);
   });
 }
 
-// Waits for the sum under way, if there is one.
-void Group::settle(Deadline deadline) {
-  if (under_way_ == nullptr) return;
-  PendingSum& sum = *std::exchange(under_way_, nullptr);
+// Waits for the sum in flight, if there is one, and stores its outcome.
+void Group::complete_pending(Deadline deadline) {
+  if (pending_ == nullptr) return;
+  PendingSum& sum = *std::exchange(pending_, nullptr);
   sum.done = true;
   try {
-    attempt(sum.call, [&] { agreed_.finish(*communicator_, deadline); });
-    end(std::nullopt);
+    breaking_on_error(sum.call, [&] { agreed_.wait(*communicator_, deadline); });
+    leave_call(std::nullopt);
   } catch (...) {
     sum.error = std::current_exception();
   }
@@ -95,62 +94,62 @@ void Group::give_up(PendingSum& sum) noexcept {
     }
     if (communicator_ != nullptr) communicator_->abort();
   }
-  const std::lock_guard one_at_a_time(calls_);  // whoever waits for this sum there has heard of it
-  if (under_way_ != &sum) return;
-  under_way_ = nullptr;
-  end(std::nullopt);
+  const std::lock_guard one_at_a_time(calls_);  // a thread that waits for this sum returns after abort()
+  if (pending_ != &sum) return;
+  pending_ = nullptr;
+  leave_call(std::nullopt);
 }
 
-void Group::fail(const group::Call& call, const std::string& reason) noexcept {
-  if (size() == 1 || inherited()) return;  // nobody waits, and nothing breaks
+void Group::fail(const group::CallDescription& call, const std::string& reason) noexcept {
+  if (size() == 1 || inherited()) return;  // no peer waits, and nothing breaks
   try {
     const std::lock_guard one_at_a_time(calls_);
     const Deadline by = deadline();
-    settle(by);
-    begin(call);
-    attempt(call, [&] {
+    complete_pending(by);
+    enter_call(call);
+    breaking_on_error(call, [&] {
       agreed_.fail(connected(by), call, reason, by);
-      throw PeerError(
-          fmt::format("this rank failed before its call: {}", reason));  // breaks the group here, too
+      // Breaks the group on this rank too.
+      throw PeerError(fmt::format("this rank failed before its call: {}", reason));
     });
   } catch (...) {
-    // The caller throws its own error, which is the cause; the group keeps what happened here for later
-    // calls.
+    // The caller throws the original error. The group keeps the error of this function for later calls.
   }
 }
 
 void Group::close(const std::string& reason) noexcept {
-  if (inherited()) return abandon();
+  if (inherited()) return leak_connection();
   const std::lock_guard lock(mutex_);
   if (state_ == State::closed) return;
   state_ = State::closed;
   reason_ = reason;
-  if (!in_flight_) {
+  if (!in_call_) {
     communicator_.reset();
     connect_ = nullptr;
   } else if (communicator_ != nullptr) {
-    communicator_->abort();  // the thread whose call it is cleans up
+    communicator_->abort();  // the thread that makes the call cleans up
   }
 }
 
-// A communicator lives until the group is closed, even when it is broken: if it went at once, its peers would
-// blame this rank for the error that it merely saw first, and a rank that is late could not finish a sum that
-// all others began.
+// Runs an operation of the communicator. An error breaks the group, but the communicator lives until the
+// group is closed. If it were destroyed at once, the peers would blame this rank for an error that this rank
+// merely saw first, and a late rank could not complete a sum that all others have started.
 template <class Operation>
-void Group::attempt(const group::Call& call, Operation operation) {
+void Group::breaking_on_error(const group::CallDescription& call, Operation operation) {
   try {
     operation();
   } catch (const std::exception& error) {
-    end(fmt::format("since call {} ({}): {}", agreed_.verified_calls() + 1, call.subject, error.what()));
+    leave_call(
+        fmt::format("since call {} ({}): {}", agreed_.verified_calls() + 1, call.subject, error.what()));
     rethrow_in_context(call);
-  } catch (...) {  // of an engine of the caller's own
-    end(fmt::format("since call {} ({})", agreed_.verified_calls() + 1, call.subject));
+  } catch (...) {  // possible with a custom engine
+    leave_call(fmt::format("since call {} ({})", agreed_.verified_calls() + 1, call.subject));
     throw;
   }
 }
 
-// Before any lock: a thread that is not here may hold it.
-void Group::refuse_fork(const group::Call& call) const {
+// Called before any lock is taken: a thread that does not exist in the fork may hold the lock.
+void Group::check_not_forked(const group::CallDescription& call) const {
   if (!inherited()) return;
   throw GroupError(fmt::format(
       "group '{}', {}: this process is a fork of the one that joined the group, whose connections "
@@ -158,26 +157,23 @@ void Group::refuse_fork(const group::Call& call) const {
       name_, call.subject));
 }
 
-bool Group::inherited() const { return size() > 1 && forks_ != base::forks(); }
-
-// To destroy what stands on threads that are not here would take for ever, or speak to the parent's peers.
-void Group::abandon() noexcept {
-  static_cast<void>(communicator_.release());
-  if (connect_ != nullptr) static_cast<void>(new (std::nothrow) Connect(std::exchange(connect_, nullptr)));
+void Group::leak_connection() noexcept {
+  base::leak(communicator_);
+  base::leak(connect_);
 }
 
-void Group::begin(const group::Call& call) {
+void Group::enter_call(const group::CallDescription& call) {
   const std::lock_guard lock(mutex_);
   if (state_ != State::whole) {
     throw GroupError(fmt::format("group '{}', {}: the group is {} {}", name_, call.subject,
                                  state_ == State::broken ? "broken" : "closed:", reason_));
   }
-  in_flight_ = true;
+  in_call_ = true;
 }
 
-void Group::end(const std::optional<std::string>& error) {
+void Group::leave_call(const std::optional<std::string>& error) {
   const std::lock_guard lock(mutex_);
-  in_flight_ = false;
+  in_call_ = false;
   if (state_ == State::closed) {
     communicator_.reset();
     connect_ = nullptr;
@@ -188,7 +184,7 @@ void Group::end(const std::optional<std::string>& error) {
 }
 
 Communicator& Group::connected(Deadline deadline) {
-  if (communicator_ == nullptr) {  // only this thread sets it, and nobody takes it away during a call
+  if (communicator_ == nullptr) {  // only this thread sets it, and no thread resets it during a call
     Connect connect;
     {
       const std::lock_guard lock(mutex_);
@@ -202,12 +198,12 @@ Communicator& Group::connected(Deadline deadline) {
   return *communicator_;
 }
 
-std::string Group::context(const group::Call& call) const {
+std::string Group::context(const group::CallDescription& call) const {
   return fmt::format("group '{}', call {}, {}, on rank {}: ", name_, agreed_.verified_calls() + 1,
                      call.subject, rank_);
 }
 
-void Group::rethrow_in_context(const group::Call& call) {
+void Group::rethrow_in_context(const group::CallDescription& call) {
   const std::string prefix = context(call);
   {
     const std::lock_guard lock(mutex_);
@@ -224,7 +220,7 @@ void Group::rethrow_in_context(const group::Call& call) {
                                    seconds(timeout_), error.what()));
   } catch (const GroupError& error) {
     throw GroupError(prefix + error.what());
-  }  // anything else is an engine's or the machine's own: as it is
+  }  // other exceptions of the engine or the machine pass unchanged
 }
 
 }  // namespace syncbn

@@ -18,28 +18,28 @@
 
 namespace syncbn {
 
-/// Up to which size of a group its sums are exact on the wire: digits of 47 bits in words of 63.
+/// Maximum size of a group. Sums are exact up to this size: digits of 47 bits are added in words of 63.
 inline constexpr int kMaxRanks = 1 << 16;
 
-/// A sum between its two halves; it and what it refers to stay in place until it is finished.
+/// A sum between start() and wait(). The object and everything it refers to must not move or end meanwhile.
 struct PendingSum {
-  const group::Call& call;
+  const group::CallDescription& call;
   std::span<std::int64_t> payload;
-  Deadline deadline = {};  ///< Of start(), and of sum() as a whole.
+  Deadline deadline = {};  ///< Deadline of start(), and of sum() as a whole.
   bool done = false;
-  std::exception_ptr error = nullptr;  ///< Why it failed, once it is done.
+  std::exception_ptr error = nullptr;  ///< Set if the sum is done and failed.
 };
 
-/// A named, ordered list of ranks as one member sees it: connects at the first sum, serialises sums, breaks
-/// for good at the first error that a sum can't survive, and adds group, call and operation to what an engine
-/// reports. In a fork of the process that made it, a group of several ranks is of no use: every sum is a
-/// GroupError at once, and the connection stays the parent's.
+/// A named, ordered list of ranks as one member sees it. The group connects at its first sum, serializes
+/// sums, and adds group, call and operation to the errors of its engine. An error that a sum cannot survive
+/// breaks the group for good. A group of several ranks cannot be used in a fork of the process that made it:
+/// every sum is a GroupError at once, and the connection remains the parent's.
 class Group {
  public:
   using Connect = std::function<std::unique_ptr<Communicator>(Deadline)>;
 
-  /// `connect` is called at most once, at the first sum of a group of two or more; `on_peer_error` before
-  /// every PeerError that a sum throws.
+  /// `connect` is called at most once, at the first sum of a group of two or more ranks. `on_peer_error` is
+  /// called before a sum throws a PeerError.
   Group(std::string name, std::vector<int> ranks, int rank, std::chrono::milliseconds timeout,
         Connect connect, std::function<void()> on_peer_error = nullptr);
   ~Group();
@@ -47,71 +47,70 @@ class Group {
   Group& operator=(const Group&) = delete;
 
   const std::string& name() const { return name_; }
-  const std::vector<int>& ranks() const { return ranks_; }  ///< World ranks; a position is a group rank.
+  const std::vector<int>& ranks() const { return ranks_; }  ///< World ranks; the position is the group rank.
   int rank() const { return rank_; }
   int size() const { return static_cast<int>(ranks_.size()); }
   std::chrono::milliseconds timeout() const { return timeout_; }
 
-  /// Sums `payload` in place over the ranks; in a group of one nothing happens. The payload is unspecified
-  /// after a throw.
-  /// @throws MismatchError, PeerError, TimeoutError, GroupError (closed, or broken before)
-  void sum(const group::Call& call, std::span<std::int64_t> payload);
-  /// The two halves of sum(); other work may be done in between. Sums go in the order of their starts, and
-  /// one at a time: whatever comes next on this group first waits for the one under way and keeps its outcome
-  /// for its finish. A sum that was started must be finished or given up.
-  /// @throws as sum(), start too
+  /// Sums `payload` in place over the ranks. In a group of one the payload stays as it is. After an exception
+  /// the payload is unspecified.
+  /// @throws MismatchError, PeerError, TimeoutError; GroupError if the group is closed or already broken
+  void sum(const group::CallDescription& call, std::span<std::int64_t> payload);
+  /// The two halves of sum(). The caller may do other work between them. Only one sum of a group is in
+  /// flight, and sums complete in the order of their starts: the next operation on the group first waits for
+  /// the sum in flight and stores its outcome for wait(). A started sum must be waited for or given up.
+  /// @throws as sum(), from both functions
   void start(PendingSum& sum);
-  void finish(PendingSum& sum) { finish(sum, deadline()); }
-  /// In place of finish(): this rank will not have what its peers may have agreed on, so the group is broken,
-  /// and they hear of it at once, where the engine can tell them. Waits for no peer.
+  void wait(PendingSum& sum) { wait(sum, deadline()); }
+  /// Replaces wait(). This rank will not have the result on which its peers may have agreed, so the group is
+  /// broken. The peers get an error at once if the engine can send one. Does not wait for peers.
   void give_up(PendingSum& sum) noexcept;
-  /// For a rank whose call failed of itself: its peers get a PeerError instead of waiting, and the group is
-  /// broken. Throws nothing; the caller rethrows its own error.
-  void fail(const group::Call& call, const std::string& reason) noexcept;
-  /// Every later sum is a GroupError with `reason`; one in flight on another thread is given up. Waits for
-  /// nobody.
+  /// Replaces sum() if this rank's call has failed before it. The peers get a PeerError instead of waiting,
+  /// and the group is broken. Throws nothing; the caller rethrows the original error.
+  void fail(const group::CallDescription& call, const std::string& reason) noexcept;
+  /// Closes the group: every later sum is a GroupError with `reason`, and a sum in flight on another thread
+  /// is given up. Does not wait for peers.
   void close(const std::string& reason) noexcept;
 
-  int next_layer_number() {
-    return ++layers_;
-  }  ///< Construction number of an unnamed layer in this group, from 1.
+  /// Construction number of the next unnamed layer in this group, from 1.
+  int next_layer_number() { return ++layers_; }
 
  private:
   enum class State { whole, broken, closed };
 
   Deadline deadline() const { return std::chrono::steady_clock::now() + timeout_; }
-  void finish(PendingSum& sum, Deadline deadline);
-  void settle(Deadline deadline);
+  void wait(PendingSum& sum, Deadline deadline);
+  void complete_pending(Deadline deadline);
   template <class Half>
-  void watched(Half half);
-  bool inherited() const;
-  void abandon() noexcept;
-  void refuse_fork(const group::Call& call) const;
+  void noting_peer_errors(Half half);
+  bool inherited() const { return size() > 1 && fork_guard_.inherited(); }
+  void leak_connection() noexcept;
+  void check_not_forked(const group::CallDescription& call) const;
   template <class Operation>
-  void attempt(const group::Call& call, Operation operation);
-  std::string context(const group::Call& call) const;
+  void breaking_on_error(const group::CallDescription& call, Operation operation);
+  std::string context(const group::CallDescription& call) const;
   Communicator& connected(Deadline deadline);
-  void begin(const group::Call& call);
-  void end(const std::optional<std::string>& error);
-  [[noreturn]] void rethrow_in_context(const group::Call& call);
+  void enter_call(const group::CallDescription& call);
+  void leave_call(const std::optional<std::string>& error);
+  [[noreturn]] void rethrow_in_context(const group::CallDescription& call);
 
   const std::string name_;
   const std::vector<int> ranks_;
   const int rank_;
   const std::chrono::milliseconds timeout_;
   const std::function<void()> on_peer_error_;
-  const int forks_ = base::forks();
+  const base::ForkGuard fork_guard_;
   std::atomic<int> layers_{0};
 
-  std::mutex calls_;  // held by the thread that alone uses what follows, while it waits too
+  std::mutex calls_;  // guards the next two members; held for a whole call, waiting included
   group::AgreedSum agreed_;
-  PendingSum* under_way_ = nullptr;  // started, not yet done
+  PendingSum* pending_ = nullptr;  // the sum in flight
 
-  std::mutex mutex_;  // guards all below; never held while waiting
+  std::mutex mutex_;  // guards all members below; never held while waiting
   State state_ = State::whole;
-  std::string reason_;  // why not whole
-  bool in_flight_ = false;
-  Connect connect_;  // keeps what the communicator stands on
+  std::string reason_;  // why the group is broken or closed
+  bool in_call_ = false;
+  Connect connect_;  // owns the engine, which the communicator needs
   std::unique_ptr<Communicator> communicator_;
 };
 

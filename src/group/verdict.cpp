@@ -14,13 +14,13 @@
 namespace syncbn::group {
 namespace {
 
-// A slot: four numbers, the lengths of the two texts in bytes, then their bytes.
+// A slot holds four numbers, the lengths of the two texts in bytes, then the bytes of the texts.
 constexpr std::size_t kSlotHead = 6;
 constexpr std::size_t kTextBytes = (kSlotWords - kSlotHead) * sizeof(std::int64_t);
 constexpr std::size_t kMaxSubject = 160;
-constexpr std::size_t kMaxShown = 8;  // different calls in one message
+constexpr std::size_t kMaxShown = 8;  // number of different calls in one message
 
-// At most `bytes` of the text, cut between characters of UTF-8, with dots where something is missing.
+// Shortens the text to at most `bytes` bytes, between two UTF-8 characters, and marks the cut with dots.
 std::string cut(std::string_view text, std::size_t bytes) {
   if (text.size() <= bytes) return std::string(text);
   constexpr std::string_view kDots = "...";
@@ -40,30 +40,31 @@ std::vector<std::string_view> split(std::string_view settings) {
   return items;
 }
 
-// Equal calls of some ranks.
+// The ranks whose reports are the same.
 struct Party {
-  const Brought* call;
+  const RankReport* report;
   std::vector<int> ranks;
 };
 
-bool same_call(const Brought& a, const Brought& b) {
+bool same_call(const RankReport& a, const RankReport& b) {
   return a.failed == b.failed && a.number == b.number && a.words == b.words && a.hash == b.hash &&
          a.subject == b.subject && a.settings == b.settings;
 }
 
-bool same_reason(const Brought& a, const Brought& b) {
+bool same_failure(const RankReport& a, const RankReport& b) {
   return a.failed && b.failed && a.settings == b.settings;
 }
 
-// The smallest party first: the odd one out is what the reader looks for.
+// Groups the reports with this value of `failed`. The smallest party comes first, because the reader looks
+// for the rank that differs.
 template <class Same>
-std::vector<Party> parties(const std::vector<Brought>& ranks, bool failed, Same same) {
+std::vector<Party> parties(const std::vector<RankReport>& reports, bool failed, Same same) {
   std::vector<Party> found;
-  for (std::size_t r = 0; r < ranks.size(); ++r) {
-    if (ranks[r].failed != failed) continue;
+  for (std::size_t r = 0; r < reports.size(); ++r) {
+    if (reports[r].failed != failed) continue;
     auto party =
-        std::find_if(found.begin(), found.end(), [&](const Party& p) { return same(*p.call, ranks[r]); });
-    if (party == found.end()) party = found.insert(found.end(), {&ranks[r], {}});
+        std::find_if(found.begin(), found.end(), [&](const Party& p) { return same(*p.report, reports[r]); });
+    if (party == found.end()) party = found.insert(found.end(), {&reports[r], {}});
     party->ranks.push_back(static_cast<int>(r));
   }
   std::stable_sort(found.begin(), found.end(),
@@ -72,36 +73,37 @@ std::vector<Party> parties(const std::vector<Brought>& ranks, bool failed, Same 
 }
 
 template <class Value>
-bool differ(const std::vector<Party>& calls, Value Brought::*value) {
+bool differ(const std::vector<Party>& calls, Value RankReport::*value) {
   return std::any_of(calls.begin(), calls.end(),
-                     [&](const Party& p) { return p.call->*value != calls.front().call->*value; });
+                     [&](const Party& p) { return p.report->*value != calls.front().report->*value; });
 }
 
-// What tells the calls apart: the subject in any case, of the settings only those that not all share:
-// "forward of layer 'bn1' (C=64, eps=0.001)".
+// A text for each call with the facts that distinguish it: "forward of layer 'bn1' (C=64, eps=0.001)". The
+// subject is always there. Settings that all calls share are left out.
 std::vector<std::string> distinctions(const std::vector<Party>& calls) {
-  const bool numbers = differ(calls, &Brought::number);
-  const bool settings = differ(calls, &Brought::settings);
+  const bool numbers = differ(calls, &RankReport::number);
+  const bool settings = differ(calls, &RankReport::settings);
   std::vector<std::string> texts;
   for (const Party& party : calls) {
     std::vector<std::string> details;
-    for (const std::string_view item : split(party.call->settings)) {
+    for (const std::string_view item : split(party.report->settings)) {
       const bool shared = std::all_of(calls.begin(), calls.end(), [&](const Party& p) {
-        const auto items = split(p.call->settings);
+        const auto items = split(p.report->settings);
         return std::find(items.begin(), items.end(), item) != items.end();
       });
       if (!shared) details.emplace_back(item);
     }
-    if (numbers) details.push_back(fmt::format("call {}", party.call->number));
-    if (!settings && differ(calls, &Brought::words))
-      details.push_back(fmt::format("{} words", party.call->words));
-    texts.push_back(details.empty() ? party.call->subject
-                                    : fmt::format("{} ({})", party.call->subject, fmt::join(details, ", ")));
+    if (numbers) details.push_back(fmt::format("call {}", party.report->number));
+    if (!settings && differ(calls, &RankReport::words))
+      details.push_back(fmt::format("{} words", party.report->words));
+    texts.push_back(details.empty()
+                        ? party.report->subject
+                        : fmt::format("{} ({})", party.report->subject, fmt::join(details, ", ")));
   }
   return texts;
 }
 
-// "forward of layer '#3'" to "forward of layer '#'"
+// Turns "forward of layer '#3'" into "forward of layer '#'".
 std::string without_number(std::string_view subject) {
   std::string text;
   bool in_number = false;
@@ -114,48 +116,48 @@ std::string without_number(std::string_view subject) {
 }
 
 bool only_numbers_differ(const std::vector<Party>& calls) {
-  return differ(calls, &Brought::subject) && std::all_of(calls.begin(), calls.end(), [&](const Party& p) {
-           return without_number(p.call->subject) == without_number(calls.front().call->subject);
+  return differ(calls, &RankReport::subject) && std::all_of(calls.begin(), calls.end(), [&](const Party& p) {
+           return without_number(p.report->subject) == without_number(calls.front().report->subject);
          });
 }
 
-std::string failures(const std::vector<Brought>& ranks) {
+std::string failures(const std::vector<RankReport>& reports) {
   std::string text;
-  for (const Party& party : parties(ranks, true, same_reason)) {
+  for (const Party& party : parties(reports, true, same_failure)) {
     text +=
         fmt::format("{}{} failed before {} call: {}", text.empty() ? "" : "; ", base::rank_list(party.ranks),
-                    party.ranks.size() == 1 ? "its" : "their", party.call->settings);
+                    party.ranks.size() == 1 ? "its" : "their", party.report->settings);
   }
   return text;
 }
 
 }  // namespace
 
-void write_slot(const Brought& brought, std::span<std::int64_t> slot) {
-  const std::string subject = cut(brought.subject, kMaxSubject);
-  const std::string settings = cut(brought.settings, kTextBytes - subject.size());
-  slot[0] = brought.failed ? 1 : 0;
-  slot[1] = brought.number;
-  slot[2] = brought.words;
-  slot[3] = brought.hash;
+void write_slot(const RankReport& report, std::span<std::int64_t> slot) {
+  const std::string subject = cut(report.subject, kMaxSubject);
+  const std::string settings = cut(report.settings, kTextBytes - subject.size());
+  slot[0] = report.failed ? 1 : 0;
+  slot[1] = report.number;
+  slot[2] = report.words;
+  slot[3] = report.hash;
   slot[4] = static_cast<std::int64_t>(subject.size());
   slot[5] = static_cast<std::int64_t>(settings.size());
   const std::string text = subject + settings;
   std::memcpy(slot.data() + kSlotHead, text.data(), text.size());
 }
 
-Brought read_slot(std::span<const std::int64_t> slot) {
+RankReport read_slot(std::span<const std::int64_t> slot) {
   std::string text(kTextBytes, '\0');
   std::memcpy(text.data(), slot.data() + kSlotHead, kTextBytes);
-  // Another program's words on the same channel must not become a wild length.
+  // The lengths are clamped, because another program may send its own words on the same channel.
   const auto subject = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[4], 0, kTextBytes));
   const auto settings = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[5], 0, kTextBytes));
   return {slot[0] != 0, slot[1], slot[2], slot[3], text.substr(0, subject), text.substr(subject, settings)};
 }
 
-void throw_verdict(const std::vector<Brought>& ranks) {
-  const std::string failed = failures(ranks);
-  const std::vector<Party> calls = parties(ranks, false, same_call);
+void throw_verdict(const std::vector<RankReport>& reports) {
+  const std::string failed = failures(reports);
+  const std::vector<Party> calls = parties(reports, false, same_call);
   if (calls.size() <= 1 && !failed.empty()) throw PeerError(failed + "; the group is broken");
   const std::vector<std::string> texts = distinctions(calls);
   std::string text;

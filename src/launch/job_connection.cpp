@@ -92,7 +92,7 @@ JobConnection::JobConnection(const JobPlan& plan, Node self, Deadline connect_by
       const auto watch = state->connect(connect_by);
       const auto control = state->connect(connect_by);
       self.address = watch->local_address();
-      watch->leave_will(
+      watch->append_on_disconnect(
           kEventList,
           end_event(self, {kSignalBase + SIGKILL,
                            fmt::format("syncbn-run: {} was lost: it was killed, or its node stopped "

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "base/hash.h"
 #include "environment/rank_table.h"
 #include "launch/addresses.h"
 #include "launch/parse_int.h"
@@ -67,10 +68,9 @@ std::string log_name(const Options& options) {
 // forgery.
 std::string digest(const fs::path& file) {
   std::ifstream input(file, std::ios::binary);
-  std::uint64_t hash = 14695981039346656037u;  // FNV-1a
-  for (auto byte = std::istreambuf_iterator<char>(input); byte != std::istreambuf_iterator<char>(); ++byte)
-    hash = (hash ^ static_cast<unsigned char>(*byte)) * 1099511628211u;
-  return fmt::format("{:016x}", hash);
+  base::Fnv1a hash;
+  hash.add(std::string(std::istreambuf_iterator<char>(input), {}));
+  return fmt::format("{:016x}", hash.value());
 }
 
 // Takes the ranks and devices of this node from the rank table, in the order of its server's list.

@@ -9,7 +9,7 @@
 #include "syncbn/dtype.h"
 #include "syncbn/error.h"
 #include "syncbn/group.h"
-#include "world/registry.h"
+#include "world/resolve_group.h"
 
 namespace syncbn {
 namespace {
@@ -38,7 +38,8 @@ void sum(std::span<T> values, std::string_view name) {
   const auto group = world::resolve_group(name);
   const exact::SumFormat& format = exact::sum_format(dtype_of<T>);
   const auto words = static_cast<std::size_t>(format.sum_digits + 1);
-  group::Call call{"all_reduce_sum", fmt::format("values={}, type={}", values.size(), name_of(dtype_of<T>))};
+  group::CallDescription call{"all_reduce_sum",
+                              fmt::format("values={}, type={}", values.size(), name_of(dtype_of<T>))};
   std::vector<T> sums;
   std::vector<std::int64_t> message;
   try {  // all that may fail on this rank alone

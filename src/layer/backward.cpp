@@ -132,7 +132,7 @@ void SyncBatchNorm::Impl::backward(const Saved& from, const BackwardTensors& t, 
     start_backward(from, t, records, !alone, workspace_);
   };
   if (group != nullptr) {
-    const group::Call& description = call(Direction::backward, t.x.dtype);
+    const group::CallDescription& description = call(Direction::backward, t.x.dtype);
     prepare_or_fail(*group, description, prepare);
     group->sum(description, records);
   } else {

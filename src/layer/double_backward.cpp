@@ -163,7 +163,7 @@ void SyncBatchNorm::Impl::double_backward(const Saved& from, const BackwardSums&
   };
   if (collective) {
     Group& group = joined_group();
-    const group::Call& description = call(Direction::double_backward, t.x.dtype);
+    const group::CallDescription& description = call(Direction::double_backward, t.x.dtype);
     prepare_or_fail(group, description, prepare);
     group.sum(description, message);
   } else {

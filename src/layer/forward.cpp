@@ -137,7 +137,7 @@ void SyncBatchNorm::Impl::make(const ForwardTensors& tensors) {
 
 void SyncBatchNorm::Impl::make_by_group(const ForwardTensors& t) {
   Group& group = joined_group();
-  const group::Call& description = call(Direction::forward, t.x.dtype);
+  const group::CallDescription& description = call(Direction::forward, t.x.dtype);
   std::vector<std::int64_t>& message = workspace_.message;
   std::int64_t together = 0;
   prepare_or_fail(group, description, [&] {

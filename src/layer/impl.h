@@ -79,11 +79,11 @@ struct SyncBatchNorm::Impl {
   /// Looks the group up where construction came before init. @throws GroupError
   Group& joined_group();
   /// What this layer tells the group about a call; made once for each direction and dtype.
-  const group::Call& call(Direction direction, DType input);
+  const group::CallDescription& call(Direction direction, DType input);
   /// Runs `prepare`, the part of a collective call that may fail on this rank alone; then the peers hear of
   /// it.
   template <class Prepare>
-  void prepare_or_fail(Group& peers, const group::Call& description, const Prepare& prepare) {
+  void prepare_or_fail(Group& peers, const group::CallDescription& description, const Prepare& prepare) {
     try {
       prepare();
     } catch (const std::exception& error) {
@@ -109,7 +109,8 @@ struct SyncBatchNorm::Impl {
 
   layer::Workspace workspace_;
 
-  std::array<std::optional<group::Call>, 15> calls_;  // for each direction, four dtypes and none of them
+  std::array<std::optional<group::CallDescription>, 15>
+      calls_;  // for each direction, four dtypes and none of them
 };
 
 namespace layer {

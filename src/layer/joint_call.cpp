@@ -17,7 +17,7 @@ struct JointCall::Impl {
   // A call between its halves.
   struct Entry {
     std::shared_ptr<SyncBatchNorm::Impl> layer;  // lives on where the layer doesn't
-    const group::Call* description;
+    const group::CallDescription* description;
     // One of the two.
     std::optional<ForwardTensors> forward;
     std::optional<BackwardTensors> backward;
@@ -98,7 +98,7 @@ struct JointCall::Impl {
     start();
     if (!pending) return;
     try {
-      group->finish(*pending);
+      group->wait(*pending);
       // What may fail comes before the first layer changes.
       for (Entry& entry : entries) {
         if (entry.forward) entry.layer->finish_forward(*entry.forward, 0, part(entry), entry.work);
@@ -130,7 +130,7 @@ struct JointCall::Impl {
   std::vector<Entry> entries;
   std::vector<layer::Use> uses;  // of all entries
   std::vector<std::int64_t> message;
-  group::Call description;
+  group::CallDescription description;
   std::unique_ptr<PendingSum> pending;  // from start to finish
 };
 

@@ -11,8 +11,8 @@
 #include "syncbn/isa.h"
 #include "syncbn/threads.h"
 #include "syncbn/version.h"
-#include "world/registry.h"
-#include "world/world.h"
+#include "world/current_world.h"
+#include "world/resolve_group.h"
 
 namespace syncbn {
 namespace {
@@ -69,7 +69,7 @@ SyncBatchNorm::Impl::Impl(std::int64_t features, const SyncBatchNormOptions& cho
     join(*group);
   } else if (const auto* group_name = std::get_if<std::string>(&options.process_group)) {
     join(world::resolve_group(*group_name));
-  } else if (World::current() != nullptr) {
+  } else if (world::current_world() != nullptr) {
     join(world::resolve_group(kWorldGroup));
   }
 }
@@ -84,10 +84,10 @@ Group& SyncBatchNorm::Impl::joined_group() {
   return *joined;
 }
 
-const group::Call& SyncBatchNorm::Impl::call(Direction direction, DType input) {
+const group::CallDescription& SyncBatchNorm::Impl::call(Direction direction, DType input) {
   static constexpr const char* kNames[] = {"forward", "backward", "double backward"};
   const auto dtype = std::min<std::size_t>(static_cast<std::size_t>(input), 4);
-  std::optional<group::Call>& known = calls_[static_cast<std::size_t>(direction) * 5 + dtype];
+  std::optional<group::CallDescription>& known = calls_[static_cast<std::size_t>(direction) * 5 + dtype];
   if (!known) {
     known.emplace();
     known->subject = fmt::format("{} of layer '{}'", kNames[static_cast<std::size_t>(direction)], name);

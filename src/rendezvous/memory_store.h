@@ -17,14 +17,14 @@
 
 namespace syncbn::rendezvous {
 
-/// What the stores of one process's threads have in common: the keys, and which ranks will set no more of
-/// them.
+/// State that the MemoryStores of one process share: the keys, and the ranks that will set no more keys.
 class MemoryBoard {
  public:
-  /// Whoever waits together with `rank`, now or later, gets a PeerError: "world rank <rank> <reason>".
-  void leave(int rank, const std::string& reason) {
+  /// A wait of a store that has `rank` among its members ends, now or later, with a PeerError
+  /// "world rank <rank> <reason>".
+  void depart(int rank, const std::string& reason) {
     const std::lock_guard lock(mutex_);
-    left_.emplace_back(rank, reason);
+    departures_.emplace_back(rank, reason);
     changed_.notify_all();
   }
 
@@ -34,11 +34,10 @@ class MemoryBoard {
   std::condition_variable changed_;
   std::map<std::string, std::string, std::less<>> values_;
   std::map<std::string, std::int64_t, std::less<>> counters_;
-  std::vector<std::pair<int, std::string>>
-      left_;  // in this order, so that the cause comes before its effects
+  std::vector<std::pair<int, std::string>> departures_;  // in order, so that a cause precedes its effects
 };
 
-/// A store in memory, seen by one of `members`: a wait ends when one of them has left.
+/// A store in memory. A wait ends with an error if one of `members` has departed.
 class MemoryStore final : public Store {
  public:
   explicit MemoryStore(std::shared_ptr<MemoryBoard> board, std::vector<int> members = {})
@@ -53,19 +52,20 @@ class MemoryStore final : public Store {
   std::string get(std::string_view key, Deadline deadline) override {
     std::unique_lock lock(board_->mutex_);
     auto value = board_->values_.end();
-    auto left = board_->left_.end();
+    auto departed = board_->departures_.end();
     const auto settled = [&] {
       value = board_->values_.find(key);
-      left = std::find_if(board_->left_.begin(), board_->left_.end(), [&](const auto& rank_and_reason) {
-        return std::find(members_.begin(), members_.end(), rank_and_reason.first) != members_.end();
-      });
-      return value != board_->values_.end() || left != board_->left_.end();
+      departed = std::find_if(
+          board_->departures_.begin(), board_->departures_.end(), [&](const auto& rank_and_reason) {
+            return std::find(members_.begin(), members_.end(), rank_and_reason.first) != members_.end();
+          });
+      return value != board_->values_.end() || departed != board_->departures_.end();
     };
     if (!board_->changed_.wait_until(lock, deadline, settled)) {
-      throw TimeoutError(fmt::format("nobody set '{}' by the deadline", key));
+      throw TimeoutError(fmt::format("key '{}' was not set by the deadline", key));
     }
     if (value == board_->values_.end())
-      throw PeerError(fmt::format("world rank {} {}", left->first, left->second));
+      throw PeerError(fmt::format("world rank {} {}", departed->first, departed->second));
     return value->second;
   }
 

@@ -24,17 +24,17 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Between two tries of a refused connection: a store that starts late is found at once by a person's measure,
-// and a hundred waiting ranks don't load the host.
+// Time between two attempts of a refused connection. Users do not notice the delay, and a hundred waiting
+// ranks do not load the host.
 constexpr auto kRetryPause = std::chrono::milliseconds(20);
-// Between two questions for a name: they go to a server that all ranks share.
+// Time between two queries for a name. All ranks query the same name server.
 constexpr auto kNamePause = std::chrono::milliseconds(200);
 
 std::string reason(int error) { return std::generic_category().message(error); }
 
 using AddressList = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
-// Null and a reason where the name has no address (yet).
+// Returns null and sets `why` if the name has no address yet.
 AddressList resolve(const std::string& host, int port, std::string& why) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
@@ -48,7 +48,7 @@ AddressList resolve(const std::string& host, int port, std::string& why) {
   return {found, &freeaddrinfo};
 }
 
-// Asks again until the deadline.
+// Repeats the query until the deadline.
 AddressList resolve_by(const std::string& host, int port, Deadline deadline) {
   std::string why;
   for (;;) {
@@ -70,7 +70,7 @@ base::Fd make_socket(const addrinfo& address) {
 bool wait_ready(int socket, short events, Deadline deadline) {
   pollfd entry{socket, events, 0};
   for (;;) {
-    const int ready = poll(&entry, 1, poll_timeout(base::next_look(deadline)));
+    const int ready = poll(&entry, 1, poll_timeout(base::next_poll(deadline)));
     if (ready > 0) return true;
     if (ready == 0 && Clock::now() >= deadline) return false;
     if (ready < 0 && errno != EINTR) throw PeerError(fmt::format("poll: {}", reason(errno)));
@@ -78,8 +78,8 @@ bool wait_ready(int socket, short events, Deadline deadline) {
   }
 }
 
-// The kernel may choose the wanted port as the source port of a connection to this machine: it then meets
-// itself.
+// True if the socket is connected to itself. This happens if the kernel chooses the destination port as the
+// source port of a connection to this machine.
 bool connected_to_itself(int socket) {
   sockaddr_storage own{}, peer{};
   socklen_t own_size = sizeof own, peer_size = sizeof peer;
@@ -88,7 +88,7 @@ bool connected_to_itself(int socket) {
          std::memcmp(&own, &peer, own_size) == 0;
 }
 
-// 0, or the errno of the failed try.
+// Returns 0, or the errno of the failed attempt.
 int try_connect(int socket, const addrinfo& address, Deadline deadline) {
   if (connect(socket, address.ai_addr, address.ai_addrlen) != 0) {
     if (errno != EINPROGRESS) return errno;
@@ -107,7 +107,7 @@ base::Fd listen_on(const std::string& host, int port) {
   std::string why = "no address";
   bool elsewhere = true;
   bool in_use = false;
-  // The first of the two listens to IPv4 as well, where the machine has IPv6.
+  // On a machine with IPv6, "::" also listens to IPv4.
   for (const std::string& name :
        host.empty() ? std::vector<std::string>{"::", "0.0.0.0"} : std::vector{host}) {
     const AddressList addresses = resolve(name, port, why);
@@ -157,7 +157,8 @@ base::Fd connect_to(const std::string& host, int port, Deadline deadline) {
 }
 
 void notice_silence(int socket) {
-  // Asks after 5 s of silence, then every second. The last option also bounds what was sent and not answered.
+  // Probes the peer after 5 s of silence, then every second. The last option also limits the time for which
+  // sent data may stay unacknowledged.
   const auto set = [socket](int level, int option, int value) {
     setsockopt(socket, level, option, &value, sizeof value);
   };

@@ -7,40 +7,41 @@
 #include "syncbn/communicator.h"
 #include "syncbn/error.h"
 
-/// TCP sockets for the rendezvous. Every wait has a deadline, no call raises SIGPIPE, no descriptor survives
-/// an exec.
+/// TCP sockets for the rendezvous. Every wait has a deadline, no call raises SIGPIPE, and no descriptor
+/// survives an exec.
 namespace syncbn::rendezvous {
 
-/// The address is no address of this machine, or another process listens there.
+/// The address does not belong to this machine, or another process listens on it.
 class AddressUnavailable : public GroupError {
  public:
   using GroupError::GroupError;
 };
 
-/// No address of the name is this machine's.
+/// The name has no address that belongs to this machine.
 class AddressElsewhere : public AddressUnavailable {
  public:
   using AddressUnavailable::AddressUnavailable;
 };
 
-/// The connection was closed or reset, or the peer's machine fell silent.
+/// The connection was closed or reset, or the peer's machine does not answer.
 class ConnectionLost : public PeerError {
  public:
   using PeerError::PeerError;
 };
 
-/// A non-blocking listening socket on the first address of `host` that this machine has, on all of its
-/// addresses where `host` is empty; port 0 takes a free one.
-/// @throws AddressElsewhere, AddressUnavailable, or another GroupError; all name the address and the system's
+/// A non-blocking listening socket on the first address of `host` that belongs to this machine. If `host` is
+/// empty, the socket listens on all addresses. Port 0 takes a free port.
+/// @throws AddressElsewhere, AddressUnavailable or another GroupError, each with the address and the system's
 /// reason
 base::Fd listen_on(const std::string& host, int port);
-/// Returns when `host` has an address: a name may be entered late. @throws TimeoutError naming it
+/// Waits until `host` has an address, because a name may be registered late. @throws TimeoutError with the
+/// name
 void wait_for_name(const std::string& host, Deadline deadline);
-/// A non-blocking connection. Tries again while it is refused, for the server may start last.
-/// @throws TimeoutError naming the address and the last reason
+/// A non-blocking connection. Tries again while the connection is refused, because the server may start last.
+/// @throws TimeoutError with the address and the last reason
 base::Fd connect_to(const std::string& host, int port, Deadline deadline);
-/// Breaks the connection when the peer's machine has not answered for 10 s: one without power, or without a
-/// cable, closes nothing. connect_to() has done it.
+/// Makes the kernel break the connection if the peer's machine has not answered for 10 s. A machine that has
+/// lost its power or its network closes no connection. connect_to() already calls this function.
 void notice_silence(int socket);
 
 int local_port(int socket);
@@ -48,10 +49,10 @@ std::string local_address(int socket);  ///< Numeric, "127.0.0.1" or "fe80::1".
 
 /// @throws TimeoutError, ConnectionLost
 void send_all(int socket, std::string_view bytes, Deadline deadline);
-/// Waits for bytes and appends what is there. @throws TimeoutError, ConnectionLost
+/// Waits for bytes and appends them to `bytes`. @throws TimeoutError, ConnectionLost
 void recv_some(int socket, std::string& bytes, Deadline deadline);
 
-/// The milliseconds until the deadline for poll(), rounded up; 0 when it has passed.
+/// The milliseconds until the deadline for poll(), rounded up; 0 if the deadline has passed.
 int poll_timeout(Deadline deadline);
 
 }  // namespace syncbn::rendezvous

@@ -8,15 +8,14 @@
 
 namespace syncbn::rendezvous {
 
-/// Key-value board on which ranks find each other before they are connected. Keys and values are bytes.
+/// Key-value store at which the ranks meet before they are connected. Keys and values are bytes.
 class Store {
  public:
   virtual ~Store() = default;
   virtual void set(std::string_view key, std::string_view value) = 0;
-  /// Waits until the key is set. @throws TimeoutError by the deadline, naming the key; PeerError: the store
-  /// is gone.
+  /// Waits until the key is set. @throws TimeoutError with the key; PeerError if the store is gone
   virtual std::string get(std::string_view key, Deadline deadline) = 0;
-  /// Adds to a counter that starts at 0 and returns the new value. A counter is no key of set and get.
+  /// Adds to a counter that starts at 0 and returns the new value. Counters and keys have separate names.
   virtual std::int64_t add(std::string_view key, std::int64_t delta) = 0;
 };
 

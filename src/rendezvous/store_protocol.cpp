@@ -5,8 +5,8 @@
 namespace syncbn::rendezvous {
 namespace {
 
-// What a map's node and two string headers take beside the bytes, so that many small keys count as what they
-// are.
+// Bytes of a map's node and two string headers. They are counted, so that many small keys do not exceed the
+// limit unnoticed.
 constexpr std::size_t kEntrySize = 128;
 constexpr std::size_t kMaxDigits = 20;  // of a list's counter
 
@@ -14,12 +14,12 @@ std::size_t entry_size(std::string_view key, std::size_t value_size) {
   return key.size() + value_size + kEntrySize;
 }
 
-// What an append may take: the entry, and the list's counter where it is the first.
+// Maximum size of an append: the entry, and the counter of the list if the entry is the first.
 std::size_t append_size(std::string_view list, std::string_view value) {
   return entry_size(list, 1 + kMaxDigits + value.size()) + entry_size(list, sizeof(std::uint64_t));
 }
 
-// Takes the same time wherever the first difference is.
+// Compares in a time that does not depend on the position of the first difference.
 bool equal_secrets(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
   unsigned difference = 0;
@@ -47,12 +47,12 @@ StoreProtocol::Handle StoreProtocol::connect() {
 }
 
 void StoreProtocol::disconnect(Handle connection) {
-  const auto will = std::move(connection->will_);
+  const auto last = std::move(connection->on_disconnect_);
   if (connection->is_member()) --members_;
   connections_.erase(connection);
-  if (!will) return;
-  held_ -= append_size(will->first, will->second);  // and so there is room
-  append(will->first, will->second);
+  if (!last) return;
+  held_ -= append_size(last->first, last->second);  // the reserved room
+  append(last->first, last->second);
 }
 
 bool StoreProtocol::answer(Connection& connection) {
@@ -64,11 +64,11 @@ bool StoreProtocol::answer(Connection& connection) {
   return true;
 }
 
-// False: not a request of this protocol.
+// Returns false if the request does not follow the protocol.
 bool StoreProtocol::answer(Connection& connection, const wire::Request& request) {
   using wire::Operation;
   if (connection.is_member() != (request.operation != Operation::hello)) return false;
-  connection.waits_.reset();  // one request is in flight: a new one means that the last was given up
+  connection.waits_.reset();  // a client has one request in flight, so it has given up the former one
   switch (request.operation) {
     case Operation::hello:
       if (request.key != wire::kHello) return false;
@@ -101,12 +101,13 @@ bool StoreProtocol::answer(Connection& connection, const wire::Request& request)
       if (reply_if_room(connection, request, append_size(request.key, request.value)))
         append(request.key, request.value);
       return true;
-    case Operation::will: {
-      // Room is kept for it, since nobody would hear that there is none when it is read.
+    case Operation::append_on_disconnect: {
+      // Room is reserved now, because on disconnect no client could be told that there is none.
       const std::size_t size = append_size(request.key, request.value);
       if (!reply_if_room(connection, request, size)) return true;
-      if (connection.will_) held_ -= append_size(connection.will_->first, connection.will_->second);
-      connection.will_.emplace(request.key, request.value);
+      if (connection.on_disconnect_)
+        held_ -= append_size(connection.on_disconnect_->first, connection.on_disconnect_->second);
+      connection.on_disconnect_.emplace(request.key, request.value);
       held_ += size;
       return true;
     }
@@ -145,7 +146,7 @@ void StoreProtocol::publish(std::string_view key, std::string_view value) {
   }
 }
 
-// Starts at 0.
+// A counter starts at 0.
 std::uint64_t& StoreProtocol::counter(const std::string& name) {
   const auto [entry, is_new] = counters_.try_emplace(name);
   if (is_new) held_ += entry_size(name, sizeof(std::uint64_t));

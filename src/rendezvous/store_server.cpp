@@ -26,9 +26,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kAcceptPause = std::chrono::milliseconds(100);  // when the process has no descriptor left
-// Connections taken between two looks at those that are there: a flood of strangers then gives everyone
-// several looks, in which it can say hello, before it is the oldest stranger and goes.
+// Connections accepted between two rounds of serving the existing ones. During a flood of connections, each
+// client then gets several rounds to present its token before it is the oldest without a token and is closed.
 constexpr int kAcceptedAtOnce = 16;
+
 struct Client {
   Client(base::Fd&& accepted, StoreProtocol::Handle connected)
       : socket(std::move(accepted)), connection(connected) {}
@@ -48,7 +49,7 @@ class StoreServer::Impl {
         listener_(listen_on(host, port)),
         port_(local_port(listener_.get())),
         wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    const base::BlockSignals deaf;
+    const base::BlockSignals blocked;
     thread_ = std::thread([this] { run(); });
   }
 
@@ -81,8 +82,8 @@ class StoreServer::Impl {
       Deadline next = accepting ? Deadline::max() : accept_again_;
       entries = {{wake_.get(), POLLIN, 0}, {accepting ? listener_.get() : -1, POLLIN, 0}};
       for (const Client& client : clients_) {
-        // While an answer is unsent or a request unanswered nothing more is read: a client that doesn't
-        // listen can't fill this memory.
+        // Nothing is read while a reply is unsent or a request unanswered, so a client that does not read
+        // cannot fill this process's memory.
         const StoreProtocol::Connection& connection = *client.connection;
         const short events = connection.out.empty() && !connection.has_request() ? POLLIN : POLLOUT;
         entries.push_back({client.socket.get(), events, 0});
@@ -132,19 +133,20 @@ class StoreServer::Impl {
         break;
       }
     }
-    drop_oldest_strangers();
+    drop_oldest_unauthenticated();
   }
 
-  void drop_oldest_strangers() {
-    const auto is_stranger = [](const Client& client) { return !client.connection->is_member(); };
-    auto surplus =
-        std::count_if(clients_.begin(), clients_.end(), is_stranger) - std::ptrdiff_t{limits_.strangers};
+  void drop_oldest_unauthenticated() {
+    const auto is_unauthenticated = [](const Client& client) { return !client.connection->is_member(); };
+    auto surplus = std::count_if(clients_.begin(), clients_.end(), is_unauthenticated) -
+                   std::ptrdiff_t{limits_.unauthenticated};
     for (auto client = clients_.begin(); surplus > 0; --surplus)
-      client = drop(std::find_if(client, clients_.end(), is_stranger));
+      client = drop(std::find_if(client, clients_.end(), is_unauthenticated));
   }
 
-  // Moves the client's bytes both ways and answers one request at most: the next one when that answer is sent
-  // and the others had their turn. False: the connection is over.
+  // Sends and receives bytes of the client and answers at most one request. The next request is answered
+  // after the reply has been sent and the other clients have been served. Returns false if the connection
+  // must be closed.
   bool serve(Client& client) {
     StoreProtocol::Connection& connection = *client.connection;
     if (!flush(client)) return false;
@@ -162,7 +164,7 @@ class StoreServer::Impl {
     return flush(client);
   }
 
-  // What others wait for is sent when poll() says so.
+  // Replies to other connections are sent when poll() reports that they can be sent.
   static bool flush(Client& client) {
     std::string& out = client.connection->out;
     while (!out.empty()) {

@@ -7,17 +7,19 @@
 #include <string>
 #include <string_view>
 
-/// What TcpStore and StoreServer send each other: frames of a 32-bit length and a body, integers
-/// little-endian. A request's body is number, operation, key length, key, value; a reply's is number, status,
-/// value. The number lets a client that gave up waiting tell a late reply from the one that it waits for.
+/// The wire format between TcpStore and StoreServer. A frame is a 32-bit length and a body; integers are
+/// little-endian. The body of a request is number, operation, key length, key, value. The body of a reply is
+/// number, status, value. The number identifies late replies to requests for which the client no longer
+/// waits.
 namespace syncbn::rendezvous::wire {
 
 inline constexpr std::string_view kHello =
     "syncbn store 1";  // key of the first request; its value is the token
 inline constexpr std::size_t kMaxBody = 1 << 20;
 inline constexpr std::size_t kMaxContent = kMaxBody - 16;  // key and value together
-inline constexpr std::size_t kMaxHelloBody = 4096;         // what a stranger may make the server hold
-inline constexpr std::chrono::seconds kHelloTime{10};      // for either side to show that it speaks this
+inline constexpr std::size_t kMaxHelloBody = 4096;         // limit for clients without the token
+inline constexpr std::chrono::seconds kHelloTime{
+    10};  // for either side to prove that it speaks this protocol
 
 enum class Operation : std::uint8_t {
   hello = 'h',
@@ -25,7 +27,7 @@ enum class Operation : std::uint8_t {
   get = 'g',
   add = 'a',
   append = 'p',
-  will = 'w'
+  append_on_disconnect = 'w'
 };
 enum class Status : std::uint8_t { done = 'd', refused = 'r', full = 'f' };
 
@@ -34,7 +36,7 @@ void put(std::string& bytes, T value) {
   for (std::size_t i = 0; i < sizeof(T); ++i) bytes.push_back(static_cast<char>((value >> (8 * i)) & 0xff));
 }
 
-/// Takes an integer off the front of `bytes`, which must hold it.
+/// Removes an integer from the front of `bytes`, which must be long enough.
 template <class T>
 T take(std::string_view& bytes) {
   T value = 0;
@@ -75,7 +77,7 @@ inline std::string encode(const Reply& reply) {
   return bytes.append(reply.value);
 }
 
-/// The body's size that the front of `bytes` announces; none where even that is incomplete.
+/// The size of the body from the length at the front of `bytes`; none if the length is incomplete.
 inline std::optional<std::size_t> body_size(std::string_view bytes) {
   if (bytes.size() < 4) return std::nullopt;
   return take<std::uint32_t>(bytes);

@@ -24,7 +24,7 @@ TcpStore::TcpStore(const std::string& host, int port, const std::string& token, 
       const Deadline answer_by = std::min(deadline, std::chrono::steady_clock::now() + wire::kHelloTime);
       request(static_cast<char>(wire::Operation::hello), wire::kHello, token, answer_by);
       return;
-    } catch (const ConnectionLost&) {  // a server that is going; the one that is waited for may come yet
+    } catch (const ConnectionLost&) {  // the server is ending; the expected server may start later
       if (std::chrono::steady_clock::now() >= deadline) throw;
       in_.clear();
       std::this_thread::sleep_for(kReconnectPause);
@@ -40,8 +40,8 @@ void TcpStore::append(std::string_view list, std::string_view value) {
   change(static_cast<char>(wire::Operation::append), list, value);
 }
 
-void TcpStore::leave_will(std::string_view list, std::string_view value) {
-  change(static_cast<char>(wire::Operation::will), list, value);
+void TcpStore::append_on_disconnect(std::string_view list, std::string_view value) {
+  change(static_cast<char>(wire::Operation::append_on_disconnect), list, value);
 }
 
 void TcpStore::set_deadline(Deadline deadline) { deadline_ = deadline; }
@@ -90,7 +90,7 @@ std::string TcpStore::request(char operation, std::string_view key, std::string_
       in_.erase(0, 4 + *size);
       const auto reply = wire::decode_reply(body);
       if (!reply) throw PeerError("not an answer of a syncbn store");
-      if (reply->number != number) continue;  // a late answer to a get that was given up
+      if (reply->number != number) continue;  // a late reply to a get() that was given up
       if (reply->status == wire::Status::full)
         throw StoreFull(key == wire::kHello ? "the store is full: it may serve no more connections"
                                             : "the store is full: it may hold no more keys and values");

@@ -11,39 +11,43 @@
 
 namespace syncbn::rendezvous {
 
-/// The store belongs to another job, or to another start of this one.
+/// The store belongs to another job, or to another start of the same job.
 class TokenRefused : public PeerError {
  public:
   using PeerError::PeerError;
 };
 
-/// The store holds as much as it may; what was asked is not done.
+/// The store has reached one of its limits and has not carried out the request.
 class StoreFull : public GroupError {
  public:
   using GroupError::GroupError;
 };
 
-/// Client of a StoreServer: one connection, one request at a time. A get that waits holds the others up, so
-/// work that goes on at the same time takes a TcpStore each.
+/// Client of a StoreServer: one connection, one request at a time. A get() that waits blocks all other
+/// requests, so threads that work at the same time need a TcpStore each.
 class TcpStore : public Store {
  public:
-  /// Connects, trying again while nothing listens or the connection is closed at once, and presents `token`.
-  /// `deadline` also bounds set() and all that changes the store.
-  /// @throws TimeoutError; TokenRefused; PeerError: something else listens there
+  /// Connects and presents `token`. Tries again while nothing listens there or the connection is closed at
+  /// once. `deadline` also applies to set() and all other functions that change the store.
+  /// @throws TimeoutError; TokenRefused; StoreFull; PeerError if the listener is not a syncbn store
   TcpStore(const std::string& host, int port, const std::string& token, Deadline deadline);
 
-  /// @throws also InvalidArgument: key and value are longer than about 1 MiB; StoreFull, as add() does
+  /// @throws as Store::set(); InvalidArgument if key and value are longer than about 1 MiB; StoreFull, as
+  /// add()
   void set(std::string_view key, std::string_view value) override;
   std::string get(std::string_view key, Deadline deadline) override;
   std::int64_t add(std::string_view key, std::int64_t delta) override;
-  /// Adds 1 to the counter `list` and sets the key "<list>/<what it was>": all see the values in one order.
+  /// Adds 1 to the counter `list` and sets the key "<list>/<old value of the counter>". So all clients see
+  /// the values of a list in the same order.
   void append(std::string_view list, std::string_view value);
-  /// What the server appends to `list` when this connection ends, however that comes; the last will counts.
-  void leave_will(std::string_view list, std::string_view value);
+  /// Makes the server append `value` to `list` when this connection ends for any reason. A later call
+  /// replaces an earlier one.
+  void append_on_disconnect(std::string_view list, std::string_view value);
 
-  /// A new one in place of the constructor's.
+  /// Replaces the constructor's deadline.
   void set_deadline(Deadline deadline);
-  /// From any thread: what waits or is asked later gets a PeerError at once.
+  /// Makes the current request and all later ones fail at once with a PeerError. May be called from any
+  /// thread.
   void interrupt() noexcept;
   std::string local_address() const { return rendezvous::local_address(socket_.get()); }
 
@@ -53,10 +57,21 @@ class TcpStore : public Store {
 
   const std::string where_;  // "host:port", for messages
   std::atomic<Deadline> deadline_;
-  base::Fd socket_;   // stays the same after construction
-  std::mutex mutex_;  // guards what is sent and read there, and all below
+  base::Fd socket_;   // constant after construction
+  std::mutex mutex_;  // guards requests on the socket, and all members below
   std::uint32_t number_ = 0;
   std::string in_;
+};
+
+/// Address of a job's store, and the job's secret.
+struct StoreAddress {
+  std::string host;
+  int port = 0;
+  std::string token;
+
+  /// @throws as TcpStore's constructor
+  TcpStore connect(Deadline deadline) const { return {host, port, token, deadline}; }
+  std::string text() const { return host + ":" + std::to_string(port); }  ///< "host:port", for messages.
 };
 
 }  // namespace syncbn::rendezvous

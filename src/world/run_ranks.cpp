@@ -17,29 +17,29 @@
 #include "syncbn/error.h"
 #include "syncbn/group.h"
 #include "syncbn/threads.h"
-#include "world/world.h"
+#include "world/current_world.h"
 
 namespace syncbn {
 namespace {
 
-// How likely an exception is the effect of another rank's: the cause is what the caller must see.
-enum class Blame { own, maybe_own, of_a_peer };
+// An exception is a cause, or an effect of another rank's exception. The caller must see the cause.
+enum class Origin { own, maybe_own, peer };
 
-Blame blame(const std::exception_ptr& error) {
+Origin origin_of(const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);
   } catch (const PeerError&) {
-    return Blame::of_a_peer;
-  } catch (const GroupError&) {  // of a group that a peer broke before, perhaps
-    return Blame::maybe_own;
+    return Origin::peer;
+  } catch (const GroupError&) {  // a peer may have broken the group before
+    return Origin::maybe_own;
   } catch (const TimeoutError&) {
-    return Blame::maybe_own;
+    return Origin::maybe_own;
   } catch (...) {
-    return Blame::own;
+    return Origin::own;
   }
 }
 
-std::string what(const std::exception_ptr& error) {
+std::string text_of(const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);
   } catch (const std::exception& e) {
@@ -60,7 +60,7 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
   const int inner_threads = std::max(1, get_num_threads() / size);
   std::vector<std::exception_ptr> failed(static_cast<std::size_t>(size));
 
-  std::mutex mutex;  // guards ended
+  std::mutex mutex;  // guards `ended`
   std::condition_variable changed;
   std::size_t ended = 0;
 
@@ -68,14 +68,14 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
     std::exception_ptr& error = failed[static_cast<std::size_t>(rank)];
     try {
       set_num_threads(inner_threads);
-      World::set_of_thread(std::make_shared<World>(threads->engine(rank), timeout));
+      world::set_thread_world(std::make_shared<world::World>(threads->engine(rank), timeout));
       body(rank);
-      threads->leave(rank, "has ended without this call");
+      threads->depart(rank, "has ended without this call");
     } catch (...) {
       error = std::current_exception();
-      threads->leave(rank, "failed: " + what(error));
+      threads->depart(rank, "failed: " + text_of(error));
     }
-    World::set_of_thread(nullptr);  // closes its groups
+    world::set_thread_world(nullptr);  // closes its groups
     const std::lock_guard lock(mutex);
     ++ended;
     changed.notify_one();
@@ -85,20 +85,21 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
   for (int rank = 0; rank < size; ++rank) {
     try {
       ranks.emplace_back(run, rank);
-    } catch (const std::exception& error) {  // those that run must not wait for those that never will
+    } catch (const std::exception& error) {  // the ranks that run must not wait for ranks that never start
       no_thread = std::current_exception();
-      for (; rank < size; ++rank) threads->leave(rank, fmt::format("could not be started: {}", error.what()));
+      for (; rank < size; ++rank)
+        threads->depart(rank, fmt::format("could not be started: {}", error.what()));
     }
   }
   bool interrupted = false;
   std::unique_lock lock(mutex);
-  while (!changed.wait_until(lock, base::next_look(Deadline::max()), [&] { return ended == ranks.size(); })) {
+  while (!changed.wait_until(lock, base::next_poll(Deadline::max()), [&] { return ended == ranks.size(); })) {
     lock.unlock();
     try {
       if (!interrupted) base::check_interrupt();
-    } catch (const Interrupted&) {  // who waits for a peer fails now, who computes at its next call
+    } catch (const Interrupted&) {  // a waiting rank fails now, a computing rank at its next call
       interrupted = true;
-      for (int rank = 0; rank < size; ++rank) threads->leave(rank, "was interrupted");
+      for (int rank = 0; rank < size; ++rank) threads->depart(rank, "was interrupted");
     }
     lock.lock();
   }
@@ -107,9 +108,9 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
 
   if (interrupted) throw Interrupted();
   if (no_thread) std::rethrow_exception(no_thread);
-  for (const Blame wanted : {Blame::own, Blame::maybe_own, Blame::of_a_peer}) {
+  for (const Origin wanted : {Origin::own, Origin::maybe_own, Origin::peer}) {
     for (const std::exception_ptr& error : failed) {
-      if (error && blame(error) == wanted) std::rethrow_exception(error);
+      if (error && origin_of(error) == wanted) std::rethrow_exception(error);
     }
   }
 }

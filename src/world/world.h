@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,55 +14,44 @@
 #include "group/engine.h"
 #include "group/group.h"
 
-namespace syncbn {
+namespace syncbn::world {
 
-/// The ranks of a job as one of them sees them, and the groups it has made. Safe to use from several threads.
+/// The ranks of a job as one rank sees them, and the groups that it has made. Thread-safe.
 class World {
  public:
   World(std::shared_ptr<group::Engine> engine, std::chrono::milliseconds timeout);
   ~World();
-  void close() noexcept;  ///< Closes every group: whoever still holds one gets a GroupError at its next sum.
+  /// Closes every group. A later sum of a group that is still held is a GroupError.
+  void close() noexcept;
 
   int rank() const { return engine_->rank(); }
   int size() const { return engine_->size(); }
-  std::chrono::milliseconds timeout() const { return timeout_; }
 
-  // As the free functions of syncbn/group.h.
+  // The same as the free functions of syncbn/group.h.
   void create_group(const std::string& name, const std::vector<int>& ranks);
   std::string new_group(std::vector<int> ranks);
   void destroy_group(const std::string& name);
-  /// @throws GroupError unknown, naming the groups there are
+  /// @throws GroupError with the names of the existing groups if the name is unknown
   std::shared_ptr<Group> group(std::string_view name) const;
-  int local_rank(const Group& group) const;  ///< How many members before this rank are on its host.
-  int local_size(const Group& group) const;  ///< How many members are.
-
-  /// The calling thread's world, else the process's; null where there is none.
-  static std::shared_ptr<World> current();
-  /// Gives the calling thread a world of its own; null: as if it never had one.
-  static void set_of_thread(std::shared_ptr<World> world);
-  static void set_of_process(std::shared_ptr<World> world);  ///< Null: as if there never had been one.
-  /// Takes current() away, from the thread or the process; on a thread that had a world of its own, there is
-  /// none then.
-  static std::shared_ptr<World> release_current();
-  /// Whether release_current took the world away that would be the current one.
-  static bool released();
-  /// Whether set_of_thread gave this thread a world, released or not.
-  static bool thread_has_own();
+  int local_rank(const Group& group) const;  ///< Number of members before this rank on its host.
+  int local_size(const Group& group) const;  ///< Number of members on this rank's host.
 
  private:
-  bool inherited() const;  // by a fork of the process that joined
-  void check_list(const std::string& call, const std::vector<int>& ranks) const;
-  std::shared_ptr<Group> make(const group::GroupSpec& spec) const;
+  bool inherited() const { return size() > 1 && fork_guard_.inherited(); }
+  int count_on_own_host(std::span<const int> ranks) const;
+  void check_ranks(const std::string& caller, const std::vector<int>& ranks) const;
+  std::shared_ptr<Group> make_group(const group::GroupSpec& spec) const;
 
   std::shared_ptr<group::Engine> engine_;
-  const int forks_ = base::forks();
+  const base::ForkGuard fork_guard_;
   const std::chrono::milliseconds timeout_;
-  mutable std::mutex mutex_;  // guards all below
+  mutable std::mutex mutex_;  // guards all members below
   std::map<std::string, std::shared_ptr<Group>, std::less<>> groups_;
-  std::map<std::pair<std::string, std::vector<int>>, int> generations_;  // how often each was made
+  // Number of groups that were made with each name and list.
+  std::map<std::pair<std::string, std::vector<int>>, int> generations_;
 };
 
-/// Whether the name means the world: kWorldGroup, or MindSpore's name of it on one of its devices.
-bool names_the_world(std::string_view name);
+/// True if the name means the world: kWorldGroup, or one of MindSpore's names for it.
+bool is_world_name(std::string_view name);
 
-}  // namespace syncbn
+}  // namespace syncbn::world

@@ -14,7 +14,7 @@ namespace syncbn {
 namespace {
 
 using group::AgreedSum;
-using group::Call;
+using Call = group::CallDescription;
 using testing::on_ranks;
 using testing::soon;
 
@@ -306,7 +306,8 @@ TEST(AgreedSum, AnEngineThatLosesARankIsFoundOut) {
     EXPECT_EQ(testing::outcome([&] {
                 AgreedSum().sum(communicator, {"a", "b"}, payload, soon());
               }),
-              "PeerError: the engine summed 2 ranks where the group has 3: it lost or doubled one");
+              "PeerError: the engine summed 2 ranks, but the group has 3: the engine lost a rank or counted "
+              "one twice");
   });
 }
 

@@ -11,7 +11,7 @@
 namespace syncbn {
 namespace {
 
-using group::Call;
+using Call = group::CallDescription;
 using testing::outcome;
 using namespace std::chrono_literals;
 

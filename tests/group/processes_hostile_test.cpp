@@ -83,7 +83,7 @@ class UsualDescriptors {
 };
 
 TEST(HostileClient, TheOldestStrangerGoes) {
-  const StoreServer server("127.0.0.1", 0, "token", {.strangers = 4});
+  const StoreServer server("127.0.0.1", 0, "token", {.unauthenticated = 4});
   TcpStore member = client(server);  // no stranger, however old
   std::vector<base::Fd> strangers;
   for (int i = 0; i < 7; ++i) strangers.push_back(stranger(server));
@@ -292,7 +292,7 @@ TEST_F(FullStore, KeepsRoomForWills) {
   std::vector<std::unique_ptr<TcpStore>> mortal;
   const int left = fill([&](const std::string& list) {
     mortal.push_back(std::make_unique<TcpStore>("127.0.0.1", server_.port(), "token", soon()));
-    mortal.back()->leave_will(list, will);
+    mortal.back()->append_on_disconnect(list, will);
   });
   EXPECT_EQ(left, 3);
   fill([&](const std::string& key) { store_.set("key" + key, ""); });

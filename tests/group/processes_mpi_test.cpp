@@ -89,7 +89,7 @@ TEST_P(MpiJob, SumsAreRight) {
   }
 }
 
-// control: with the handshake's own tag for MPI_Comm_create_group, a rank takes Open MPI's messages for
+// control: with the list agreement's tag for MPI_Comm_create_group, a rank takes Open MPI's messages for
 // lists.
 TEST_P(MpiJob, TwoGroupsAtOnce) {
   EXPECT_EQ(start("two_groups_at_once", 3).wait(), "exit 0") << job_->output();
@@ -106,7 +106,7 @@ TEST_P(MpiJob, LeavesAndJoinsAgain) {
   EXPECT_EQ(count("joined three times"), 3) << job_->output();
 }
 
-// control: without the look at forks() in finalize() the fork's exit code ends the job.
+// control: without the check of fork_count() in finalize() the fork's exit code ends the job.
 TEST_P(MpiJob, AForkLeavesTheGroupAlone) {
   EXPECT_EQ(start("fork_after_use", 2).wait(), "exit 0") << job_->output();
   EXPECT_EQ(count("its fork ended with 5"), 2) << job_->output();

@@ -129,16 +129,16 @@ TEST_F(StoreTest, AListHasOneOrder) {
 // control: without the append where the server drops a client, the gets wait until their deadline.
 TEST_F(StoreTest, AWillIsReadWhenTheConnectionHasEnded) {
   auto closing = client();
-  closing->leave_will("list", "first will");
-  closing->leave_will("list", "closed");
-  client()->leave_will("list", "another, closed at once");
+  closing->append_on_disconnect("list", "first will");
+  closing->append_on_disconnect("list", "closed");
+  client()->append_on_disconnect("list", "another, closed at once");
   const auto reader = client();
   EXPECT_EQ(reader->get("list/0", in(seconds(20))), "another, closed at once");
   EXPECT_THROW(reader->get("list/1", in(milliseconds(50))), TimeoutError) << "it is still connected";
   closing.reset();
   EXPECT_EQ(reader->get("list/1", in(seconds(20))), "closed");
   auto interrupted = client();
-  interrupted->leave_will("list", "interrupted");
+  interrupted->append_on_disconnect("list", "interrupted");
   interrupted->interrupt();
   EXPECT_EQ(reader->get("list/2", in(seconds(20))), "interrupted");
 }

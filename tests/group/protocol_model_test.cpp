@@ -27,7 +27,7 @@ namespace syncbn {
 namespace {
 
 using group::AgreedSum;
-using group::Call;
+using Call = group::CallDescription;
 using Words = std::vector<std::int64_t>;
 
 constexpr int kRanks = 3;

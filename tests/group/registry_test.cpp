@@ -1,5 +1,5 @@
 // init, groups and the get functions, with good and bad input
-#include "world/registry.h"
+#include "world/resolve_group.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@
 #include "engines/entry.h"
 #include "environment.h"
 #include "ranks.h"
-#include "world/world.h"
+#include "world/current_world.h"
 
 namespace syncbn {
 namespace {
@@ -19,12 +19,13 @@ using testing::Environment;
 using testing::outcome;
 using testing::Variables;
 using world::resolve_group;
+using world::World;
 using namespace std::chrono_literals;
 
 // Every test starts and ends without a world, in an environment without a launcher.
 class Registry : public ::testing::Test {
  protected:
-  ~Registry() override { World::set_of_process(nullptr); }
+  ~Registry() override { world::set_process_world(nullptr); }
   Environment environment_{Variables{}};
 };
 
@@ -326,7 +327,7 @@ TEST_F(Registry, LocalRanksOnSeveralHosts) {
   for (int rank = 0; rank < 5; ++rank) {
     const auto r = static_cast<std::size_t>(rank);
     SCOPED_TRACE(fmt::format("rank {}", rank));
-    World::set_of_process(std::make_shared<World>(std::make_unique<PlacedEngine>(rank, hosts), 60s));
+    world::set_process_world(std::make_shared<World>(std::make_unique<PlacedEngine>(rank, hosts), 60s));
     EXPECT_EQ(get_local_rank(), in_world[r]);
     EXPECT_EQ(get_local_rank_size(), hosts[r] == "a" ? 2 : 3);
     if (rank == 3) continue;
@@ -338,7 +339,7 @@ TEST_F(Registry, LocalRanksOnSeveralHosts) {
 
 // Nothing here can be connected, so whoever tries fails.
 TEST_F(Registry, CreatingGroupsAndGroupsOfOneConnectNothing) {
-  World::set_of_process(
+  world::set_process_world(
       std::make_shared<World>(std::make_unique<PlacedEngine>(1, std::vector<std::string>(4, "a")), 60s));
   create_group("alone", {1});
   EXPECT_EQ(new_group({1}), "rank 1");

@@ -9,7 +9,7 @@
 
 #include "ranks.h"
 #include "syncbn/threads.h"
-#include "world/registry.h"
+#include "world/resolve_group.h"
 
 namespace syncbn {
 namespace {

@@ -11,7 +11,7 @@
 #include "environment.h"
 #include "ranks.h"
 #include "syncbn/syncbn.h"
-#include "world/world.h"
+#include "world/current_world.h"
 
 namespace syncbn {
 namespace {
@@ -30,7 +30,7 @@ InitOptions simulation(int rank, int size) {
 
 class Simulation : public ::testing::Test {
  protected:
-  ~Simulation() override { World::set_of_process(nullptr); }
+  ~Simulation() override { world::set_process_world(nullptr); }
   Environment environment_{Variables{}};
 };
 

@@ -111,7 +111,7 @@ TEST(Threads, UnequalLengthsAreAHardError) {
   for (const std::string& text :
        on_ranks(3, [](Communicator& c) { sum(c, c.rank() == 0 ? 5 : 6, 1, soon()); })) {
     EXPECT_EQ(text.rfind("PeerError: internal error: rank ", 0), 0u) << text;
-    EXPECT_NE(text.find("words where others brought"), std::string::npos) << text;
+    EXPECT_NE(text.find("words, but the other ranks passed"), std::string::npos) << text;
   }
 }
 
@@ -120,7 +120,7 @@ TEST(Threads, ARankThatLeavesItsWorldIsNamedInEveryGroup) {
   std::vector<std::string> outcomes(3);
   run_ranks(3, [&](int rank) {
     const auto r = static_cast<std::size_t>(rank);
-    if (rank == 2) return world->leave(2, "failed: bad luck");
+    if (rank == 2) return world->depart(2, "failed: bad luck");
     outcomes[r] = outcome([&] {
       const auto pair = world->connect({"pair", {0, 1}, 0}, rank, soon());
       sum(*pair, 1, 1, soon());  // a group without it works

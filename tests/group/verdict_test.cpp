@@ -13,18 +13,19 @@
 namespace syncbn::group {
 namespace {
 
-Brought call(const std::string& subject, const std::string& settings) {
+RankReport call(const std::string& subject, const std::string& settings) {
   return {false, 17, 40, 1, subject, settings};
 }
 
-std::string verdict(const std::vector<Brought>& ranks) {
+std::string verdict(const std::vector<RankReport>& ranks) {
   return testing::outcome([&] { throw_verdict(ranks); });
 }
 
 constexpr const char* kSettings = "C=64, input=float32, eps={}, momentum=0.1";
 
 TEST(Verdict, OneOptionDiffers) {
-  std::vector<Brought> ranks(4, call("forward of layer 'bn1'", fmt::format(fmt::runtime(kSettings), 1e-5)));
+  std::vector<RankReport> ranks(4,
+                                call("forward of layer 'bn1'", fmt::format(fmt::runtime(kSettings), 1e-5)));
   ranks[2] = call("forward of layer 'bn1'", fmt::format(fmt::runtime(kSettings), 1e-3));
   EXPECT_EQ(verdict(ranks),
             "MismatchError: different calls: rank 2 called forward of layer 'bn1' (eps=0.001); ranks 0-1, 3 "
@@ -32,23 +33,23 @@ TEST(Verdict, OneOptionDiffers) {
 }
 
 TEST(Verdict, AnOptionIsMissing) {
-  const std::vector<Brought> ranks = {call("a", "C=1, relu=true"), call("a", "C=1")};
+  const std::vector<RankReport> ranks = {call("a", "C=1, relu=true"), call("a", "C=1")};
   EXPECT_EQ(
       verdict(ranks),
       "MismatchError: different calls: rank 0 called a (relu=true); rank 1 called a; the group is broken");
 }
 
 TEST(Verdict, OnlyTheLayerDiffers) {
-  const std::vector<Brought> ranks = {call("forward of layer 'bn1'", "C=1"),
-                                      call("backward of layer 'bn2'", "C=1")};
+  const std::vector<RankReport> ranks = {call("forward of layer 'bn1'", "C=1"),
+                                         call("backward of layer 'bn2'", "C=1")};
   EXPECT_EQ(verdict(ranks),
             "MismatchError: different calls: rank 0 called forward of layer 'bn1'; rank 1 called backward of "
             "layer 'bn2'; the group is broken");
 }
 
 TEST(Verdict, OnlyNumbersOfUnnamedLayersDiffer) {
-  const std::vector<Brought> ranks = {call("forward of layer '#9'", "C=1"),
-                                      call("forward of layer '#10'", "C=1")};
+  const std::vector<RankReport> ranks = {call("forward of layer '#9'", "C=1"),
+                                         call("forward of layer '#10'", "C=1")};
   const std::string text = verdict(ranks);
   EXPECT_NE(text.find("give them names"), std::string::npos) << text;
   const std::string other = verdict({call("forward of layer '#9'", ""), call("backward of layer '#10'", "")});
@@ -56,7 +57,7 @@ TEST(Verdict, OnlyNumbersOfUnnamedLayersDiffer) {
 }
 
 TEST(Verdict, LengthAndNumberOfTheCall) {
-  std::vector<Brought> ranks(3, call("all_reduce_sum", "type=float32"));
+  std::vector<RankReport> ranks(3, call("all_reduce_sum", "type=float32"));
   ranks[1].words = 41;
   ranks[2].number = 18;
   EXPECT_EQ(verdict(ranks),
@@ -66,7 +67,7 @@ TEST(Verdict, LengthAndNumberOfTheCall) {
 }
 
 TEST(Verdict, ManyDifferentCalls) {
-  std::vector<Brought> ranks;
+  std::vector<RankReport> ranks;
   for (int r = 0; r < 20; ++r) ranks.push_back(call("forward of layer 'bn1'", fmt::format("C={}", r)));
   const std::string text = verdict(ranks);
   EXPECT_NE(text.find("rank 7 called forward of layer 'bn1' (C=7); and 12 more; the group"),
@@ -75,17 +76,17 @@ TEST(Verdict, ManyDifferentCalls) {
 }
 
 TEST(Verdict, ReasonsOfFailedRanksAreGrouped) {
-  std::vector<Brought> ranks(4, call("a", ""));
+  std::vector<RankReport> ranks(4, call("a", ""));
   for (const std::size_t r : {0u, 3u}) ranks[r] = {true, 17, 0, 1, "a", "no memory"};
   EXPECT_EQ(verdict(ranks), "PeerError: ranks 0, 3 failed before their call: no memory; the group is broken");
 }
 
 TEST(Verdict, SlotsKeepWhatFits) {
   std::array<std::int64_t, kSlotWords> slot{};
-  const Brought brought{
+  const RankReport brought{
       false, 5, std::numeric_limits<std::int64_t>::max(), 77, "forward of layer 'βn'", "C=64, eps=1e-05"};
   write_slot(brought, slot);
-  const Brought read = read_slot(slot);
+  const RankReport read = read_slot(slot);
   EXPECT_EQ(read.failed, brought.failed);
   EXPECT_EQ(read.number, brought.number);
   EXPECT_EQ(read.words, brought.words);
@@ -101,7 +102,7 @@ TEST(Verdict, LongTextsAreCutBetweenCharacters) {
     for (int i = 0; i < 400; ++i) name += "层";  // three bytes each
     std::array<std::int64_t, kSlotWords> slot{};
     write_slot({true, 1, 0, 1, name, name}, slot);
-    const Brought read = read_slot(slot);
+    const RankReport read = read_slot(slot);
     for (const std::string& text : {read.subject, read.settings}) {
       ASSERT_GT(text.size(), 100u);
       EXPECT_EQ(text.substr(text.size() - 3), "...");
@@ -112,8 +113,8 @@ TEST(Verdict, LongTextsAreCutBetweenCharacters) {
 }
 
 TEST(Verdict, ADifferenceBehindTheCutIsAdmitted) {
-  Brought a = call(std::string(300, 'a'), "");
-  Brought b = a;
+  RankReport a = call(std::string(300, 'a'), "");
+  RankReport b = a;
   b.hash = a.hash + 1;
   const std::string text = verdict({a, b});
   EXPECT_NE(text.find("what differs is too long to be told"), std::string::npos) << text;
@@ -124,7 +125,7 @@ TEST(Verdict, ForeignWordsAreNoWildLengths) {
   for (const std::int64_t word :
        {std::int64_t{-1}, std::numeric_limits<std::int64_t>::min(), std::int64_t{1} << 40}) {
     slot.fill(word);
-    const Brought read = read_slot(slot);
+    const RankReport read = read_slot(slot);
     EXPECT_LE(read.subject.size() + read.settings.size(), sizeof slot);
   }
 }

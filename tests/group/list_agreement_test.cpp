@@ -1,5 +1,5 @@
 // Members find out that they mean the same list, at once, and old groups of the same name accuse nobody.
-#include "engines/handshake.h"
+#include "engines/list_agreement.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -38,7 +38,7 @@ std::vector<std::string> agree(const std::vector<std::vector<group::GroupSpec>>&
   return outcomes;
 }
 
-TEST(Handshake, EqualListsAgreeOnOneKey) {
+TEST(ListAgreement, EqualListsAgreeOnOneKey) {
   const auto board = std::make_shared<rendezvous::MemoryBoard>();
   std::vector<std::string> keys(4);
   run_ranks(4, [&](int rank) {
@@ -52,7 +52,7 @@ TEST(Handshake, EqualListsAgreeOnOneKey) {
 }
 
 // Control: with judge() empty, these end at the deadline of 60 s as TimeoutError.
-TEST(Handshake, DifferentListsAreAMismatchForEveryMember) {
+TEST(ListAgreement, DifferentListsAreAMismatchForEveryMember) {
   const std::vector<std::vector<List>> cases = {
       // by world rank
       {{0, 1}, {1, 0}},
@@ -73,7 +73,7 @@ TEST(Handshake, DifferentListsAreAMismatchForEveryMember) {
 
 // Every rank makes, uses and destroys groups of one name, of changing lists, in the same order on all ranks.
 // Control: with joined_ left empty, right programs are accused.
-TEST(Handshake, OldGroupsOfTheNameAccuseNobody) {
+TEST(ListAgreement, OldGroupsOfTheNameAccuseNobody) {
   std::mt19937 random(5);
   for (int trial = 0; trial < 20; ++trial) {
     const int size = 2 + trial % 5;
@@ -99,13 +99,13 @@ TEST(Handshake, OldGroupsOfTheNameAccuseNobody) {
   }
 }
 
-TEST(Handshake, ADifferenceAfterAnOldGroupIsFound) {
+TEST(ListAgreement, ADifferenceAfterAnOldGroupIsFound) {
   const group::GroupSpec old{"dp", {0, 1}, 0};
   const auto outcomes = agree({{old, {"dp", {0, 1}, 1}}, {old, {"dp", {1, 0}, 0}}}, 60s);
   for (const std::string& text : outcomes) EXPECT_EQ(text.rfind("MismatchError", 0), 0u) << text;
 }
 
-TEST(Handshake, WhoNeverCameAndWhatWasSeen) {
+TEST(ListAgreement, WhoNeverCameAndWhatWasSeen) {
   EXPECT_EQ(agree({{{"dp", {0, 1, 2, 3}, 0}}, {{"dp", {0, 1, 2, 3}, 0}}, {}, {}}, 100ms)[0],
             "TimeoutError: of [0, 1, 2, 3], world ranks 2-3 never came");
   // Rank 1 may still come to rank 0's list once it is done with its own, so only the deadline can tell.
@@ -117,7 +117,7 @@ TEST(Handshake, WhoNeverCameAndWhatWasSeen) {
             "the 3.");
 }
 
-TEST(Handshake, NamesMayHoldAnything) {
+TEST(ListAgreement, NamesMayHoldAnything) {
   for (const std::string name : {"a/b", "a", "", "1", "a b\n", "组"}) {
     SCOPED_TRACE(name);
     for (const std::string& text : agree({{{name, {0, 1}, 0}}, {{name, {0, 1}, 0}}}, 60s))
@@ -125,7 +125,7 @@ TEST(Handshake, NamesMayHoldAnything) {
   }
 }
 
-TEST(Handshake, ForeignEntriesAreAnErrorNotAGroup) {
+TEST(ListAgreement, ForeignEntriesAreAnErrorNotAGroup) {
   for (const std::string entry :
        {"", "1", "1 0", "x 0 1 2", "1x0 0 1", "1 0 0 99999999999999", "!no", "1 0!no"}) {
     const auto board = std::make_shared<rendezvous::MemoryBoard>();
@@ -134,7 +134,7 @@ TEST(Handshake, ForeignEntriesAreAnErrorNotAGroup) {
     EXPECT_EQ(outcome([&] {
                 agree_on_list(store, {"dp", {0, 1}, 0}, 0, soon());
               }),
-              fmt::format("PeerError: an unreadable entry in the store: '{}'", entry));
+              fmt::format("PeerError: the store has an unreadable entry: '{}'", entry));
   }
 }
 
@@ -150,18 +150,18 @@ TEST(MemoryStore, Counts) {
   EXPECT_EQ(store.add("n", 2), 2);
   EXPECT_EQ(store.add("n", -5), -3);
   EXPECT_EQ(outcome([&] { store.get("n", std::chrono::steady_clock::now() + 10ms); }),
-            "TimeoutError: nobody set 'n' by the deadline");
+            "TimeoutError: key 'n' was not set by the deadline");
 }
 
 TEST(MemoryStore, ALeavingMemberFreesThoseWhoWaitWithIt) {
   const auto board = std::make_shared<rendezvous::MemoryBoard>();
-  std::thread leaver([&] { board->leave(3, "has had enough"); });
+  std::thread leaver([&] { board->depart(3, "has had enough"); });
   rendezvous::MemoryStore with(board, {1, 3});
   EXPECT_EQ(outcome([&] { with.get("key", soon()); }), "PeerError: world rank 3 has had enough");
   leaver.join();
   rendezvous::MemoryStore without(board, {1, 2});
   EXPECT_EQ(outcome([&] { without.get("key", std::chrono::steady_clock::now() + 10ms); }),
-            "TimeoutError: nobody set 'key' by the deadline");
+            "TimeoutError: key 'key' was not set by the deadline");
   without.set("key", "value");
   EXPECT_EQ(with.get("key", soon()), "value");  // what was set stays
 }

@@ -1,17 +1,21 @@
-// How members find out that they mean the same list
+// How members find out whether they mean the same list
 //
-// Each name has a board in the store. Whoever connects a group takes the next number on its board and posts,
-// under it, who it is and what it means: world rank, generation, list. Then it reads the board from the first
-// entry on until every member of its list has posted the same list and generation.
+// Each group name has a board in the store. A rank that connects a group takes the next number on the board
+// and posts an entry under this number: its world rank, the generation and the list. Then it reads the board
+// from the first entry on, until every member of its list has posted the same list and generation.
 //
-// A board also holds entries of groups that had the name before, were used and destroyed. They accuse nobody,
-// because a group that came to life has entries of all its members: this rank was in it, and finds an entry
-// of its own. And an entry of a later group lies behind all entries of this one, where nobody reads. What is
-// left is a true difference: an entry of a member of my list, with another list that names me, which I never
-// joined. It waits for me there as I wait for it here. Who finds this posts it, for the members of its own
-// list that the other one does not name. Where only one of two lists names the other's rank, that rank may
-// still be on its way, so that the deadline decides; the error then says what the board shows.
-#include "engines/handshake.h"
+// A board also holds entries of earlier groups that had the same name, were used and destroyed. They must not
+// cause a mismatch. An earlier group came to life only if all its members posted entries, so a rank that was
+// a member finds an entry of its own for that group. Entries of later groups stand behind all entries of this
+// group, where no member reads. What remains is a true difference: a member of my list has posted another
+// list that contains me, and I never posted that list. That member waits for me there, as I wait for it here.
+// The rank that finds the difference posts it, because some members of its list may not be in the other list.
+//
+// If only one of two lists contains the other rank, that rank may still be on its way here. In this case the
+// deadline decides, and the error says what is on the board.
+//
+// mpi_list_agreement.cpp does the same for the MPI engine, which has no store, and says why.
+#include "engines/list_agreement.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -32,7 +36,7 @@ struct Entry {
   int world_rank = 0;
   int generation = 0;
   std::vector<int> ranks;
-  std::string mismatch;  // what the rank found; empty when it comes
+  std::string mismatch;  // the difference that the rank found; empty in a rank's first entry
 };
 
 std::string encode(const Entry& entry) {
@@ -52,7 +56,7 @@ Entry decode(const std::string& text) {
     at = stop + 1;
   }
   if (!readable || numbers.size() < 3) {
-    throw PeerError(fmt::format("an unreadable entry in the store: '{}'", text));
+    throw PeerError(fmt::format("the store has an unreadable entry: '{}'", text));
   }
   return {numbers[0],
           numbers[1],
@@ -64,8 +68,6 @@ bool contains(const std::vector<int>& ranks, int rank) {
   return std::find(ranks.begin(), ranks.end(), rank) != ranks.end();
 }
 
-std::string list_text(const std::vector<int>& ranks) { return fmt::format("[{}]", fmt::join(ranks, ", ")); }
-
 class Board {
  public:
   Board(rendezvous::Store& store, const group::GroupSpec& spec, int world_rank)
@@ -73,7 +75,7 @@ class Board {
     my_number_ = post(mine_);
   }
 
-  void read_until_all_came(Deadline deadline) {
+  void read_until_complete(Deadline deadline) {
     for (std::int64_t number = 1; !missing().empty(); ++number) {
       const Entry entry = read(number, deadline);
       if (!entry.mismatch.empty()) {
@@ -82,8 +84,8 @@ class Board {
       }
       seen_.push_back(entry);
       if (entry.world_rank == mine_.world_rank) joined_.insert({entry.ranks, entry.generation});
-      if (number < my_number_) continue;  // what I joined is known when my own number is reached
-      for (; judged_ < seen_.size(); ++judged_) judge(seen_[judged_]);
+      if (number < my_number_) continue;  // before that, joined_ is incomplete
+      for (; checked_ < seen_.size(); ++checked_) check_no_conflict(seen_[checked_]);
     }
   }
 
@@ -108,16 +110,14 @@ class Board {
     }
   }
 
-  void judge(const Entry& other) {
-    const bool accuses = other.ranks != mine_.ranks && contains(missing(), other.world_rank) &&
-                         contains(other.ranks, mine_.world_rank) &&
-                         !joined_.contains({other.ranks, other.generation});
-    if (!accuses) return;
+  void check_no_conflict(const Entry& other) {
+    const bool conflicts = other.ranks != mine_.ranks && contains(missing(), other.world_rank) &&
+                           contains(other.ranks, mine_.world_rank) &&
+                           !joined_.contains({other.ranks, other.generation});
+    if (!conflicts) return;
     Entry found = mine_;
-    found.mismatch = fmt::format(
-        "different lists under one name: world rank {} made it of {}, world rank {} of {}; the group is "
-        "broken",
-        other.world_rank, list_text(other.ranks), mine_.world_rank, list_text(mine_.ranks));
+    found.mismatch = different_lists(other.world_rank, base::bracketed(other.ranks), mine_.world_rank,
+                                     base::bracketed(mine_.ranks));
     post(found);
     throw MismatchError(found.mismatch);
   }
@@ -130,15 +130,15 @@ class Board {
     return ranks;
   }
 
-  // Which members never came, and what those came with who came differently.
+  // The members that never came, and the last entry of each of them for another group of this name.
   std::string absence() const {
     std::string text =
-        fmt::format("of {}, world {} never came", list_text(mine_.ranks), base::rank_list(missing()));
+        fmt::format("of {}, world {} never came", base::bracketed(mine_.ranks), base::rank_list(missing()));
     for (const int rank : missing()) {
       const auto last =
           std::find_if(seen_.rbegin(), seen_.rend(), [&](const Entry& e) { return e.world_rank == rank; });
       if (last == seen_.rend()) continue;
-      text += fmt::format("; world rank {} came with {}", rank, list_text(last->ranks));
+      text += fmt::format("; world rank {} came with {}", rank, base::bracketed(last->ranks));
       if (last->ranks == mine_.ranks) {
         text += fmt::format(", made for the {}. time, here for the {}.", last->generation + 1,
                             mine_.generation + 1);
@@ -152,16 +152,22 @@ class Board {
   const Entry mine_;
   std::int64_t my_number_ = 0;
   std::vector<Entry> seen_;
-  std::size_t judged_ = 0;
-  std::set<std::pair<std::vector<int>, int>> joined_;  // what this rank came with, now or before
+  std::size_t checked_ = 0;                            // number of entries of seen_ that were checked
+  std::set<std::pair<std::vector<int>, int>> joined_;  // lists and generations that this rank has posted
 };
 
 }  // namespace
 
+std::string different_lists(int a, std::string_view list_of_a, int b, std::string_view list_of_b) {
+  return fmt::format(
+      "different lists under one name: world rank {} made it of {}, world rank {} of {}; the group is broken",
+      a, list_of_a, b, list_of_b);
+}
+
 std::string agree_on_list(rendezvous::Store& store, const group::GroupSpec& spec, int world_rank,
                           Deadline deadline) {
   Board board(store, spec, world_rank);
-  board.read_until_all_came(deadline);
+  board.read_until_complete(deadline);
   return fmt::format("{}/{}/{}", spec.name, fmt::join(spec.ranks, ","), spec.generation);
 }
 

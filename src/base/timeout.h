@@ -1,0 +1,17 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+
+namespace syncbn::base {
+
+/// Bounds of every timeout that a program or an environment variable may set. The upper bound, 31 years,
+/// keeps deadlines far from the end of the clock's range.
+inline constexpr std::chrono::milliseconds kShortestTimeout{1};
+inline constexpr std::chrono::milliseconds kLongestTimeout = std::chrono::seconds(1'000'000'000);
+
+/// Checks the argument `timeout` of a public function, if there is one.
+/// @throws InvalidArgument if it is outside [kShortestTimeout, kLongestTimeout]
+void check_timeout(const std::optional<std::chrono::milliseconds>& timeout);
+
+}  // namespace syncbn::base

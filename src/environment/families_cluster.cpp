@@ -1,0 +1,92 @@
+// Launchers of clusters: torchrun, MPI launchers and Slurm.
+#include "environment/launch_families.h"
+
+#include <fmt/format.h>
+
+#include "environment/slurm_lists.h"
+
+namespace syncbn::environment {
+namespace {
+
+// An MPI launcher sets no address for the rendezvous. With engine gloo, MASTER_ADDR and MASTER_PORT must be
+// set by hand.
+void mpi_launcher(LaunchVariables& variables, LaunchEnv& env, const char* rank_name, const char* size_name,
+                  const char* local_rank_name, const char* local_size_name) {
+  const auto rank = variables.rank(rank_name);
+  const auto size = variables.size(size_name);
+  variables.require(rank, rank_name);
+  variables.require(size, size_name);
+  variables.check_complete();
+  set_rank(variables, env, rank, *size);
+  const auto local_rank = variables.rank(local_rank_name);
+  const auto local_size = variables.size(local_size_name);
+  set_local(variables, env, local_rank, local_size);
+  if (needs_rendezvous(env)) set_rendezvous(variables, env, "MASTER_ADDR", "MASTER_PORT");
+}
+
+// The port of a Slurm step. Steps that run at the same time get different ports, and so do jobs with
+// neighbouring numbers. The ports lie below the range from which Linux takes source ports.
+int step_port(std::uint64_t job, std::uint64_t step) {
+  return static_cast<int>(10000 + (job * 64 + step) % 20000);
+}
+
+}  // namespace
+
+void read_torchrun(LaunchVariables& variables, LaunchEnv& env) {
+  const auto rank = variables.rank("RANK");
+  const auto size = variables.size("WORLD_SIZE");
+  variables.require(rank, "RANK");
+  variables.require(size, "WORLD_SIZE");
+  variables.check_complete();
+  set_rank(variables, env, rank, *size);
+  set_local(variables, env, variables.rank("LOCAL_RANK"), variables.size("LOCAL_WORLD_SIZE"));
+  set_rendezvous(variables, env, "MASTER_ADDR", "MASTER_PORT");
+}
+
+void read_mpirun(LaunchVariables& variables, LaunchEnv& env) {
+  mpi_launcher(variables, env, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+               "OMPI_COMM_WORLD_LOCAL_SIZE");
+}
+
+void read_mpiexec(LaunchVariables& variables, LaunchEnv& env) {
+  mpi_launcher(variables, env, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS");
+}
+
+void read_srun(LaunchVariables& variables, LaunchEnv& env) {
+  const auto rank = variables.rank("SLURM_PROCID");
+  const auto step_size = variables.size("SLURM_STEP_NUM_TASKS");
+  const auto size = step_size ? step_size : variables.size("SLURM_NTASKS");
+  const std::string nodes = variables.require(variables.text("SLURM_STEP_NODELIST"), "SLURM_STEP_NODELIST");
+  variables.require(rank, "SLURM_PROCID");
+  variables.require(size, "SLURM_STEP_NUM_TASKS");
+  variables.check_complete();
+  set_rank(variables, env, rank, *size);
+  const auto node = variables.rank("SLURM_NODEID");
+  const std::string tasks = variables.text("SLURM_STEP_TASKS_PER_NODE").value_or("");
+  set_local(variables, env, variables.rank("SLURM_LOCALID"), tasks_of_node(tasks, node.value_or(0)));
+  const bool has_pmi = variables.text("PMI_RANK") || variables.text("PMIX_RANK");
+  if (env.backend.empty()) env.backend = has_pmi ? "mpi" : "gloo";
+  if (!needs_rendezvous(env)) return;
+  const auto host = variables.text("MASTER_ADDR");
+  const auto master_port = variables.port("MASTER_PORT");
+  const auto own_port = variables.port("SYNCBN_PORT");
+  const auto first = first_node(nodes);
+  if (!first)
+    variables.fail(fmt::format("SLURM_STEP_NODELIST: '{}', expected a list such as n[01-03,7],m2", nodes));
+  const bool by_hand = host && master_port;
+  env.world.host = by_hand ? *host : *first;
+  env.world.serve = env.world.rank == 0;
+  if (own_port) {
+    env.world.port = *own_port;
+  } else if (by_hand) {
+    env.world.port = port_above(variables, "MASTER_PORT", *master_port);
+  } else {
+    const auto job = variables.id("SLURM_JOB_ID");
+    const auto step = variables.id("SLURM_STEP_ID");
+    env.world.port =
+        step_port(variables.require(job, "SLURM_JOB_ID"), variables.require(step, "SLURM_STEP_ID"));
+    variables.check_complete();
+  }
+}
+
+}  // namespace syncbn::environment

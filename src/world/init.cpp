@@ -1,0 +1,119 @@
+// init() and release(): joining a world and leaving it.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+
+#include "base/parallel_for.h"
+#include "base/timeout.h"
+#include "engines/entry.h"
+#include "engines/simulated.h"
+#include "engines/threads.h"
+#include "environment/launch_env.h"
+#include "syncbn/error.h"
+#include "syncbn/group.h"
+#include "world/current_world.h"
+#include "world/resolve_group.h"
+
+namespace syncbn {
+namespace {
+
+std::mutex init_mutex;  // held while the process joins or leaves a world
+
+void join(const environment::WorldSpec& spec, const std::string& backend, std::chrono::milliseconds timeout,
+          std::chrono::milliseconds rendezvous_timeout) {
+  if (spec.size > kMaxRanks)
+    throw GroupError(fmt::format("init: a world of {} ranks, expected at most {}", spec.size, kMaxRanks));
+  std::shared_ptr<group::Engine> engine;
+  if (spec.size == 1) {  // without peers no library of an engine is needed
+    engine = std::make_shared<engines::ThreadWorld>(1)->engine(0);
+  } else if (backend == "simulation") {
+    if (!spec.rank) throw GroupError("init: a simulation needs the rank of this process: RANK_ID is not set");
+    engine = engines::simulated_engine(*spec.rank, spec.size);
+  } else {
+    engine = engines::find_engine(backend).join(spec, std::chrono::steady_clock::now() + rendezvous_timeout);
+  }
+  const auto joined = std::make_shared<world::World>(std::move(engine), timeout);
+  base::share_cores(joined->local_size(*joined->group(kWorldGroup)));
+  world::set_process_world(joined);
+  world::retire_lone_group(joined->size());
+}
+
+std::string engine_name(Backend backend) {
+  switch (backend) {
+    case Backend::gloo:
+      return "gloo";
+    case Backend::mpi:
+      return "mpi";
+    case Backend::simulation:
+      return "simulation";
+    case Backend::automatic:
+      throw InvalidArgument(
+          "backend: automatic asks the environment, which InitOptions bypass; expected gloo, mpi or "
+          "simulation");
+  }
+  throw InvalidArgument(
+      fmt::format("backend: {}, expected gloo, mpi or simulation", static_cast<int>(backend)));
+}
+
+void check_thread_has_no_world() {
+  if (world::thread_has_world())
+    throw GroupError("init: this thread's world was run_ranks' and has been released");
+}
+
+}  // namespace
+
+void init(Backend backend) {
+  if (backend < Backend::automatic || backend > Backend::simulation) {
+    throw InvalidArgument(
+        fmt::format("backend: {}, expected automatic, gloo, mpi or simulation", static_cast<int>(backend)));
+  }
+  const std::lock_guard lock(init_mutex);
+  if (world::current_world() != nullptr) return;
+  check_thread_has_no_world();
+  const environment::LaunchEnv env = environment::read_launch_env(environment::process_env, backend);
+  // msrun starts the program once more as a scheduler, which this library does not need.
+  if (env.scheduler) std::exit(EXIT_SUCCESS);
+  const auto timeout = environment::read_timeout();
+  join(env.world, env.backend, timeout, env.rendezvous_timeout.value_or(timeout));
+}
+
+void init(const InitOptions& options) {
+  if (options.size < 1 || options.size > kMaxRanks) {
+    throw InvalidArgument(
+        fmt::format("size: {}, expected a number of ranks in [1, {}]", options.size, kMaxRanks));
+  }
+  if (options.rank < 0 || options.rank >= options.size) {
+    throw InvalidArgument(fmt::format("rank: {}, expected a rank in [0, {})", options.rank, options.size));
+  }
+  const std::string backend = engine_name(options.backend);
+  if (options.size > 1 && options.backend == Backend::gloo) {
+    if (options.host.empty())
+      throw InvalidArgument("host: empty, expected where rank 0 serves the rendezvous");
+    if (options.port < 1 || options.port > 65535) {
+      throw InvalidArgument(fmt::format("port: {}, expected a port in [1, 65535]", options.port));
+    }
+  }
+  base::check_timeout(options.timeout);
+  const std::lock_guard lock(init_mutex);
+  if (world::current_world() != nullptr) throw GroupError("init: already initialised; release() comes first");
+  check_thread_has_no_world();
+  const auto timeout = options.timeout ? *options.timeout : environment::read_timeout();
+  const std::string token =
+      options.token.empty() ? environment::process_env("SYNCBN_TOKEN").value_or("") : options.token;
+  join({options.rank, options.size, options.host, options.port, options.rank == 0, token}, backend, timeout,
+       timeout);
+}
+
+bool is_initialized() { return world::current_world() != nullptr; }
+
+void release() {
+  const std::lock_guard lock(init_mutex);
+  const auto released = world::release_current_world();
+  if (released == nullptr) throw world::not_initialised("release");
+  released->close();
+  if (!world::thread_has_world()) base::share_cores(1);
+}
+
+}  // namespace syncbn

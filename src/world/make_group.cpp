@@ -1,0 +1,36 @@
+#include <fmt/format.h>
+
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "base/timeout.h"
+#include "environment/launch_env.h"
+#include "group/group.h"
+#include "syncbn/error.h"
+
+namespace syncbn {
+
+std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator> communicator,
+                                  std::optional<std::chrono::milliseconds> timeout) {
+  if (name.empty()) throw InvalidArgument("name: empty, expected a name for messages");
+  if (communicator == nullptr)
+    throw InvalidArgument(fmt::format("communicator: null, group '{}' needs one", name));
+  const int rank = communicator->rank();
+  const int size = communicator->size();
+  if (size < 1 || size > kMaxRanks || rank < 0 || rank >= size) {
+    throw InvalidArgument(
+        fmt::format("communicator: rank {} of {} ranks, expected a rank in [0, size), and a size in [1, {}]",
+                    rank, size, kMaxRanks));
+  }
+  base::check_timeout(timeout);
+  std::vector<int> ranks(static_cast<std::size_t>(size));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  // A std::function must be copyable, so the communicator lies in shared memory until its only use.
+  const auto given = std::make_shared<std::unique_ptr<Communicator>>(std::move(communicator));
+  return std::make_shared<Group>(std::move(name), std::move(ranks), rank,
+                                 timeout ? *timeout : environment::read_timeout(),
+                                 [given](Deadline) { return std::move(*given); });
+}
+
+}  // namespace syncbn
