@@ -24,7 +24,7 @@ from ._groups import (
     run_ranks,
 )
 from ._layer import SyncBatchNorm
-from ._threads import set_num_threads
+from ._processor import set_num_threads
 
 __all__ = [
     "Error",

@@ -10,9 +10,9 @@ from mindspore._c_expression import MixedPrecisionType
 from mindspore.graph.jit_context import jit_context
 
 from .. import _checks
-from .._framework import alone, reason_of, tell_peers
-from . import _group
-from ._function import DTYPES, Normalize
+from .._framework_group import alone, reason_of, tell_peers
+from . import _process_group
+from ._autograd import DTYPES, Normalize
 
 _CAST_BY_TO_FLOAT = {
     MixedPrecisionType.FP16: mindspore.float16,
@@ -91,9 +91,9 @@ class SyncBatchNorm(nn.Cell):
             raise TypeError(f"dtype: {dtype!r}, expected one of {_names(DTYPES)} or None")
         if not isinstance(process_group, (str, type(None))):
             raise TypeError(f"process_group: {process_group!r}, expected the name of a MindSpore group or None")
-        self.process_group = _group.resolved(process_group)
-        self.world_size = _group.size_of(self.process_group)
-        self._name_in_group = f"#{_group.next_number(self.process_group)}"  # copies inherit it
+        self.process_group = _process_group.resolved(process_group)
+        self.world_size = _process_group.size_of(self.process_group)
+        self._name_in_group = f"#{_process_group.next_number(self.process_group)}"  # copies inherit it
         self._core(self.dtype)  # checks the values
 
         def parameter(exists, name, shape, dtype, requires_grad):
@@ -130,7 +130,7 @@ class SyncBatchNorm(nn.Cell):
             core = self._core(dtype)
         except Exception as error:
             if self.training:
-                tell_peers(_group.core_group, self.process_group, self._name_in_group, reason_of(error))
+                tell_peers(_process_group.core_group, self.process_group, self._name_in_group, reason_of(error))
             raise
         return Normalize.apply(core, values, self.training, x, values[0], values[1])
 
@@ -157,7 +157,7 @@ class SyncBatchNorm(nn.Cell):
                 parameter.set_data(Tensor(np.full(parameter.shape, value), parameter.dtype))
 
     def _core(self, dtype):
-        group = _group.core_group(self.process_group) if self.training else alone()
+        group = _process_group.core_group(self.process_group) if self.training else alone()
         return group.layer(self.eps, self.momentum, self.num_features, self.affine, self.affine,
                            self.track_running_stats, dtype, "none", "propagate", self._name_in_group)
 

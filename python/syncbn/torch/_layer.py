@@ -7,10 +7,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from . import _calls, _operators
-from .._framework import reason_of, tell_peers
-from ._function import Call, Forward
-from ._group import core_group, name_of, next_number, process_group_of
+from . import _core_calls, _operators
+from .._framework_group import reason_of, tell_peers
+from ._autograd import Call, Forward
+from ._process_group import core_group, name_of, next_number, process_group_of
 
 _ACTIVATIONS = (None, "relu")
 _NONFINITE = ("propagate", "skip_update", "error")
@@ -130,7 +130,7 @@ class SyncBatchNorm(_BatchNorm):
             if shape[1] == 0:
                 raise ValueError("SyncBatchNorm number of input channels should be non-zero")
             raise ValueError(f"input: shape {tuple(shape)}, expected C = num_features = {self.num_features}")
-        if input.dtype not in _calls.DTYPES:
+        if input.dtype not in _core_calls.DTYPES:
             raise TypeError(f"input: {input.dtype}, expected float16, bfloat16, float32 or float64")
         if not (input.is_cpu or input.is_meta):
             raise ValueError(f"SyncBatchNorm expected input tensor to be on CPU (got {input.device}); for other "

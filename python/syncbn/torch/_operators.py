@@ -9,14 +9,14 @@ from typing import Optional, Tuple  # torch 2.4 reads no newer forms from a sign
 import torch
 from torch import Tensor
 
-from . import _calls
-from .._framework import alone, reason_of, tell_peers
-from ._group import core_group
+from . import _core_calls
+from .._framework_group import alone, reason_of, tell_peers
+from ._process_group import core_group
 from ._recompute import recomputing
 
 # The core's saved_size, of channels that may be symbolic.
 _SAVED_HEAD, _SAVED_COLUMNS = 2, 5
-_DTYPE_NAMES = {dtype: str(dtype).partition(".")[2] for dtype in _calls.DTYPES}
+_DTYPE_NAMES = {dtype: str(dtype).partition(".")[2] for dtype in _core_calls.DTYPES}
 
 
 def settings_of(layer):
@@ -26,7 +26,7 @@ def settings_of(layer):
     weight, mean, own = layer.weight, layer.running_mean, layer._own
     track = mean is not None and (layer.track_running_stats or not layer.training)
     dtype = torch.float32 if weight is None and not track else (mean if weight is None else weight).dtype
-    return (f"{layer.eps}|{_calls.momentum_of(layer)}|{weight is not None}|{layer.bias is not None}|{track}|"
+    return (f"{layer.eps}|{_core_calls.momentum_of(layer)}|{weight is not None}|{layer.bias is not None}|{track}|"
             f"{_DTYPE_NAMES[dtype]}|{own.activation or 'none'}|{own.nonfinite}|{own.group}")
 
 
@@ -64,7 +64,7 @@ def _is_relu(settings):
 
 
 def _dense_like(x):
-    return torch.empty_like(_calls.dense(x)[0])
+    return torch.empty_like(_core_calls.dense(x)[0])
 
 
 def _nothing(x):
@@ -80,7 +80,7 @@ def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residua
             running_mean: Optional[Tensor], running_var: Optional[Tensor], name: Tensor, settings: str,
             training: bool) -> Tuple[Tensor, Tensor]:
     core, dtype = _core(settings, name, training, x.shape[1])
-    return _calls.forward(core, dtype, x, (weight, bias, running_mean, running_var, None), residual, training, False)
+    return _core_calls.forward(core, dtype, x, (weight, bias, running_mean, running_var, None), residual, training, False)
 
 
 @forward.register_fake
@@ -95,7 +95,7 @@ def track(running_mean: Tensor, running_var: Tensor, num_batches_tracked: Option
     if recomputing():
         return
     core, dtype = _core(settings, name, True, (saved.numel() - _SAVED_HEAD) // _SAVED_COLUMNS)
-    _calls.track(core, dtype, running_mean, running_var, num_batches_tracked, saved)
+    _core_calls.track(core, dtype, running_mean, running_var, num_batches_tracked, saved)
 
 
 @track.register_fake
@@ -109,7 +109,7 @@ def backward(dy: Tensor, x: Tensor, weight: Optional[Tensor], y: Optional[Tensor
              masked_residual: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     core, dtype = _core(settings, name, training, x.shape[1])
     wants = True, weight is not None, has_bias, masked_residual
-    dx, d_weight, d_bias, d_residual, sums = _calls.backward(core, dtype, saved, dy, x, y, wants, True)
+    dx, d_weight, d_bias, d_residual, sums = _core_calls.backward(core, dtype, saved, dy, x, y, wants, True)
     return dx, _or_nothing(d_weight, x), _or_nothing(d_bias, x), _or_nothing(d_residual, x), sums
 
 
@@ -126,7 +126,7 @@ def double_backward(ddx: Optional[Tensor], dd_weight: Optional[Tensor], dd_bias:
                     saved: Tensor, sums: Tensor, name: Tensor, settings: str,
                     training: bool) -> Tuple[Tensor, Tensor, Tensor]:
     core, dtype = _core(settings, name, training, x.shape[1])
-    d_dy, d_x, d_weight = _calls.double_backward(core, dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias,
+    d_dy, d_x, d_weight = _core_calls.double_backward(core, dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias,
                                                  dd_residual, (True, True, weight is not None))
     return d_dy, d_x, _or_nothing(d_weight, x)
 

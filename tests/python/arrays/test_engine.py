@@ -8,7 +8,7 @@ import data
 import numpy as np
 import pytest
 import syncbn
-from syncbn._framework import Group, tell_peers
+from syncbn._framework_group import Group, tell_peers
 
 X = data.linspace(0, 5, (2, 2, 2, 2))
 

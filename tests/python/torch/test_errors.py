@@ -18,10 +18,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 
 import syncbn
-from syncbn import _framework
+from syncbn import _framework_group
 from syncbn.torch import SyncBatchNorm
-from syncbn._framework import alone
-from syncbn.torch._group import _ranks_of_the_environment, core_group
+from syncbn._framework_group import alone
+from syncbn.torch._process_group import _ranks_of_the_environment, core_group
 from networks import convolutional
 
 
@@ -294,7 +294,7 @@ def test_what_a_group_keeps_does_not_grow_with_the_steps():
 
 
 def test_a_group_forgets_the_layers_that_came_first(monkeypatch):
-    monkeypatch.setattr(_framework, "_KEPT", 4)
+    monkeypatch.setattr(_framework_group, "_KEPT", 4)
     first = SyncBatchNorm(4)
     x = torch.randn(3, 4, requires_grad=True)
     y = first(x)

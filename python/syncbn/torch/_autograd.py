@@ -3,9 +3,9 @@
 import torch
 from torch.autograd.function import Function
 
-from . import _calls
-from .._framework import alone
-from ._group import core_group
+from . import _core_calls
+from .._framework_group import alone
+from ._process_group import core_group
 from ._recompute import recomputing
 
 _increment_versions = torch.autograd.graph.increment_version
@@ -36,7 +36,7 @@ class Call:
         dtype = torch.float32 if weight is None and mean is None else (mean if weight is None else weight).dtype
         group = core_group(own.group) if training else alone()
         self.core = group.layer(
-            layer.eps, _calls.momentum_of(layer), layer.num_features, weight is not None, bias is not None,
+            layer.eps, _core_calls.momentum_of(layer), layer.num_features, weight is not None, bias is not None,
             mean is not None, dtype, own.activation or "none", own.nonfinite, own.name)
         self.dtype = dtype
         self.activation = own.activation
@@ -49,7 +49,7 @@ class Call:
 
     def __call__(self, x, residual):
         tracked = self._tracked
-        y_and_saved = _calls.forward(self.core, self.dtype, x, self._values, residual, self.training, bool(tracked))
+        y_and_saved = _core_calls.forward(self.core, self.dtype, x, self._values, residual, self.training, bool(tracked))
         if tracked:
             _increment_versions(tracked)
         return y_and_saved
@@ -80,7 +80,7 @@ class Forward(Function):
             y = None if y is None else y.detach()  # a mask; its own gradient is zero
             dx, d_weight, d_bias, d_residual = Backward.apply(dy, x, ctx.weight, y, ctx.statistics, call, wants)
         else:
-            dx, d_weight, d_bias, d_residual, _ = _calls.backward(call.core, call.dtype, ctx.statistics, dy, x, y, wants,
+            dx, d_weight, d_bias, d_residual, _ = _core_calls.backward(call.core, call.dtype, ctx.statistics, dy, x, y, wants,
                                                                   False)
         if needs[3] and not ctx.masked_residual:
             d_residual = dy
@@ -92,7 +92,7 @@ class Backward(Function):
 
     @staticmethod
     def forward(ctx, dy, x, weight, y, saved, call, wants):
-        *gradients, sums = _calls.backward(call.core, call.dtype, saved, dy, x, y, wants, True)
+        *gradients, sums = _core_calls.backward(call.core, call.dtype, saved, dy, x, y, wants, True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(dy, x, weight, y, saved, sums)
         ctx.call = call
@@ -112,7 +112,7 @@ class DoubleBackward(Function):
 
     @staticmethod
     def forward(ctx, ddx, dd_weight, dd_bias, dd_residual, dy, x, weight, y, saved, sums, call, wants):
-        return _calls.double_backward(call.core, call.dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias,
+        return _core_calls.double_backward(call.core, call.dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias,
                                       dd_residual, wants)
 
     @staticmethod

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from .._errors import GroupError
-from .._framework import Group, alone
+from .._framework_group import Group, alone
 
 # A wait in slices ends with Ctrl-C; one without does not. Slices cost nothing that can be measured.
 _SLICE = 0.25  # seconds

@@ -10,7 +10,7 @@ from mindspore.common.dtype import dtype_to_nptype
 from mindspore.graph.api import _pynative_executor
 
 from .. import _core
-from .._framework import core_dtype
+from .._framework_group import core_dtype
 
 DTYPES = {dtype: core_dtype(dtype) for dtype in (mindspore.float16, mindspore.bfloat16, mindspore.float32,
                                                  mindspore.float64)}

@@ -6,7 +6,7 @@ What fails here before the core's call, be it for want of memory, the peers of a
 import torch
 
 from .. import _core
-from .._framework import core_dtype, reason_of
+from .._framework_group import core_dtype, reason_of
 
 DTYPES = {dtype: core_dtype(dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 _FIRST = _core.Layout.channels_first

@@ -11,7 +11,7 @@ from mindspore.communication import GlobalComm, get_group_size, get_process_grou
 from mindspore.mint import distributed
 
 from .._errors import GroupError
-from .._framework import Group, alone
+from .._framework_group import Group, alone
 
 # What mindspore.communication takes for the world on every device, beside the empty name.
 _WORLD_NAMES = ("", "hccl_world_group", "nccl_world_group", "mccl_world_group")
