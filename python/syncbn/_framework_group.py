@@ -1,4 +1,4 @@
-"""What the layers inside PyTorch and MindSpore have in common."""
+"""Groups of ranks for the layers inside PyTorch and MindSpore."""
 
 import atexit
 import functools
@@ -6,69 +6,71 @@ import threading
 
 from . import _core
 from ._errors import GroupError
+from ._layer_spec import LayerSpec
 
-# Layers that a group keeps: more than a network has, for what made and dropped them may go on for long.
-_KEPT = 4096
+# Limit of the core layers that a group keeps. It is more than a network has; a program that makes and drops networks
+# for a long time must not collect their layers.
+_MAX_LAYERS = 4096
 
 
-class Group:
-    """A group of the core, with the core's layers in it: those have no values of their own, so one serves all that
-    are alike, and a framework's layer holds nothing that could not be copied, pickled or changed."""
+class FrameworkGroup:
+    """A group of the core and the core layers that work in it.
+
+    The parameters of a core layer belong to the framework, which gives their addresses at each call. So one core layer
+    serves all framework layers of the same settings, and a framework layer can be copied and pickled: it holds nothing
+    of the core.
+    """
 
     def __init__(self, name, engine, timeout=None):
-        self._core = _core.make_group(name, engine, timeout)
+        self._core_group = _core.make_group(name, engine, timeout)
         self._layers = {}
-        self._making = threading.Lock()
+        self._lock = threading.Lock()
 
-    def layer(self, eps, momentum, *kind):
-        """`kind`: num_features, affine, bias, track, dtype (the framework's), activation, nonfinite and name. Where eps or
-        momentum change, which a schedule may do at every step, the layer with the old ones is forgotten."""
-        found = self._layers.get(kind)
-        if found is None or found[0] != eps or found[1] != momentum:
-            found = eps, momentum, self._made(eps, momentum, *kind)
-            with self._making:
-                while len(self._layers) >= _KEPT:
+    def layer(self, spec):
+        """The `_core.FrameworkLayer` with the settings of `spec`.
+
+        A layer replaces the earlier one that differs in eps or momentum only: a schedule may change these at each step.
+        """
+        key = spec[:-2]  # without eps and momentum
+        found = self._layers.get(key)
+        if found is None or found[0] != spec:
+            found = spec, _core.FrameworkLayer(spec.core_layer(self._core_group))
+            with self._lock:
+                while len(self._layers) >= _MAX_LAYERS:
                     del self._layers[next(iter(self._layers))]
-                self._layers[kind] = found
-        return found[2]
-
-    def _made(self, eps, momentum, num_features, affine, bias, track, dtype, activation, nonfinite, name):
-        return _core.FrameworkLayer(_core.Layer(
-            num_features, eps=eps, momentum=momentum, affine=affine, bias=bias, track_running_stats=track,
-            process_group=self._core, dtype=core_dtype(dtype), activation=activation, nonfinite=nonfinite, name=name))
+                self._layers[key] = found
+        return found[1]
 
 
-def tell_peers(core_group, process_group, name, reason):
-    """For a training call that fails before it reaches a layer of the core: the peers get an error instead of waiting.
-    The settings of the layer that says so play no part, and may be what is wrong."""
-    try:
-        group = core_group(process_group)
-    except GroupError:
-        return
-    group.layer(0.0, None, 1, False, False, False, "float32", "none", "propagate", name).fail(reason)
-
-
-def reason_of(error):
-    """What the peers read of it."""
-    return f"{type(error).__name__}: {error}"
-
-
-def core_dtype(dtype):
-    """Of torch.float32, MindSpore's Float32 and the bare name alike."""
-    return getattr(_core.DType, str(dtype).rpartition(".")[2].lower())
-
-
-class _Alone:
+class _SingleRank:
     rank, size = 0, 1
 
     def all_reduce_sum(self, array, timeout):
-        """Is never called."""
+        raise AssertionError("a group of one rank sends nothing")
 
 
 @functools.lru_cache(maxsize=None)
-def alone():
-    """The group of a process by itself."""
-    return Group("this process", _Alone())
+def single_rank_group():
+    """The group of this process alone, for evaluation and for training without other ranks."""
+    return FrameworkGroup("this process", _SingleRank())
 
 
-atexit.register(alone.cache_clear)
+atexit.register(single_rank_group.cache_clear)
+
+
+def fail_peers(find_group, process_group, layer_name, reason):
+    """Give the peers an error if a training call fails on this rank before it reaches a core layer.
+
+    Without it they would wait for this rank until the deadline. `find_group(process_group)` returns the FrameworkGroup.
+    The layer that reports the failure has default settings, since the settings of the call may be what is wrong.
+    """
+    try:
+        group = find_group(process_group)
+    except GroupError:
+        return
+    group.layer(LayerSpec(num_features=1, name=layer_name)).fail(reason)
+
+
+def error_text(error):
+    """Class and message of an exception, for the peers."""
+    return f"{type(error).__name__}: {error}"

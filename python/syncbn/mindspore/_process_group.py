@@ -1,82 +1,57 @@
-"""MindSpore's groups as groups of the core, with sums that MindSpore carries."""
+"""MindSpore's groups as groups of the core."""
 
 import atexit
 import collections
 import functools
 import itertools
-import time
 
-from mindspore import Tensor
-from mindspore.communication import GlobalComm, get_group_size, get_process_group_ranks, get_rank
-from mindspore.mint import distributed
+from mindspore.communication import get_group_size, get_process_group_ranks, get_rank
 
 from .._errors import GroupError
-from .._framework_group import Group, alone
+from .._framework_group import FrameworkGroup, single_rank_group
+from ._engine import WAIT_S, MindSporeEngine
+from ._private import GlobalComm
 
-# What mindspore.communication takes for the world on every device, beside the empty name.
+# The names that mindspore.communication takes for the world, on any device.
 _WORLD_NAMES = ("", "hccl_world_group", "nccl_world_group", "mccl_world_group")
-# How long MindSpore waits for a peer, in seconds; it can't be set. A sum that failed earlier failed for another reason.
-_WAIT_S = 30
-_GAVE_UP_S = 29
-
-# Numbers of the layers by group, as _members() has it: ranks that build the same network agree on them.
+# Numbers for the layers of each group of _members(). They are the same on all ranks that build the same network.
 _numbers: collections.defaultdict = collections.defaultdict(lambda: itertools.count(1))
 
 
-class _Engine:
-    """Sums int64 words over the ranks of a MindSpore group."""
-
-    def __init__(self, name, ranks):
-        self.rank = ranks.index(get_rank())
-        self.size = len(ranks)
-        self._name = name
-
-    def all_reduce_sum(self, array, timeout):
-        total = Tensor.from_numpy(array)  # shares the memory
-        start = time.monotonic()
-        try:
-            distributed.all_reduce(total, group=self._name)
-            total.data_ptr()  # waits for the sum
-        except RuntimeError as error:
-            if time.monotonic() - start < _GAVE_UP_S:
-                raise
-            raise TimeoutError(f"MindSpore's AllReduce gave up after the {_WAIT_S} s that it always waits, and does not "
-                               "say for whom") from error
-
-
-def resolved(process_group):
-    """The name of a layer's `process_group`: None and every name of the world become the world's."""
+def group_name_of(process_group):
+    """The name of the group of a layer's `process_group`: for None and for any name of the world, the world's name."""
     if process_group is None or process_group in _WORLD_NAMES:
         return GlobalComm.WORLD_COMM_GROUP
     return process_group
 
 
 def size_of(name):
-    """Ranks in the group; before MindSpore's init() the environment's. A GroupError where it is unknown."""
+    """Number of ranks in the group; before MindSpore's init(), of the ranks in the environment."""
     if not GlobalComm.INITED:
-        if resolved(name) == GlobalComm.WORLD_COMM_GROUP:
+        if group_name_of(name) == GlobalComm.WORLD_COMM_GROUP:
             return get_group_size()
         raise GroupError(f"process_group: {name!r} can't exist yet: call mindspore.communication.init() first")
-    return len(_members(resolved(name))[1])
+    return len(_members(group_name_of(name))[1])
 
 
 def next_number(name):
+    """Number of a new layer in its group."""
     return next(_numbers["" if name in _WORLD_NAMES else _members(name)])
 
 
-def core_group(name):
-    """The Group for training."""
+def framework_group(name):
+    """The FrameworkGroup over the group of a name, for training."""
     if GlobalComm.INITED:
-        return _joined(*_members(resolved(name)))
+        return _joined_group(*_members(group_name_of(name)))
     size = size_of(name)
     if size == 1:
-        return alone()
+        return single_rank_group()
     raise GroupError(f"process_group: {name!r}: the environment names {size} ranks, which this one has not joined; call "
                      "mindspore.communication.init() first")
 
 
 def _members(name):
-    """The name and its group's ranks now: MindSpore's destroy_group() may end a group at any time."""
+    """The name and the present ranks of its group, which MindSpore's destroy_group() may end at any time."""
     try:
         return name, tuple(get_process_group_ranks(name))
     except RuntimeError as error:
@@ -85,8 +60,8 @@ def _members(name):
 
 
 @functools.lru_cache(maxsize=None)
-def _joined(name, ranks):
-    return Group(name, _Engine(name, ranks), _WAIT_S)
+def _joined_group(name, ranks):
+    return FrameworkGroup(name, MindSporeEngine(name, ranks), WAIT_S)
 
 
-atexit.register(_joined.cache_clear)
+atexit.register(_joined_group.cache_clear)

@@ -1,20 +1,37 @@
-"""Calls of the core on tensors. They know nothing of autograd: inputs in, new tensors out.
+"""Calls of a core layer on tensors, without autograd: tensors in, new tensors out.
 
-What fails here before the core's call, be it for want of memory, the peers of a training call hear of.
+If a training call fails here, before it reaches the core (for want of memory, for example), the peers get an error
+instead of waiting.
 """
 
 import torch
 
 from .. import _core
-from .._framework_group import core_dtype, reason_of
+from .._framework_group import error_text
+from ._spec import DTYPES
 
-DTYPES = {dtype: core_dtype(dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 _FIRST = _core.Layout.channels_first
 _LAST = _core.Layout.channels_last
+_CHANNEL_VALUES = "weight", "bias", "running_mean", "running_var"
+
+
+def saved_size(channels):
+    """Number of doubles that a forward saves; `channels` may be symbolic."""
+    return _core.saved_head + _core.saved_columns * channels
+
+
+def saved_channels(size):
+    """Number of channels of a forward that saved `size` doubles."""
+    return (size - _core.saved_head) // _core.saved_columns
+
+
+def sums_size(channels):
+    """Number of doubles that a backward keeps for a double backward; `channels` may be symbolic."""
+    return _core.sums_columns * channels
 
 
 def dense(x):
-    """x, or a copy of it in channels-first order where its memory is in neither order, and the order."""
+    """x and its memory order. If the memory of x is in neither order, a copy in channels-first order."""
     if x.is_neg():
         x = x.resolve_neg()
     if x.is_contiguous():
@@ -24,8 +41,8 @@ def dense(x):
     return x.contiguous(), _FIRST
 
 
-def _like(tensor, x, layout):
-    """The tensor, or a copy of it in the memory order of x."""
+def _in_order_of(x, layout, tensor):
+    """The tensor, copied if its memory order is not that of x."""
     if tensor.is_neg():
         tensor = tensor.resolve_neg()
     if layout is _FIRST:
@@ -39,17 +56,17 @@ def _address(tensor):
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _addresses(weight, bias, running_mean, running_var, num_batches_tracked, dtype, channels):
-    """Of parameters and buffers, 0 where absent. They may move between two calls: loading replaces storage."""
+def _addresses(values, dtype, channels):
+    """Addresses of parameters and buffers, checked. Asked at each call, since loading a state may move them."""
     result = []
-    for values in (weight, bias, running_mean, running_var):
-        if values is None:
+    *channel_values, counter = values
+    for tensor in channel_values:
+        if tensor is None:
             result.append(0)
-        elif values.dtype is dtype and values.numel() == channels and values.is_cpu and values.is_contiguous():
-            result.append(values.data_ptr())
+        elif tensor.dtype is dtype and tensor.numel() == channels and tensor.is_cpu and tensor.is_contiguous():
+            result.append(tensor.data_ptr())
         else:
-            _refuse((weight, bias, running_mean, running_var), dtype, channels)
-    counter = num_batches_tracked
+            _raise_for_bad_value(channel_values, dtype, channels)
     if counter is not None and not (counter.dtype is torch.int64 and counter.numel() == 1 and counter.is_cpu):
         raise TypeError(f"num_batches_tracked: {counter.dtype} of shape {tuple(counter.shape)} on {counter.device}, "
                         "expected one torch.int64 on the CPU")
@@ -57,24 +74,19 @@ def _addresses(weight, bias, running_mean, running_var, num_batches_tracked, dty
     return tuple(result)
 
 
-def _refuse(all_values, dtype, channels):
-    for name, values in zip(("weight", "bias", "running_mean", "running_var"), all_values):
-        if values is None:
+def _raise_for_bad_value(channel_values, dtype, channels):
+    for name, tensor in zip(_CHANNEL_VALUES, channel_values):
+        if tensor is None:
             continue
-        if values.dtype is not dtype:
-            raise TypeError(f"{name}: {values.dtype}, expected {dtype}, the dtype of the layer's other parameters and "
+        if tensor.dtype is not dtype:
+            raise TypeError(f"{name}: {tensor.dtype}, expected {dtype}, the dtype of the layer's other parameters and "
                             "buffers")
-        if values.numel() != channels:
-            raise ValueError(f"{name} should contain {channels} elements not {values.numel()}")
-        if not values.is_cpu:
-            raise ValueError(f"{name}: on {values.device}, expected it on the CPU, where the input is")
-        if not values.is_contiguous():
-            raise ValueError(f"{name}: strides {values.stride()}, expected contiguous memory")
-
-
-def momentum_of(layer):
-    """As in torch the cumulative average stands still where nothing counts the batches."""
-    return 0.0 if layer.momentum is None and layer.num_batches_tracked is None else layer.momentum
+        if tensor.numel() != channels:
+            raise ValueError(f"{name} should contain {channels} elements not {tensor.numel()}")
+        if not tensor.is_cpu:
+            raise ValueError(f"{name}: on {tensor.device}, expected it on the CPU, where the input is")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name}: strides {tensor.stride()}, expected contiguous memory")
 
 
 def _check_residual(residual, x):
@@ -84,67 +96,78 @@ def _check_residual(residual, x):
 
 
 def forward(core, dtype, x, values, residual, training, track):
-    """y, and what the backward needs of the statistics. `values`: weight, bias, running_mean, running_var and
-    num_batches_tracked; dtype: theirs."""
+    """Return y and what the backward needs of the statistics.
+
+    `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None; `dtype`: that of the first four.
+    With `track`, a training call also updates the running statistics.
+    """
     try:
-        values = _addresses(*values, dtype, x.shape[1])
+        values = _addresses(values, dtype, x.shape[1])
         if residual is not None:
             _check_residual(residual, x)
         x, layout = dense(x)
         y = torch.empty_like(x)
         saved = torch.empty(core.saved_size, dtype=torch.float64)
         if residual is not None:
-            residual = _like(residual, x, layout)
+            residual = _in_order_of(x, layout, residual)
     except Exception as error:
         if training:
-            core.fail(reason_of(error))
+            core.fail(error_text(error))
         raise
-    core.forward(saved.data_ptr(), values, x.data_ptr(), y.data_ptr(), _address(residual), x.shape, DTYPES[x.dtype],
-                 layout, training, track)
+    core.forward(saved=saved.data_ptr(), values=values, x=x.data_ptr(), y=y.data_ptr(), residual=_address(residual),
+                 shape=x.shape, dtype=DTYPES[x.dtype], layout=layout, training=training, track=track)
     return y, saved
 
 
 def track(core, dtype, running_mean, running_var, num_batches_tracked, saved):
-    """Moves the running statistics by what a training forward has saved."""
-    values = _addresses(None, None, running_mean, running_var, num_batches_tracked, dtype, core.num_features)
-    core.track(saved.data_ptr(), values)
+    """Update the running statistics by what a training forward has saved."""
+    values = _addresses((None, None, running_mean, running_var, num_batches_tracked), dtype, core.num_features)
+    core.track(saved=saved.data_ptr(), values=values)
 
 
-def backward(core, dtype, saved, dy, x, y, wants, with_sums):
-    """dx, weight's and bias's gradient and the residual's, None where not wanted; what double_backward needs."""
+def backward(core, dtype, *, saved, dy, x, y, wanted, with_sums):
+    """Return dx, d_weight, d_bias and d_residual, and the sums that a double backward needs.
+
+    `wanted`: a bool for each of the four gradients; one that is not wanted is None. Without `with_sums`, so are the sums.
+    """
     try:
         x, layout = dense(x)
-        dy = _like(dy, x, layout)
+        dy = _in_order_of(x, layout, dy)
         if y is not None:
-            y = _like(y, x, layout)
+            y = _in_order_of(x, layout, y)
         shape = x.shape
-        dx = torch.empty_like(x) if wants[0] else None
-        d_weight = torch.empty(shape[1], dtype=dtype) if wants[1] else None
-        d_bias = torch.empty(shape[1], dtype=dtype) if wants[2] else None
-        d_residual = torch.empty_like(x) if wants[3] else None
+        dx = torch.empty_like(x) if wanted[0] else None
+        d_weight = torch.empty(shape[1], dtype=dtype) if wanted[1] else None
+        d_bias = torch.empty(shape[1], dtype=dtype) if wanted[2] else None
+        d_residual = torch.empty_like(x) if wanted[3] else None
         sums = torch.empty(core.sums_size, dtype=torch.float64) if with_sums else None
     except Exception as error:
-        core.fail(reason_of(error), saved.data_ptr())
+        core.fail(error_text(error), saved.data_ptr())
         raise
-    core.backward(saved.data_ptr(), _address(sums), dy.data_ptr(), x.data_ptr(), _address(y), _address(dx),
-                  _address(d_residual), _address(d_weight), _address(d_bias), shape, DTYPES[x.dtype], layout)
+    core.backward(saved=saved.data_ptr(), sums=_address(sums), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
+                  dx=_address(dx), d_residual=_address(d_residual), d_weight=_address(d_weight),
+                  d_bias=_address(d_bias), shape=shape, dtype=DTYPES[x.dtype], layout=layout)
     return dx, d_weight, d_bias, d_residual, sums
 
 
-def double_backward(core, dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wants):
-    """Gradients of dy, x and weight, None where not wanted, from those of backward's first four results."""
+def double_backward(core, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wanted):
+    """Return the gradients of dy, x and weight, from those of the four gradients of `backward`.
+
+    `wanted`: a bool for each of the three results; one that is not wanted is None.
+    """
     try:
         x, layout = dense(x)
-        dy = _like(dy, x, layout)
-        y, ddx, dd_residual = (None if t is None else _like(t, x, layout) for t in (y, ddx, dd_residual))
+        dy = _in_order_of(x, layout, dy)
+        y, ddx, dd_residual = (None if t is None else _in_order_of(x, layout, t) for t in (y, ddx, dd_residual))
         dd_weight, dd_bias = (None if t is None else t.contiguous() for t in (dd_weight, dd_bias))
-        d_dy = torch.empty_like(x) if wants[0] else None
-        d_x = torch.empty_like(x) if wants[1] else None
-        d_weight = torch.empty(x.shape[1], dtype=dtype) if wants[2] else None
+        d_dy = torch.empty_like(x) if wanted[0] else None
+        d_x = torch.empty_like(x) if wanted[1] else None
+        d_weight = torch.empty(x.shape[1], dtype=dtype) if wanted[2] else None
     except Exception as error:
-        core.fail(reason_of(error), saved.data_ptr())
+        core.fail(error_text(error), saved.data_ptr())
         raise
-    core.double_backward(saved.data_ptr(), sums.data_ptr(), dy.data_ptr(), x.data_ptr(), _address(y), _address(ddx),
-                         _address(dd_residual), _address(dd_weight), _address(dd_bias), _address(d_dy), _address(d_x),
-                         _address(d_weight), x.shape, DTYPES[x.dtype], layout)
+    core.double_backward(saved=saved.data_ptr(), sums=sums.data_ptr(), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
+                         ddx=_address(ddx), dd_residual=_address(dd_residual), dd_weight=_address(dd_weight),
+                         dd_bias=_address(dd_bias), d_dy=_address(d_dy), d_x=_address(d_x),
+                         d_weight=_address(d_weight), shape=x.shape, dtype=DTYPES[x.dtype], layout=layout)
     return d_dy, d_x, d_weight

@@ -8,7 +8,7 @@ import data
 import numpy as np
 import pytest
 import syncbn
-from syncbn._framework_group import Group, tell_peers
+from syncbn._framework_group import FrameworkGroup, fail_peers
 
 X = data.linspace(0, 5, (2, 2, 2, 2))
 
@@ -183,7 +183,7 @@ def refused_array(engine):
 
 
 def refused_tensor(engine):
-    tell_peers(lambda _: Group("framework", engine), "", "bn", "no tensor")
+    fail_peers(lambda _: FrameworkGroup("framework", engine), "", "bn", "no tensor")
 
 
 @pytest.mark.parametrize("refused", [refused_array, refused_tensor])

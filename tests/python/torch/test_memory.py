@@ -44,7 +44,8 @@ def test_dense_tensors_are_worked_on_where_they_are(x, monkeypatch):
     for name in ("forward", "backward"):
         method = getattr(_core_calls._core.FrameworkLayer, name)
         monkeypatch.setattr(_core_calls._core.FrameworkLayer, name,
-                            lambda *args, method=method: (seen.extend(args), method(*args))[1])
+                            lambda core, method=method, **tensors: (seen.extend(tensors.values()),
+                                                                    method(core, **tensors))[1])
     dy = torch.empty_like(x).normal_()
     y, dx, *_ = step(x, dy)
     assert {x.data_ptr(), y.data_ptr(), dy.data_ptr(), dx.data_ptr()} <= set(a for a in seen if isinstance(a, int))
