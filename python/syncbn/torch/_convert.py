@@ -43,8 +43,9 @@ def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.M
     --------
     >>> from torch import nn
     >>> from syncbn.torch import convert_sync_batchnorm
-    >>> convert_sync_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))[1]
-    SyncBatchNorm(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+    >>> model = convert_sync_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    >>> type(model[1])
+    <class 'syncbn.torch.SyncBatchNorm'>
     """
     _check_convertible(module)
     left = []
