@@ -23,23 +23,31 @@ class FrameworkGroup:
 
     def __init__(self, name, engine, timeout=None):
         self._core_group = _core.make_group(name, engine, timeout)
-        self._layers = {}
+        self._layers = {}  # by LayerSpec
+        self._specs = {}  # the same LayerSpecs by themselves without eps and momentum
         self._lock = threading.Lock()
 
     def layer(self, spec):
-        """The `_core.FrameworkLayer` with the settings of `spec`.
+        """The `_core.FrameworkLayer` with the settings of `spec`."""
+        return self._layers.get(spec) or self._create(spec)
 
-        A layer replaces the earlier one that differs in eps or momentum only: a schedule may change these at each step.
+    def _create(self, spec):
+        """A new layer takes the place of an earlier one that differs in eps or momentum only.
+
+        A schedule may change these at each step.
         """
-        key = spec[:-2]  # without eps and momentum
-        found = self._layers.get(key)
-        if found is None or found[0] != spec:
-            found = spec, _core.FrameworkLayer(spec.core_layer(self._core_group))
-            with self._lock:
-                while len(self._layers) >= _MAX_LAYERS:
-                    del self._layers[next(iter(self._layers))]
-                self._layers[key] = found
-        return found[1]
+        layer = _core.FrameworkLayer(spec.core_layer(self._core_group))
+        with self._lock:
+            self._forget(self._specs.get(spec[:-2]))
+            while len(self._layers) >= _MAX_LAYERS:
+                self._forget(next(iter(self._layers)))
+            self._layers[spec] = layer
+            self._specs[spec[:-2]] = spec
+        return layer
+
+    def _forget(self, spec):
+        if spec is not None:
+            del self._layers[spec], self._specs[spec[:-2]]
 
 
 class _SingleRank:

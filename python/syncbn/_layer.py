@@ -296,8 +296,8 @@ class SyncBatchNorm:
         return (f"SyncBatchNorm(\n  num_features={self.num_features}, eps={self.eps}, momentum={self.momentum}, "
                 f"affine={self.affine}, track_running_stats={self.track_running_stats}{changed}\n)")
 
-    # A copy, by copy or pickle, has values of its own and the same name: for the group it is the same layer. It keeps
-    # the attributes of a subclass; __init__, whose arguments a subclass may change, is not called.
+    # Copies by `copy` and `pickle`. A copy shares no values with the layer but has its name: to the group both are the same
+    # layer. Attributes of a subclass are copied. __init__ is not called, since a subclass may change its arguments.
 
     def __getstate__(self):
         attributes = {name: value for name, value in vars(self).items() if name not in _SET_BY_MAKE_CORE}

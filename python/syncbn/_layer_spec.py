@@ -18,7 +18,7 @@ class LayerSpec(NamedTuple):
     nonfinite: str = "propagate"
     affine_gradients: str = "local"
     name: str = ""
-    # At the end, because the cache of a FrameworkGroup leaves them out of its keys.
+    # At the end, so that a FrameworkGroup can cut them off.
     eps: float = 1e-5
     momentum: Optional[float] = 0.1
 

@@ -59,7 +59,7 @@ def _address(tensor):
 def _addresses(values, dtype, channels):
     """Addresses of parameters and buffers, checked. Asked at each call, since loading a state may move them."""
     result = []
-    *channel_values, counter = values
+    channel_values, counter = values[:4], values[4]
     for tensor in channel_values:
         if tensor is None:
             result.append(0)
@@ -67,10 +67,13 @@ def _addresses(values, dtype, channels):
             result.append(tensor.data_ptr())
         else:
             _raise_for_bad_value(channel_values, dtype, channels)
-    if counter is not None and not (counter.dtype is torch.int64 and counter.numel() == 1 and counter.is_cpu):
+    if counter is None:
+        result.append(0)
+    elif counter.dtype is torch.int64 and counter.numel() == 1 and counter.is_cpu:
+        result.append(counter.data_ptr())
+    else:
         raise TypeError(f"num_batches_tracked: {counter.dtype} of shape {tuple(counter.shape)} on {counter.device}, "
                         "expected one torch.int64 on the CPU")
-    result.append(_address(counter))
     return tuple(result)
 
 
@@ -102,7 +105,8 @@ def forward(core, dtype, x, values, residual, training, track):
     With `track`, a training call also updates the running statistics.
     """
     try:
-        values = _addresses(values, dtype, x.shape[1])
+        shape = x.shape
+        values = _addresses(values, dtype, shape[1])
         if residual is not None:
             _check_residual(residual, x)
         x, layout = dense(x)
@@ -115,7 +119,7 @@ def forward(core, dtype, x, values, residual, training, track):
             core.fail(error_text(error))
         raise
     core.forward(saved=saved.data_ptr(), values=values, x=x.data_ptr(), y=y.data_ptr(), residual=_address(residual),
-                 shape=x.shape, dtype=DTYPES[x.dtype], layout=layout, training=training, track=track)
+                 shape=shape, dtype=DTYPES[x.dtype], layout=layout, training=training, track=track)
     return y, saved
 
 

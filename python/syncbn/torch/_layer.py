@@ -7,13 +7,12 @@ from torch import Tensor
 
 from . import _operators
 from .._framework_group import error_text, fail_peers
-from .._layer_spec import LayerSpec
 from ._autograd import Forward, LayerSnapshot
 from ._extra_options import ExtraOptions
 from ._private import BatchNormBase, FakeTensor, dispatch_mode_count, functorch_interpreter, is_exporting
 from ._private import jit_tracing_state
 from ._process_group import framework_group, name_of, process_group_named
-from ._spec import DTYPES, parameter_dtype, spec_of
+from ._spec import DTYPES, new_traced, parameter_dtype, spec_of
 
 _is_compiling = torch.compiler.is_compiling
 
@@ -184,7 +183,7 @@ class SyncBatchNorm(BatchNormBase):
         weight, bias, mean, var, training = self.weight, self.bias, self.running_mean, self.running_var, self.training
         if training and not self.track_running_stats:
             mean = var = None
-        spec = spec_of(self, weight, bias, mean, parameter_dtype(weight, mean), make_spec=LayerSpec)
+        spec = spec_of(self, weight, bias, mean, parameter_dtype(weight, mean), new=new_traced)
         settings = _operators.encoded_settings(spec, self._extra.process_group_name)
         name = self._extra.name_tensor
         y, saved = torch.ops.syncbn.forward(input, weight, bias, residual, None if training else mean,

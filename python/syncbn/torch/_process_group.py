@@ -16,6 +16,7 @@ from ._engine import GlooEngine
 #: Stands for the name of a process group that this rank is not a member of.
 NOT_A_MEMBER = "<not a member>"
 
+_IS_AVAILABLE = dist.is_available()
 _groups: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # ProcessGroup: FrameworkGroup
 _numbers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # ProcessGroup: numbers for its layers
 _layers_before_init = 0  # number of layers made before the default process group was
@@ -36,8 +37,8 @@ def name_of(process_group):
 def next_number(process_group):
     """Number of a new layer in its process group. It is the same on all ranks that build the same model in the group."""
     global _layers_before_init
-    if process_group is None and dist.is_available() and dist.is_initialized():
-        process_group = dist.group.WORLD
+    if process_group is None and _IS_AVAILABLE:
+        process_group = dist.group.WORLD  # None before init_process_group()
     if process_group is None:
         _layers_before_init += 1
         return _layers_before_init
@@ -81,8 +82,10 @@ def framework_group(name):
 
 
 def _default_process_group():
-    if dist.is_available() and dist.is_initialized():
-        return dist.group.WORLD
+    if _IS_AVAILABLE:
+        world = dist.group.WORLD
+        if world is not None:
+            return world
     if _ranks_in_environment() > 1:
         raise GroupError(f"the environment names {_ranks_in_environment()} ranks (WORLD_SIZE): "
                          "torch.distributed.init_process_group() must be called before a layer trains")
