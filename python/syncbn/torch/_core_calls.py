@@ -15,21 +15,6 @@ _LAST = _core.Layout.channels_last
 _CHANNEL_VALUES = "weight", "bias", "running_mean", "running_var"
 
 
-def saved_size(channels):
-    """Number of doubles that a forward saves; `channels` may be symbolic."""
-    return _core.saved_head + _core.saved_columns * channels
-
-
-def saved_channels(size):
-    """Number of channels of a forward that saved `size` doubles."""
-    return (size - _core.saved_head) // _core.saved_columns
-
-
-def sums_size(channels):
-    """Number of doubles that a backward keeps for a double backward; `channels` may be symbolic."""
-    return _core.sums_columns * channels
-
-
 def dense(x):
     """x and its memory order. If the memory of x is in neither order, a copy in channels-first order."""
     if x.is_neg():

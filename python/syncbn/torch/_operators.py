@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import _core_calls
+from .. import _core
 from .._framework_group import error_text, fail_peers, single_rank_group
 from .._layer_spec import LayerSpec
 from ._process_group import framework_group
@@ -85,7 +86,7 @@ def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residua
 
 @forward.register_fake
 def _(x, weight, bias, residual, running_mean, running_var, name, settings, training):
-    return _dense_like(x), x.new_empty(_core_calls.saved_size(x.shape[1]), dtype=torch.float64)
+    return _dense_like(x), x.new_empty(_core.saved_head + _core.saved_columns * x.shape[1], dtype=torch.float64)
 
 
 @torch.library.custom_op("syncbn::track", mutates_args=("running_mean", "running_var", "num_batches_tracked"),
@@ -94,7 +95,7 @@ def track(running_mean: Tensor, running_var: Tensor, num_batches_tracked: Option
           name: Tensor, settings: str) -> None:
     if recomputing():
         return
-    core, dtype = _core_layer(settings, name, True, _core_calls.saved_channels(saved.numel()))
+    core, dtype = _core_layer(settings, name, True, (saved.numel() - _core.saved_head) // _core.saved_columns)
     _core_calls.track(core, dtype, running_mean, running_var, num_batches_tracked, saved)
 
 
@@ -121,7 +122,7 @@ def _(dy, x, weight, y, saved, name, settings, training, has_bias, masked_residu
 
     return (_dense_like(x), like_parameter(weight is not None), like_parameter(has_bias),
             _dense_like(x) if masked_residual else _nothing(x),
-            x.new_empty(_core_calls.sums_size(x.shape[1]), dtype=torch.float64))
+            x.new_empty(_core.sums_columns * x.shape[1], dtype=torch.float64))
 
 
 @torch.library.custom_op("syncbn::double_backward", mutates_args=(), device_types="cpu")
