@@ -56,7 +56,7 @@ def _members(name):
         return name, tuple(get_process_group_ranks(name))
     except RuntimeError as error:
         raise GroupError(f"process_group: {name!r} is unknown to rank {get_rank()}: not made by "
-                         "mindspore.communication.create_group(), destroyed, or this rank is no member") from error
+                         "mindspore.communication.create_group(), destroyed, or this rank is not a member") from error
 
 
 @functools.lru_cache(maxsize=None)
