@@ -3,4 +3,4 @@
 from . import _core
 
 #: Each dtype of the core by its name, which NumPy, PyTorch and MindSpore have in common.
-CORE_DTYPES = {name: getattr(_core.DType, name) for name in ("float16", "bfloat16", "float32", "float64")}
+CORE_DTYPES = {dtype.name: dtype for dtype in _core.DType}
