@@ -25,14 +25,15 @@ def layers(shape):
     saved = np.empty(core.saved_size)
     gradients = [np.empty(shape[1], np.float32) for _ in range(2)]
     at_x, at_y, at_dx, at_saved, at_d_weight, at_d_bias = (a.ctypes.data for a in (x, y, dx, saved, *gradients))
-    form = {"shape": shape, "dtype": _core.DType.float32, "layout": _core.Layout.channels_first}
+    dtype, layout = _core.DType.float32, _core.Layout.channels_first
 
     def core_forward():
-        core.forward(saved=at_saved, values=addresses, x=at_x, y=at_y, residual=0, training=True, track=True, **form)
+        core.forward(saved=at_saved, values=addresses, x=at_x, y=at_y, residual=0, shape=shape, dtype=dtype,
+                     layout=layout, training=True, track=True)
 
     def core_backward():
         core.backward(saved=at_saved, sums=0, dy=at_x, x=at_x, y=0, dx=at_dx, d_residual=0, d_weight=at_d_weight,
-                      d_bias=at_d_bias, **form)
+                      d_bias=at_d_bias, shape=shape, dtype=dtype, layout=layout)
 
     keep = (y, dx, values, saved, gradients)
     return {"forward": (lambda: front(x), core_forward), "backward": (lambda: front.backward(x), core_backward)}, keep
