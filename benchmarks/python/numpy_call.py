@@ -22,17 +22,18 @@ def layers(shape):
     core = _core.FrameworkLayer(_core.Layer(shape[1]))
     values = [np.ones(shape[1], np.float32) for _ in range(4)] + [np.zeros((), np.int64)]
     addresses = tuple(value.ctypes.data for value in values)
-    saved = np.empty(2 + 5 * shape[1])
+    saved = np.empty(core.saved_size)
     gradients = [np.empty(shape[1], np.float32) for _ in range(2)]
-    at = {name: a.ctypes.data for name, a in {"x": x, "y": y, "dx": dx, "saved": saved}.items()}
-    at_gradients = [g.ctypes.data for g in gradients]
-    rest = (shape, _core.DType.float32, _core.Layout.channels_first)
+    at_x, at_y, at_dx, at_saved, at_d_weight, at_d_bias = (a.ctypes.data for a in (x, y, dx, saved, *gradients))
+    dtype, layout = _core.DType.float32, _core.Layout.channels_first
 
     def core_forward():
-        core.forward(at["saved"], addresses, at["x"], at["y"], 0, *rest, True, True)
+        core.forward(saved=at_saved, values=addresses, x=at_x, y=at_y, residual=0, shape=shape, dtype=dtype,
+                     layout=layout, training=True, track=True)
 
     def core_backward():
-        core.backward(at["saved"], 0, at["x"], at["x"], 0, at["dx"], 0, *at_gradients, *rest)
+        core.backward(saved=at_saved, sums=0, dy=at_x, x=at_x, y=0, dx=at_dx, d_residual=0, d_weight=at_d_weight,
+                      d_bias=at_d_bias, shape=shape, dtype=dtype, layout=layout)
 
     keep = (y, dx, values, saved, gradients)
     return {"forward": (lambda: front(x), core_forward), "backward": (lambda: front.backward(x), core_backward)}, keep

@@ -9,8 +9,8 @@
 
 #include "syncbn/tensor.h"
 
-/// Memory that Python owns comes as addresses, integers: 0 is none. The caller keeps it alive and unmoved
-/// during a call.
+/// Memory that Python owns is passed by its address, an integer; 0 means none. The caller keeps the memory
+/// alive and in its place during a call.
 namespace syncbn::python {
 
 inline void* at(std::uintptr_t address) {
@@ -23,8 +23,8 @@ inline Shape shape_of(const nanobind::tuple& sizes) {
   return Shape(std::span<const std::int64_t>(dims));
 }
 
-/// What all tensors of a call have in common.
-struct Form {
+/// Shape, dtype and layout, which all tensors of a call share. Makes views of addresses.
+struct TensorForm {
   Shape shape;
   DType dtype;
   Layout layout;

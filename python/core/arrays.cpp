@@ -19,8 +19,8 @@ using namespace nb::literals;
 namespace syncbn::python {
 namespace {
 
-// NumPy's array interface, version 3: what the capsule __array_struct__ holds. It takes 0.1 µs where a DLPack
-// capsule takes 1 and more, has bfloat16, and needs no NumPy to build with.
+// NumPy's array interface, version 3, which the capsule __array_struct__ holds. Reading the capsule takes 0.1
+// µs, a DLPack capsule more than 1 µs. The interface also has bfloat16 and needs no NumPy headers.
 struct ArrayInterface {
   static constexpr int kAligned = 0x100, kNotSwapped = 0x200;
 
@@ -35,16 +35,16 @@ struct ArrayInterface {
   PyObject* description;
 };
 
-// The memory orders in which an array is dense; both where a size of 1 or 0 leaves no difference.
+// Memory orders in which an array is dense. An array is dense in both if a size of 1 or 0 makes them equal.
 using Orders = unsigned;
 constexpr Orders kFirst = 1, kLast = 2, kNone = 0;
 
-// NumPy's functions that are called here.
+// NumPy functions in use.
 struct NumPy {
   nb::object empty_like, copyto;
 
   static const NumPy& get() {
-    static const NumPy* const functions = [] {  // never destroyed: there is no interpreter by then
+    static const NumPy* const functions = [] {  // never destroyed: the interpreter ends first
       const nb::module_ numpy = nb::module_::import_("numpy");
       return new NumPy{numpy.attr("empty_like"), numpy.attr("copyto")};
     }();
@@ -52,7 +52,7 @@ struct NumPy {
   }
 };
 
-// An array that a call works on, and its axes in the order (N, C, spatial...).
+// An array of a call, with its axes in the order (N, C, spatial...).
 class Array {
  public:
   // @throws TypeError; InvalidArgument fewer than two axes
@@ -70,13 +70,14 @@ class Array {
             (order & kFirst) != 0 ? Layout::channels_first : Layout::channels_last};
   }
 
-  // Its values in memory that is dense.
-  void make_dense() {
+  // Copies the array if its memory is dense in neither order.
+  void copy_unless_dense() {
     if (orders_ != kNone) return;
     object_ = nb::getattr(object_, "copy")();  // C order, aligned
     read();
   }
-  // Its values in memory ordered as `other`'s. Where shape or dtype differ the layer says so.
+  // Copies the array if its memory order differs from `other`'s. A difference in shape or dtype is left for
+  // the layer to report.
   void make_like(const Array& other) {
     if ((orders_ & other.orders_) != kNone || sizes_ != other.sizes_ || dtype_ != other.dtype_) return;
     nb::object copy = NumPy::get().empty_like(other.object_);
@@ -104,7 +105,7 @@ class Array {
     };
     std::vector<std::int64_t> strides;
     fill(sizes_, interface_->shape);
-    if (sizes_[1] == 0)  // Shape would not say of which array
+    if (sizes_[1] == 0)  // the error of Shape would not name the array
       throw InvalidArgument(fmt::format("{}: shape {}, expected C >= 1", name_, text("shape")));
     fill(strides, interface_->strides);
     orders_ = (interface_->flags & ArrayInterface::kAligned) == 0 ? kNone : dense_orders(strides);
@@ -115,7 +116,7 @@ class Array {
       if (interface_->kind == 'f' && interface_->item_size == 4) return DType::float32;
       if (interface_->kind == 'f' && interface_->item_size == 8) return DType::float64;
       if (interface_->kind == 'f' && interface_->item_size == 2) return DType::float16;
-      // A type that NumPy itself does not know.
+      // ml_dtypes' type: NumPy has no bfloat16.
       if (interface_->item_size == 2 && text("dtype") == "bfloat16") return DType::bfloat16;
     }
     throw nb::type_error(
@@ -150,51 +151,52 @@ class Array {
   const char* name_;
   bool channels_last_;
   nb::object object_;
-  nb::object capsule_;  // keeps what interface_ points to
+  nb::object capsule_;  // owns the memory behind interface_
   const ArrayInterface* interface_ = nullptr;
   DType dtype_ = DType::float32;
   std::vector<std::int64_t> sizes_;
   Orders orders_ = kNone;
 };
 
-// What a forward on arrays leaves for its backward: x and, for ReLU, y as they are, not copied.
-struct Pass {
+// State that a forward on arrays keeps for its backward. x and, under ReLU, y are references, not copies.
+struct ForwardContext {
   Saved saved;
   nb::object x, y;
   bool has_residual = false;
 };
 
-// For a failure before the layer's own call: the peers hear of it. `of`: the forward, where a backward fails.
-void fail(SyncBatchNorm& layer, const std::string& reason, const Pass* of) {
+// Tells the peers of an error that came before the layer's call: in a forward, or, if `context` is given, in
+// the backward of that forward.
+void fail(SyncBatchNorm& layer, const std::string& reason, const ForwardContext* context) {
   {
     const nb::gil_scoped_release unlocked;
-    if (of != nullptr) {
-      layer.fail(of->saved, reason);
+    if (context != nullptr) {
+      layer.fail(context->saved, reason);
     } else {
       layer.fail(reason);
     }
   }
-  forget_exception();  // of an engine that could not tell them
+  forget_exception();  // raised by an engine that could not reach the peers
 }
 
-// Runs what comes before the layer's own call.
+// Runs `prepare`, the steps before the layer's call. If they fail, the peers get an error instead of waiting.
 template <class Prepare>
-void prepare_or_fail(SyncBatchNorm& layer, const Pass* of, const Prepare& prepare) {
+void prepare_or_fail(SyncBatchNorm& layer, const ForwardContext* context, const Prepare& prepare) {
   try {
     prepare();
   } catch (const std::exception& error) {
-    fail(layer, error.what(), of);
+    fail(layer, error.what(), context);
     throw;
   }
 }
 
-nb::object forward(SyncBatchNorm& layer, Pass& pass, const nb::object& x_object,
+nb::object forward(SyncBatchNorm& layer, ForwardContext& context, const nb::object& x_object,
                    const nb::object& residual_object, bool channels_last) {
   std::optional<Array> x, y, residual;
   std::optional<ForwardTensors> tensors;
   prepare_or_fail(layer, nullptr, [&] {
     x.emplace("x", x_object, channels_last);
-    x->make_dense();
+    x->copy_unless_dense();
     y.emplace("y", NumPy::get().empty_like(x->object()), channels_last);
     Orders order = x->orders() & y->orders();
     if (!residual_object.is_none()) {
@@ -210,27 +212,28 @@ nb::object forward(SyncBatchNorm& layer, Pass& pass, const nb::object& x_object,
   });
   {
     const nb::gil_scoped_release unlocked;
-    layer.forward(*tensors, pass.saved);
+    layer.forward(*tensors, context.saved);
   }
-  pass.x = x->object();
-  pass.has_residual = residual.has_value();
-  if (layer.options().activation != Activation::none) pass.y = y->object();
+  context.x = x->object();
+  context.has_residual = residual.has_value();
+  if (layer.options().activation != Activation::none) context.y = y->object();
   return y->object();
 }
 
-nb::object backward(SyncBatchNorm& layer, const Pass& pass, const nb::object& dy_object, bool channels_last) {
+nb::object backward(SyncBatchNorm& layer, const ForwardContext& context, const nb::object& dy_object,
+                    bool channels_last) {
   std::optional<Array> dy, x, y, dx, d_residual;
   std::optional<BackwardTensors> tensors;
-  prepare_or_fail(layer, &pass, [&] {
-    if (!pass.x.is_valid()) throw InvalidArgument("backward: no forward was made before it");
-    x.emplace("x", pass.x, channels_last);
+  prepare_or_fail(layer, &context, [&] {
+    if (!context.x.is_valid()) throw InvalidArgument("backward: no forward was made before it");
+    x.emplace("x", context.x, channels_last);
     dy.emplace("dy", dy_object, channels_last);
     dy->make_like(*x);
-    dx.emplace("dx", NumPy::get().empty_like(pass.x), channels_last);
+    dx.emplace("dx", NumPy::get().empty_like(context.x), channels_last);
     Orders order = x->orders() & dx->orders();
     if ((order & dy->orders()) != kNone) order &= dy->orders();
-    if (pass.y.is_valid()) {  // the caller's meanwhile, who may have given it another form
-      y.emplace("y", pass.y, channels_last);
+    if (context.y.is_valid()) {  // the caller has it too, and may have changed its shape
+      y.emplace("y", context.y, channels_last);
       y->make_like(*x);
       if ((order & y->orders()) != kNone) order &= y->orders();
     }
@@ -239,14 +242,15 @@ nb::object backward(SyncBatchNorm& layer, const Pass& pass, const nb::object& dy
                                     x->view(shape, order), std::nullopt, dx->view(shape, order),
                                     std::nullopt});
     if (y) tensors->y = y->view(Shape(std::span<const std::int64_t>(y->sizes())), order);
-    if (pass.has_residual) {
+    if (context.has_residual) {
       tensors->d_residual =
-          d_residual.emplace("d_residual", NumPy::get().empty_like(pass.x), channels_last).view(shape, order);
+          d_residual.emplace("d_residual", NumPy::get().empty_like(context.x), channels_last)
+              .view(shape, order);
     }
   });
   {
     const nb::gil_scoped_release unlocked;
-    layer.backward(pass.saved, *tensors);
+    layer.backward(context.saved, *tensors);
   }
   if (!d_residual) return dx->object();
   return nb::make_tuple(dx->object(), d_residual->object());
@@ -255,13 +259,14 @@ nb::object backward(SyncBatchNorm& layer, const Pass& pass, const nb::object& dy
 }  // namespace
 
 void bind_arrays(nb::module_& m, nb::class_<SyncBatchNorm>& layer) {
-  nb::class_<Pass>(m, "Pass").def(nb::init<>());
-  layer.def("fail", &fail, "reason"_a, "of"_a.none() = nb::none());
-  layer.def("forward", &forward, "into"_a, "x"_a, "residual"_a.none(), "channels_last"_a,
-            nb::sig("def forward(self, into: Pass, x: typing.Any, residual: typing.Any, channels_last: bool) "
+  nb::class_<ForwardContext>(m, "ForwardContext").def(nb::init<>());
+  layer.def("fail", &fail, "reason"_a, "context"_a.none() = nb::none());
+  layer.def("forward", &forward, "context"_a, "x"_a, "residual"_a.none(), "channels_last"_a,
+            nb::sig("def forward(self, context: ForwardContext, x: typing.Any, residual: typing.Any, "
+                    "channels_last: bool) -> typing.Any"));
+  layer.def("backward", &backward, "context"_a, "dy"_a, "channels_last"_a,
+            nb::sig("def backward(self, context: ForwardContext, dy: typing.Any, channels_last: bool) "
                     "-> typing.Any"));
-  layer.def("backward", &backward, "of"_a, "dy"_a, "channels_last"_a,
-            nb::sig("def backward(self, of: Pass, dy: typing.Any, channels_last: bool) -> typing.Any"));
 }
 
 }  // namespace syncbn::python

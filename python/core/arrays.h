@@ -6,7 +6,7 @@
 
 namespace syncbn::python {
 
-/// Pass, and a layer's calls on NumPy arrays.
+/// Adds ForwardContext, and the calls of a layer on NumPy arrays.
 void bind_arrays(nanobind::module_& module, nanobind::class_<SyncBatchNorm>& layer);
 
 }  // namespace syncbn::python

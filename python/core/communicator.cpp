@@ -20,7 +20,8 @@ namespace {
 using Words = std::vector<std::int64_t>;
 using Array = nb::ndarray<nb::numpy, std::int64_t, nb::ndim<1>, nb::c_contig>;
 
-// Keeps the array's memory as long as Python has the array, an abandoned request's included.
+// Makes an array of the words. The array owns a share of their memory, so that an abandoned request may still
+// write to it.
 nb::object array_of(const std::shared_ptr<Words>& words, std::size_t count) {
   const nb::capsule owner(new std::shared_ptr<Words>(words),
                           [](void* p) noexcept { delete static_cast<std::shared_ptr<Words>*>(p); });
@@ -48,7 +49,7 @@ class PythonCommunicator final : public Communicator {
         size_(int_of(engine, "size")),
         all_reduce_sum_(engine.attr("all_reduce_sum")) {}
   ~PythonCommunicator() override {
-    if (!nb::is_alive()) {  // the process ends: nothing can be given back any more
+    if (!nb::is_alive()) {  // the interpreter has ended: its objects can't be released
       static_cast<void>(all_reduce_sum_.release());
       static_cast<void>(array_.release());
       return;
@@ -75,7 +76,7 @@ class PythonCommunicator final : public Communicator {
     const nb::gil_scoped_acquire locked;
     const std::chrono::duration<double> timeout = deadline - std::chrono::steady_clock::now();
     try {
-      if (array_words_ != started_words_) {  // a training loop's messages have few lengths
+      if (array_words_ != started_words_) {  // seldom: the messages of a training loop have few lengths
         array_ = array_of(words_, started_words_);
         array_words_ = started_words_;
       }
@@ -87,7 +88,7 @@ class PythonCommunicator final : public Communicator {
       throw PeerError(text_of(error));
     }
   }
-  // An operation in Python can't be given up from outside: it ends by its timeout.
+  // An operation in Python can't be cancelled; its timeout ends it.
   void abort() noexcept override {}
 
  private:

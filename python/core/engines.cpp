@@ -13,22 +13,23 @@
 namespace syncbn::python {
 namespace {
 
-std::filesystem::path own_folder() {
+std::filesystem::path package_folder() {
   Dl_info info{};
-  dladdr(reinterpret_cast<void*>(&own_folder), &info);
+  dladdr(reinterpret_cast<void*>(&package_folder), &info);
   return std::filesystem::path(info.dli_fname).parent_path();
 }
 
-// The MPI whose launcher started this process, where there is more than one.
+// Component for an engine's name. For mpi, if the package has both Open MPI and MPICH, the component of the
+// launcher that started this process.
 std::string component_of(const std::string& engine) {
   const bool mpich = std::getenv("PMI_SIZE") != nullptr && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr;
-  return engine == "mpi" && mpich && std::filesystem::exists(own_folder() / "engine_mpich.so") ? "mpich"
-                                                                                               : engine;
+  return engine == "mpi" && mpich && std::filesystem::exists(package_folder() / "engine_mpich.so") ? "mpich"
+                                                                                                   : engine;
 }
 
-// RTLD_GLOBAL: Open MPI loads parts of its own that look its symbols up among the global ones.
+// RTLD_GLOBAL: Open MPI loads plugins that look up its symbols among the global symbols.
 void load(const std::string& engine) {
-  const std::filesystem::path library = own_folder() / fmt::format("engine_{}.so", component_of(engine));
+  const std::filesystem::path library = package_folder() / fmt::format("engine_{}.so", component_of(engine));
   if (!std::filesystem::exists(library)) {
     throw GroupError(fmt::format("engine '{}' is not part of this build of the package, which lacks {}",
                                  engine, library.string()));

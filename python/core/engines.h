@@ -2,7 +2,7 @@
 
 namespace syncbn::python {
 
-/// Lets the library load an engine's library, which lies beside it, when the engine is first asked for.
+/// Loads the library of an engine, which lies beside this module, when the engine is first used.
 void load_engines_on_demand();
 
 }  // namespace syncbn::python

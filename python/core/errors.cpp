@@ -10,13 +10,13 @@ namespace nb = nanobind;
 namespace syncbn::python {
 namespace {
 
-// A plain pointer, since a thread may end when there is no interpreter any more. Null but between a failure
-// and its report.
-thread_local PyObject* kept = nullptr;
+// The exception that an engine raised, from its failure until the error is reported; else null. A plain
+// pointer, because a thread may end after the interpreter has.
+thread_local PyObject* engine_exception = nullptr;
 
 unsigned long main_thread = 0;
 
-// On the main thread only, where Python handles signals.
+// True if a signal handler raised. Asks on the main thread only, which handles Python's signals.
 bool interrupted() {
   if (PyThread_get_thread_ident() != main_thread || !nb::is_alive()) return false;
   const nb::gil_scoped_acquire locked;
@@ -25,17 +25,17 @@ bool interrupted() {
   return true;
 }
 
-// The class is looked up when an error is raised: syncbn._errors imports nothing of this module.
+// The class is looked up late, when an error is raised, since the package imports this module first.
 void raise(const char* name, const char* message, nb::object cause = {}) {
   const nb::object error = nb::module_::import_("syncbn._errors").attr(name)(message);
   if (cause.is_valid()) PyException_SetCause(error.ptr(), cause.release().ptr());
   PyErr_SetObject(error.type().ptr(), error.ptr());
 }
 
-// What an engine raised is forgotten with the call, whatever became of it: where it only kept a rank from
-// telling its peers of an error of its own, it is not that error's cause.
+// Raises the Python class of an error. The engine's exception is dropped here in any case. It is the cause of
+// a PeerError or TimeoutError only: for other errors it merely kept this rank from informing its peers.
 void translate(const std::exception_ptr& error, void*) {
-  nb::object exception = nb::steal(std::exchange(kept, nullptr));
+  nb::object exception = nb::steal(std::exchange(engine_exception, nullptr));
   try {
     std::rethrow_exception(error);
   } catch (const Interrupted&) {
@@ -66,9 +66,9 @@ void bind_errors(nb::module_&) {
 
 void keep_exception(nb::handle exception) {
   forget_exception();
-  kept = exception.inc_ref().ptr();
+  engine_exception = exception.inc_ref().ptr();
 }
 
-void forget_exception() { Py_CLEAR(kept); }
+void forget_exception() { Py_CLEAR(engine_exception); }
 
 }  // namespace syncbn::python

@@ -4,12 +4,11 @@
 
 namespace syncbn::python {
 
-/// Lets every syncbn::Error cross the border as the class of its name in syncbn._errors, and Ctrl-C end
-/// waits.
+/// Translates each syncbn::Error to the Python class of the same name, and lets Ctrl-C end waits.
 void bind_errors(nanobind::module_& module);
 
-/// A Python exception on its way through the C++ layers, where an error is text: kept beside it, for this
-/// thread, until the error has crossed the border. It becomes the error's cause.
+/// Keeps a Python exception for this thread while C++ code, where an error is text, unwinds. When the error
+/// is translated, the exception becomes its cause.
 void keep_exception(nanobind::handle exception);
 void forget_exception();
 

@@ -21,12 +21,13 @@ namespace {
 
 using Address = std::uintptr_t;
 
-// A call's Saved and BackwardSums as rows of doubles in memory that a framework owns and may keep, drop,
-// offload or recompute: a head of two, then the columns of (C,).
-constexpr std::int64_t kHead = 2;
-using Columns = std::array<std::vector<double> Saved::*, 5>;
-constexpr Columns kSaved = {&Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale, &Saved::var_unbiased};
-constexpr std::array<std::vector<double> BackwardSums::*, 4> kSums = {
+// Saved and BackwardSums are written as doubles into memory that a framework owns and may keep, drop, offload
+// or recompute. Saved is a head of two numbers (the kind of statistics and the count), then columns of (C,).
+// BackwardSums is columns alone.
+constexpr std::int64_t kSavedHead = 2;
+constexpr std::array<std::vector<double> Saved::*, 5> kSavedColumns = {
+    &Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale, &Saved::var_unbiased};
+constexpr std::array<std::vector<double> BackwardSums::*, 4> kSumsColumns = {
     &BackwardSums::a, &BackwardSums::b, &BackwardSums::own_a, &BackwardSums::own_b};
 
 template <class Struct, std::size_t size>
@@ -47,17 +48,17 @@ Saved saved_at(Address address, std::int64_t channels) {
   Saved saved;
   saved.statistics = static_cast<Saved::Statistics>(static_cast<int>(from[0]));
   saved.count = static_cast<std::int64_t>(from[1]);  // at most 2^53
-  read(from + kHead, channels, kSaved, saved);
+  read(from + kSavedHead, channels, kSavedColumns, saved);
   return saved;
 }
 void write_saved(const Saved& saved, Address address) {
   auto* to = static_cast<double*>(at(address));
   to[0] = static_cast<double>(saved.statistics);
   to[1] = static_cast<double>(saved.count);
-  write(saved, kSaved, to + kHead);
+  write(saved, kSavedColumns, to + kSavedHead);
 }
 
-// Parameters and buffers of one call: weight, bias, running_mean, running_var, num_batches_tracked.
+// Addresses of one call's parameters and buffers, in the order of kValues.
 using Values = std::array<Address, 5>;
 constexpr std::array<const char*, 5> kValues = {"weight", "bias", "running_mean", "running_var",
                                                 "num_batches_tracked"};
@@ -68,17 +69,19 @@ Values values_of(const nb::tuple& addresses) {
   return values;
 }
 
-// A layer whose values are all given at each call. Calls from several threads wait for each other; the GIL is
-// released before, or they would wait for ever.
+// A layer whose parameters and buffers belong to a framework, which gives their addresses at each call. Calls
+// from several threads run one after the other. The GIL is released before a call locks the layer: a thread
+// that waited for the lock with the GIL would deadlock with the thread that has the lock.
 class FrameworkLayer {
  public:
   explicit FrameworkLayer(nb::object layer)
       : owner_(std::move(layer)), layer_(nb::cast<SyncBatchNorm&>(owner_)) {}
 
-  // Training: with the running statistics moved where `track`. Evaluation: nothing moves.
+  // Normalizes, and writes what the backward needs to `saved`. With `track`, a training call also updates the
+  // running statistics.
   void forward(Address saved_address, const nb::tuple& addresses, Address x, Address y, Address residual,
                const nb::tuple& shape, DType dtype, Layout layout, bool training, bool track) {
-    const Form form{shape_of(shape), dtype, layout};
+    const TensorForm form{shape_of(shape), dtype, layout};
     const Values values = values_of(addresses);
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
@@ -99,13 +102,13 @@ class FrameworkLayer {
   }
 
   void backward(Address saved_address, Address sums_address, Address dy, Address x, Address y, Address dx,
-                Address d_residual, Address weight_grad, Address bias_grad, const nb::tuple& shape,
-                DType dtype, Layout layout) {
-    const Form form{shape_of(shape), dtype, layout};
+                Address d_residual, Address d_weight, Address d_bias, const nb::tuple& shape, DType dtype,
+                Layout layout) {
+    const TensorForm form{shape_of(shape), dtype, layout};
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
-    bind_one("weight_grad", layer_.options().affine, weight_grad);
-    bind_one("bias_grad", layer_.options().affine && layer_.options().bias, bias_grad);
+    bind_value("weight_grad", layer_.options().affine, d_weight);
+    bind_value("bias_grad", layer_.options().affine && layer_.options().bias, d_bias);
     const Saved saved = saved_at(saved_address, layer_.num_features());
     const BackwardTensors tensors{form(dy), form(x), output(form, y), form.optional(dx),
                                   form.optional(d_residual)};
@@ -115,18 +118,18 @@ class FrameworkLayer {
     }
     BackwardSums sums;
     layer_.backward(saved, tensors, sums);
-    write(sums, kSums, static_cast<double*>(at(sums_address)));
+    write(sums, kSumsColumns, static_cast<double*>(at(sums_address)));
   }
 
   void double_backward(Address saved_address, Address sums_address, Address dy, Address x, Address y,
                        Address ddx, Address dd_residual, Address dd_weight, Address dd_bias, Address d_dy,
                        Address d_x, Address d_weight, const nb::tuple& shape, DType dtype, Layout layout) {
-    const Form form{shape_of(shape), dtype, layout};
+    const TensorForm form{shape_of(shape), dtype, layout};
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     const Saved saved = saved_at(saved_address, layer_.num_features());
     BackwardSums sums;
-    read(static_cast<const double*>(at(sums_address)), layer_.num_features(), kSums, sums);
+    read(static_cast<const double*>(at(sums_address)), layer_.num_features(), kSumsColumns, sums);
     const auto input = [&](Address address) -> std::optional<ConstTensorView> {
       if (address == 0) return std::nullopt;
       return form(address);
@@ -137,7 +140,8 @@ class FrameworkLayer {
          form.optional(d_x), at(dd_weight), at(dd_bias), at(d_weight)});
   }
 
-  // For a training call that can't be made, or, with the address of its forward's Saved, its backward.
+  // Tells the peers that this rank can't make its training call: the forward, or, if the address of a
+  // forward's Saved is given, the backward of that forward.
   void fail(const std::string& reason, Address saved_address) {
     {
       const nb::gil_scoped_release unlocked;
@@ -149,30 +153,32 @@ class FrameworkLayer {
         layer_.fail(saved_at(saved_address, layer_.num_features()), reason);
       }
     }
-    forget_exception();  // of an engine that could not tell them
+    forget_exception();  // raised by an engine that could not reach the peers
   }
 
   std::int64_t num_features() const { return layer_.num_features(); }
   std::int64_t saved_size() const {
-    return kHead + static_cast<std::int64_t>(kSaved.size()) * layer_.num_features();
+    return kSavedHead + static_cast<std::int64_t>(kSavedColumns.size()) * layer_.num_features();
   }
-  std::int64_t sums_size() const { return static_cast<std::int64_t>(kSums.size()) * layer_.num_features(); }
+  std::int64_t sums_size() const {
+    return static_cast<std::int64_t>(kSumsColumns.size()) * layer_.num_features();
+  }
 
  private:
-  // Of the forward, which only ReLU's gradient asks for. An empty tensor's address may be 0.
-  std::optional<ConstTensorView> output(const Form& form, Address y) const {
+  // The forward's output, which only the gradient of ReLU needs. An empty tensor's address may be 0.
+  std::optional<ConstTensorView> output(const TensorForm& form, Address y) const {
     if (layer_.options().activation != Activation::relu) return std::nullopt;
     return form(y);
   }
-  // What the caller does not give goes into the layer's own memory, where nobody looks.
-  void bind_one(const char* name, bool exists, Address address) {
+  // A value whose address is 0 falls back to the layer's own memory, which nothing else reads.
+  void bind_value(const char* name, bool exists, Address address) {
     if (exists || address != 0) layer_.bind(name, at(address));
   }
   void bind(const Values& values) {
     const SyncBatchNormOptions& o = layer_.options();
     const bool exist[] = {o.affine, o.affine && o.bias, o.track_running_stats, o.track_running_stats,
                           o.track_running_stats};
-    for (std::size_t i = 0; i < values.size(); ++i) bind_one(kValues[i], exist[i], values[i]);
+    for (std::size_t i = 0; i < values.size(); ++i) bind_value(kValues[i], exist[i], values[i]);
   }
 
   nb::object owner_;
@@ -183,19 +189,24 @@ class FrameworkLayer {
 }  // namespace
 
 void bind_framework(nb::module_& m) {
+  // For shapes that are symbolic while a framework traces. Else FrameworkLayer has the sizes.
+  m.attr("saved_head") = kSavedHead;
+  m.attr("saved_columns") = kSavedColumns.size();
+  m.attr("sums_columns") = kSumsColumns.size();
+  // Tensors are given by keyword only: all are integers, so a swapped pair would go unnoticed.
   nb::class_<FrameworkLayer>(m, "FrameworkLayer")
       .def(nb::init<nb::object>(), "layer"_a)
       .def_prop_ro("num_features", &FrameworkLayer::num_features)
       .def_prop_ro("saved_size", &FrameworkLayer::saved_size)
       .def_prop_ro("sums_size", &FrameworkLayer::sums_size)
-      .def("forward", &FrameworkLayer::forward, "saved"_a, "values"_a, "x"_a, "y"_a, "residual"_a, "shape"_a,
-           "dtype"_a, "layout"_a, "training"_a, "track"_a)
-      .def("track", &FrameworkLayer::track, "saved"_a, "values"_a)
-      .def("backward", &FrameworkLayer::backward, "saved"_a, "sums"_a, "dy"_a, "x"_a, "y"_a, "dx"_a,
-           "d_residual"_a, "weight_grad"_a, "bias_grad"_a, "shape"_a, "dtype"_a, "layout"_a)
-      .def("double_backward", &FrameworkLayer::double_backward, "saved"_a, "sums"_a, "dy"_a, "x"_a, "y"_a,
-           "ddx"_a, "dd_residual"_a, "dd_weight"_a, "dd_bias"_a, "d_dy"_a, "d_x"_a, "d_weight"_a, "shape"_a,
-           "dtype"_a, "layout"_a)
+      .def("forward", &FrameworkLayer::forward, nb::kw_only(), "saved"_a, "values"_a, "x"_a, "y"_a,
+           "residual"_a, "shape"_a, "dtype"_a, "layout"_a, "training"_a, "track"_a)
+      .def("track", &FrameworkLayer::track, nb::kw_only(), "saved"_a, "values"_a)
+      .def("backward", &FrameworkLayer::backward, nb::kw_only(), "saved"_a, "sums"_a, "dy"_a, "x"_a, "y"_a,
+           "dx"_a, "d_residual"_a, "d_weight"_a, "d_bias"_a, "shape"_a, "dtype"_a, "layout"_a)
+      .def("double_backward", &FrameworkLayer::double_backward, nb::kw_only(), "saved"_a, "sums"_a, "dy"_a,
+           "x"_a, "y"_a, "ddx"_a, "dd_residual"_a, "dd_weight"_a, "dd_bias"_a, "d_dy"_a, "d_x"_a,
+           "d_weight"_a, "shape"_a, "dtype"_a, "layout"_a)
       .def("fail", &FrameworkLayer::fail, "reason"_a, "saved"_a = 0);
 }
 

@@ -4,7 +4,7 @@
 
 namespace syncbn::python {
 
-/// FrameworkLayer: a layer without a value of its own.
+/// Adds FrameworkLayer, a layer whose parameters and buffers belong to a framework.
 void bind_framework(nanobind::module_& module);
 
 }  // namespace syncbn::python

@@ -41,9 +41,9 @@ std::optional<std::chrono::milliseconds> milliseconds_of(std::optional<double> s
   return std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(*seconds * 1000)));
 }
 
-// The ranks are threads made in C++. What a body raises stays with its caller in Python, who chooses; here
-// its text is enough.
-void run_ranks_of(int size, const nb::callable& body) {
+// Runs the ranks as threads. The Python caller keeps the exceptions of the bodies and chooses which to raise,
+// so the text of an exception is enough here.
+void run_python_ranks(int size, const nb::callable& body) {
   nb::gil_scoped_release unlocked;
   run_ranks(size, [&](int rank) {
     nb::gil_scoped_acquire locked;
@@ -97,7 +97,7 @@ void bind_groups(nb::module_& m) {
   m.def("get_local_rank_size", &get_local_rank_size, "group"_a);
   m.def("get_world_rank_from_group_rank", &get_world_rank_from_group_rank, "group"_a, "group_rank"_a);
   m.def("get_group_rank_from_world_rank", &get_group_rank_from_world_rank, "world_rank"_a, "group"_a);
-  m.def("run_ranks", &run_ranks_of, "size"_a, "body"_a);
+  m.def("run_ranks", &run_python_ranks, "size"_a, "body"_a);
 }
 
 }  // namespace syncbn::python

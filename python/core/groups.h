@@ -8,12 +8,12 @@
 
 namespace syncbn::python {
 
-/// A group for a layer's process_group, as Python holds it.
+/// A group that Python holds, for a layer's process_group.
 struct GroupHandle {
   std::shared_ptr<Group> group;
 };
 
-/// init, create_group and their kin, run_ranks.
+/// Adds init, run_ranks, all_reduce_sum and the functions on groups.
 void bind_groups(nanobind::module_& module);
 
 }  // namespace syncbn::python

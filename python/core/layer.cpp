@@ -20,7 +20,7 @@ namespace syncbn::python {
 namespace {
 
 template <class Enum>
-Enum chosen(const char* argument, const std::string& name, std::span<const char* const> names) {
+Enum enumerator_of(const char* argument, const std::string& name, std::span<const char* const> names) {
   std::string all;
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (name == names[i]) return static_cast<Enum>(i);
@@ -47,17 +47,18 @@ SyncBatchNormOptions options_of(double eps, std::optional<double> momentum, bool
   if (const auto* group_name = std::get_if<std::string>(&process_group)) options.process_group = *group_name;
   if (const auto* handle = std::get_if<GroupHandle>(&process_group)) options.process_group = handle->group;
   options.dtype = dtype;
-  options.affine_gradients = chosen<AffineGradients>("affine_gradients", affine_gradients, kAffineGradients);
-  options.nonfinite = chosen<Nonfinite>("nonfinite", nonfinite, kNonfinite);
-  options.activation = chosen<Activation>("activation", activation, kActivation);
+  options.affine_gradients =
+      enumerator_of<AffineGradients>("affine_gradients", affine_gradients, kAffineGradients);
+  options.nonfinite = enumerator_of<Nonfinite>("nonfinite", nonfinite, kNonfinite);
+  options.activation = enumerator_of<Activation>("activation", activation, kActivation);
   options.name = name;
   return options;
 }
 
 using Bytes = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
 
-// The memory of each parameter, buffer and gradient by its name, as arrays of bytes that keep the layer
-// alive.
+// The memory of each parameter, buffer and gradient by its name, as arrays of bytes. The arrays keep the
+// layer alive.
 nb::dict memory_of(nb::handle_t<SyncBatchNorm> self) {
   auto& layer = nb::cast<SyncBatchNorm&>(self);
   nb::dict memory;

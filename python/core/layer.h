@@ -4,7 +4,7 @@
 
 namespace syncbn::python {
 
-/// Layer, and what its calls are made of.
+/// Adds Layer and its enums.
 void bind_layer(nanobind::module_& module);
 
 }  // namespace syncbn::python

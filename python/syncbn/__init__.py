@@ -1,14 +1,14 @@
-"""Synchronized batch normalization whose results do not depend on how the batch is spread.
+"""Synchronized batch normalization whose results do not depend on how the batch is split over the ranks.
 
-`SyncBatchNorm` here works on NumPy arrays; `syncbn.torch` and `syncbn.mindspore` have the layer as a module of these
+`SyncBatchNorm` in this module works on NumPy arrays. `syncbn.torch` and `syncbn.mindspore` have the layer for these
 frameworks.
 """
 
-from ._core import active_isa, available_isas, bits_version, get_num_threads
+from ._all_reduce_sum import all_reduce_sum
+from ._core import bits_version
 from ._core import version as __version__
 from ._errors import Error, GroupError, InvalidArgument, MismatchError, PeerError, TimeoutError
 from ._groups import (
-    all_reduce_sum,
     create_group,
     destroy_group,
     get_group_rank_from_world_rank,
@@ -17,14 +17,13 @@ from ._groups import (
     get_local_rank_size,
     get_rank,
     get_world_rank_from_group_rank,
-    init,
-    is_initialized,
     new_group,
-    release,
-    run_ranks,
 )
 from ._layer import SyncBatchNorm
-from ._threads import set_num_threads
+from ._processor import active_isa, available_isas, get_num_threads, set_num_threads
+from ._public import set_public_module
+from ._run_ranks import run_ranks
+from ._world import init, is_initialized, release
 
 __all__ = [
     "Error",
@@ -55,3 +54,5 @@ __all__ = [
     "run_ranks",
     "set_num_threads",
 ]
+
+set_public_module(__name__, [globals()[name] for name in __all__])

@@ -1,4 +1,4 @@
-"""Checks of arguments that say argument, value and what is allowed."""
+"""Checks of arguments. Their errors name the argument, its value and what is allowed."""
 
 import operator
 
@@ -8,7 +8,7 @@ from ._errors import InvalidArgument
 
 
 def integer(name, value, bits=64):
-    """An int that C++ has in so many bits; a NumPy integer will do, a bool or float will not."""
+    """`value` as an int of at most `bits` bits. NumPy integers are allowed, bools and floats are not."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -21,7 +21,7 @@ def integer(name, value, bits=64):
 
 
 def real(name, value):
-    """A float, or an int as one."""
+    """`value`, a float or an int, as a float."""
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
         try:
             return float(value)
@@ -37,13 +37,13 @@ def boolean(name, value):
 
 
 def string(name, value):
-    """A str that UTF-8 has, which one with half a surrogate pair is not."""
+    """`value`, a str that UTF-8 can encode. It can't encode a lone surrogate."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: {value!r}, expected a str")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidArgument(f"{name}: {value!r}, expected text that UTF-8 has") from None
+        raise InvalidArgument(f"{name}: {value!r}, expected text that UTF-8 can encode") from None
     return value
 
 
@@ -54,7 +54,7 @@ def choice(name, value, allowed):
 
 
 def ranks(name, value):
-    """A list of ints, such as create_group takes."""
+    """`value`, a list of ints, as `create_group` takes it."""
     if not isinstance(value, list):
         raise TypeError(f"{name}: {value!r}, expected a list of ranks")
     return [integer(f"{name}[{i}]", rank, 32) for i, rank in enumerate(value)]

@@ -1,30 +1,30 @@
-"""Errors. Each says in its message what is known: argument, value, what is allowed, group, layer, ranks."""
+"""Errors. A message names the argument, its value and what is allowed, or the group, the layer and the ranks."""
 
 import builtins
 
 
 class Error(Exception):
-    """Root of everything this package raises on purpose. A failed call changes no state of its layer."""
+    """Base class of the errors of this package. A failed call changes no state of its layer."""
 
 
 class InvalidArgument(Error, ValueError):
-    """This rank's own argument has a wrong value, or every rank sees the same fault in the same sum.
+    """An argument of this rank has a wrong value, or all ranks found the same fault in the same sum.
 
-    Arguments of a wrong type are a `TypeError`.
+    An argument of a wrong type raises a `TypeError` instead.
     """
 
 
 class MismatchError(Error):
-    """The ranks of a group made different calls. Raised on every rank; the group is broken afterwards."""
+    """The ranks of a group made different calls. Every rank raises this error; the group is broken afterwards."""
 
 
 class PeerError(Error):
-    """A peer failed before its call, died, or its connection broke. The group is broken afterwards."""
+    """A peer failed before its call or died, or its connection broke. The group is broken afterwards."""
 
 
 class TimeoutError(Error, builtins.TimeoutError):
-    """Nothing arrived by the deadline. The group is broken afterwards."""
+    """The peers' data did not arrive by the deadline. The group is broken afterwards."""
 
 
 class GroupError(Error, RuntimeError):
-    """The group is unknown, destroyed, broken or not initialised, or this rank is no member of it."""
+    """The group is unknown, destroyed, broken or not initialized, or this rank is not a member."""

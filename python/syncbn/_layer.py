@@ -1,6 +1,4 @@
-"""The layer on NumPy arrays."""
-
-from __future__ import annotations
+"""SyncBatchNorm on NumPy arrays."""
 
 import copy
 from collections.abc import Mapping
@@ -9,85 +7,90 @@ from typing import Any
 import numpy as np
 
 from . import _checks, _core
+from ._dtypes import CORE_DTYPES
 from ._errors import InvalidArgument
+from ._layer_spec import LayerSpec
 from ._process_group import resolve
 
-_PARAMETERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _GRADIENTS = ("weight_grad", "bias_grad")
-_VIEWS = frozenset(_PARAMETERS + _GRADIENTS)
-_OF_THE_CORE = {"_group", "_core", "_pass", *_VIEWS}  # attributes that _make_core sets
+_VIEWS = frozenset(_STATE + _GRADIENTS)
+_SET_BY_MAKE_CORE = {"_group", "_core", "_context", *_VIEWS}
 _FIXED = frozenset(("num_features", "eps", "momentum", "affine", "track_running_stats", "process_group", "dtype",
                     "channels_last", "activation", "affine_gradients", "nonfinite"))
-_CORE_DTYPES = {name: getattr(_core.DType, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
 
 class SyncBatchNorm:
-    """Batch normalization with the statistics of a whole group of ranks, on NumPy arrays.
+    """Normalize batches with the statistics of a whole group of ranks, on NumPy arrays.
 
-    ``y = (x - mean) / sqrt(var + eps) * weight + bias`` per channel, mean and biased variance taken over all
-    elements that the ranks of the group bring, uneven and empty shares included. Results have the same bits for
-    every number of ranks, every split of the batch, every number of threads and both memory orders.
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias`` per channel. In training, mean and biased variance are those of
+    all elements on all ranks of the group. The ranks' shares of the batch may be uneven or empty. Results have the same
+    bits for every number of ranks, every split of the batch, every number of threads and both memory orders.
 
     Parameters
     ----------
     num_features : int
         Number of channels C of an input of shape (N, C, ...).
     eps : float
-        Added to the variance, under the root; finite, not negative.
+        Added to the variance before the square root; finite and not negative.
     momentum : float or None
-        Weight of the new statistics in the running ones, in [0, 1]; None is a cumulative average.
+        Weight of the new statistics in the running statistics, in [0, 1]. None: a cumulative average.
     affine : bool
-        Whether `weight` and `bias` exist.
+        True: `weight` and `bias` exist.
     track_running_stats : bool
-        Whether running statistics exist; without them evaluation uses the batch's own.
+        True: running statistics exist. Without them, evaluation uses the statistics of this rank's batch.
     process_group : str, list of int, or engine, optional
-        Which ranks share statistics. None is the world; a name is one given to `create_group`; a list holds world
-        ranks in [0, world size); an engine is a communicator of mpi4py, or any object with int attributes `rank`
-        and `size` and a method ``all_reduce_sum(array, timeout)`` that sums a C-contiguous int64 array in place
-        over its ranks within `timeout` seconds.
+        The ranks that share statistics. None: the world. A str: a group of `create_group`. A list: world ranks in
+        [0, world size). An engine: a communicator of mpi4py, or any object with int attributes `rank` and `size` and a
+        method ``all_reduce_sum(array, timeout)``, which sums a C-contiguous int64 array in place over the ranks within
+        `timeout` seconds.
     dtype : NumPy dtype, optional
-        Of parameters and buffers: float16, bfloat16 (of ml_dtypes), float32 or float64; None is float32. Input may
-        have another of these.
+        Dtype of parameters and buffers: float16, bfloat16 (of ml_dtypes), float32 or float64. None: float32. The input
+        may have another of these dtypes.
     channels_last : bool
-        Whether the axes of input and output are (N, ..., C).
+        True: the axes of input and output are (N, ..., C).
     activation : {None, "relu"}
         Applied to the output, after a residual is added.
     affine_gradients : {"local", "group"}
-        Whose sums the gradients of weight and bias are: this rank's own, which a data-parallel program adds up
-        itself, or the group's.
+        "local": the gradients of weight and bias are sums over this rank's share, and a data-parallel program adds them
+        over the ranks. "group": they are sums over the whole group.
     nonfinite : {"propagate", "skip_update", "error"}
-        What happens where a channel's statistics are not finite: the running statistics take them, stay as they
-        are, or the call is an error on every rank.
+        Treatment of a channel whose batch statistics are not finite. "propagate": the running statistics take them.
+        "skip_update": the channel's running statistics stay unchanged. "error": the call is an error on every rank.
     name : str
-        Names the layer in messages and tells it from the group's others; by default it is numbered.
+        Identifies the layer in messages and among the layers of its group. By default layers are numbered.
 
     Attributes
     ----------
     weight, bias : numpy.ndarray of shape (C,), or None
-        Live views: what is written to them, the layer uses. An assignment to the attribute writes to the view.
+        Live views of the layer's memory: the layer uses what is written to them. An assignment to the attribute writes
+        to the view.
     running_mean, running_var : numpy.ndarray of shape (C,), or None
+        Live views, too.
     num_batches_tracked : numpy.ndarray of shape () and int64, or None
+        A live view, too.
     weight_grad, bias_grad : numpy.ndarray of shape (C,), or None
-        Overwritten by every `backward`.
+        Live views of the gradients. Every `backward` overwrites them.
     training : bool
+        True in training mode.
 
-    The arguments are attributes, too, and fixed.
+    The arguments are attributes, too. They are fixed.
 
     Raises
     ------
     TypeError
-        An argument of a wrong type: `num_features` no int, `eps` no float, ...
+        An argument has a wrong type: `num_features` is not an int, `eps` is not a float, ...
     InvalidArgument
-        (A ValueError.) `num_features` < 1, `momentum` outside [0, 1], a rank of `process_group` outside
+        (A ValueError.) `num_features` < 1, `momentum` is outside [0, 1], a rank of `process_group` is outside
         [0, world size), ...
     GroupError
-        (A RuntimeError.) `process_group` unknown, or this rank is not in it.
+        (A RuntimeError.) `process_group` is unknown, or this rank is not in it.
 
     Notes
     -----
-    A new layer is in training mode. Calls in training are collective: every rank of the group makes them, in the
-    same order; a difference is a MismatchError on every rank. Evaluation never communicates. A failed call changes
-    nothing in the layer. One thread at a time uses a layer.
+    A new layer is in training mode. Calls in training are collective: every rank of the group makes the same calls in
+    the same order. A difference raises a MismatchError on every rank. Evaluation never communicates. A failed call
+    changes nothing in the layer. A layer may be used by one thread at a time.
 
     Examples
     --------
@@ -126,16 +129,15 @@ class SyncBatchNorm:
         self._make_core(_checks.string("name", name))
 
     def _make_core(self, name):
-        """What computes, by the arguments that the layer was made with."""
-        self._group = resolve(self.process_group)  # keeps the group of an engine
-        self._core = _core.Layer(
-            self.num_features, eps=self.eps, momentum=self.momentum, affine=self.affine,
-            track_running_stats=self.track_running_stats, process_group=self._group,
-            dtype=_CORE_DTYPES[self.dtype.name], activation=self.activation or "none",
-            affine_gradients=self.affine_gradients, nonfinite=self.nonfinite, name=name)
-        self._pass = _core.Pass()
+        """Create the core layer for the layer's arguments, and the views of its memory."""
+        self._group = resolve(self.process_group)  # keeps an engine's group alive
+        self._core = LayerSpec(
+            num_features=self.num_features, eps=self.eps, momentum=self.momentum, affine=self.affine,
+            track_running_stats=self.track_running_stats, dtype=self.dtype.name, activation=self.activation or "none",
+            affine_gradients=self.affine_gradients, nonfinite=self.nonfinite, name=name).core_layer(self._group)
+        self._context = _core.ForwardContext()
         memory = self._core.memory()
-        for entry in _PARAMETERS + _GRADIENTS:
+        for entry in _STATE + _GRADIENTS:
             view = memory.get(entry)
             if view is not None:
                 counter = entry == "num_batches_tracked"
@@ -143,35 +145,37 @@ class SyncBatchNorm:
             vars(self)[entry] = view
 
     def __setattr__(self, name, value):
-        # What the core has taken does not follow the attribute.
+        # The core layer has copies of these arguments, which an assignment would not reach.
         if name in _FIXED and "_core" in vars(self):
-            raise AttributeError(f"{name}: fixed when the layer is made, to {getattr(self, name)!r}")
+            raise AttributeError(f"{name}: fixed when the layer is made, to {getattr(self, name)!r}; make another layer")
         if name in _VIEWS:
             view = getattr(self, name)
-            if value is view:  # after `bn.weight *= 2`
+            if value is view:  # `bn.weight *= 2` assigns the view to itself
                 return
             if view is None:
-                raise AttributeError(f"{name}: this layer has none")
+                raise AttributeError(f"{name}: this layer has none, by affine = {self.affine}, track_running_stats = "
+                                     f"{self.track_running_stats}")
             view[...] = _converted(name, np.asarray(value), view)
             return
         super().__setattr__(name, value)
 
     @property
     def name(self) -> str:
-        """The given name, else "#k": the k-th unnamed layer of its group; "" in a group of one."""
+        """The given name, else "#k" for the k-th unnamed layer of its group, else "" in a group of one rank."""
         return self._core.name
 
     @property
     def training(self) -> bool:
-        """Whether the layer is in training mode."""
+        """True in training mode."""
         return self._core.training
 
-    def set_train(self, mode: bool = True) -> SyncBatchNorm:
-        """Switch to training, or to evaluation.
+    def set_train(self, mode: bool = True) -> "SyncBatchNorm":
+        """Switch to training or evaluation.
 
         Parameters
         ----------
         mode : bool
+            True: training. False: evaluation.
 
         Returns
         -------
@@ -183,48 +187,48 @@ class SyncBatchNorm:
 
     train = set_train
 
-    def eval(self) -> SyncBatchNorm:
+    def eval(self) -> "SyncBatchNorm":
         """Switch to evaluation. Returns this layer."""
         return self.set_train(False)
 
     def __call__(self, x: Any, residual: Any = None) -> np.ndarray:
-        """Normalize `x`: in training with the statistics of the group's batch, in evaluation with the running ones.
+        """Normalize `x`, in training with the statistics of the group's batch, in evaluation with the running ones.
 
         Parameters
         ----------
         x : numpy.ndarray, or any array on the CPU with ``__dlpack__``
-            Of shape (N, C, ...), or (N, ..., C) with `channels_last`; N may be 0. Dense arrays of either memory
-            order are used where they lie; others are copied. It must not change before `backward`.
+            Shape (N, C, ...), or (N, ..., C) with `channels_last`; N may be 0. A dense array of either memory order is
+            used without a copy, other arrays are copied. The array must not change before `backward`.
         residual : array like `x`, optional
             Added before the activation.
 
         Returns
         -------
         numpy.ndarray
-            Of the shape, dtype and memory order of `x`.
+            The output, with the shape, dtype and memory order of `x`.
 
         Raises
         ------
         TypeError, InvalidArgument
-            `x` or `residual` is no such array; or, in training, the whole group has one element a channel.
+            `x` or `residual` is not such an array; or, in training, the whole group has one element per channel.
         MismatchError, PeerError, TimeoutError, GroupError
-            See there. The layer is unchanged.
+            See these classes. The layer is unchanged.
         """
         if type(x) is not np.ndarray:
             x = self._array("x", x)
         if residual is not None and type(residual) is not np.ndarray:
             residual = self._array("residual", residual)
-        done = _core.Pass()
-        y = self._core.forward(done, x, residual, self.channels_last)
-        vars(self)["_pass"] = done
+        context = _core.ForwardContext()
+        y = self._core.forward(context, x, residual, self.channels_last)
+        vars(self)["_context"] = context
         return y
 
     forward = __call__
 
     def backward(self, dy: Any) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Return the gradient of x of the last call, and put those of weight and bias into `weight_grad`, `bias_grad`.
+        """Return the gradient of the last call's input, and set `weight_grad` and `bias_grad`.
 
-        After a call in training it joins the group's sum.
+        After a call in training, every rank of the group must call `backward`, too.
 
         Parameters
         ----------
@@ -233,50 +237,48 @@ class SyncBatchNorm:
 
         Returns
         -------
-        dx : numpy.ndarray, or (dx, dz)
-            With dz, the gradient of the residual, where there was one.
+        numpy.ndarray, or a pair of them
+            The gradient dx of the input. If the call had a residual: (dx, the gradient of the residual).
 
         Raises
         ------
         TypeError, InvalidArgument
-            `dy` is no such array, or there was no call.
+            `dy` is not such an array, or the layer has not been called.
         MismatchError, PeerError, TimeoutError, GroupError
-            See there. The layer is unchanged.
+            See these classes. The layer is unchanged.
         """
         if type(dy) is not np.ndarray:
-            dy = self._array("dy", dy, self._pass)
-        return self._core.backward(self._pass, dy, self.channels_last)
+            dy = self._array("dy", dy, self._context)
+        return self._core.backward(self._context, dy, self.channels_last)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return copies of the parameters and buffers that the layer has, by name."""
-        return {name: view.copy() for name, view in self._values().items()}
+        """Return copies of the layer's parameters and buffers by name."""
+        return {name: view.copy() for name, view in self._views().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take values from a dict such as `state_dict` returns.
+        """Set parameters and buffers to the values of a dict of `state_dict`.
 
         Parameters
         ----------
         state : dict of str to array
-            Exactly the layer's names. Real numbers of any type are rounded to the layer's dtype.
+            Exactly the names of the layer's values. Real numbers of any type are rounded to the layer's dtype.
 
         Raises
         ------
         TypeError
-            A value is of another type.
+            `state` is not a dict, or a value is not an array of real numbers.
         InvalidArgument
-            (A ValueError.) Names or shapes are others than the layer's, a finite value has no place in the layer's
-            dtype, or the counter is negative or no whole number. Nothing is changed in any of these cases.
+            (A ValueError.) Names or shapes differ from the layer's, a finite value overflows in the layer's dtype, or
+            the counter is negative or not a whole number. Nothing is changed then.
         """
-        own = self._values()
+        views = self._views()
         if not isinstance(state, Mapping):
             raise TypeError(f"state: {type(state).__name__}, expected a dict")
-        if set(state) != set(own):
+        if set(state) != set(views):
             raise InvalidArgument(f"state: has {', '.join(sorted(map(str, state))) or 'nothing'}, expected "
-                                  f"{', '.join(own) or 'nothing'}")
-        values = {}
-        for name, view in own.items():
-            values[name] = _converted(name, np.asarray(state[name]), view)
-        for name, view in own.items():
+                                  f"{', '.join(views) or 'nothing'}")
+        values = {name: _converted(name, np.asarray(state[name]), view) for name, view in views.items()}
+        for name, view in views.items():
             view[...] = values[name]
 
     def reset_parameters(self) -> None:
@@ -288,50 +290,52 @@ class SyncBatchNorm:
         self._core.reset_running_stats()
 
     def __repr__(self) -> str:
-        further = "".join(f", {name}={getattr(self, name)!r}" for name, default in
-                          (("channels_last", False), ("activation", None), ("affine_gradients", "local"),
-                           ("nonfinite", "propagate")) if getattr(self, name) != default)
+        defaults = {"channels_last": False, "activation": None, "affine_gradients": "local", "nonfinite": "propagate"}
+        changed = "".join(f", {name}={getattr(self, name)!r}" for name, default in defaults.items()
+                          if getattr(self, name) != default)
         return (f"SyncBatchNorm(\n  num_features={self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-                f"affine={self.affine}, track_running_stats={self.track_running_stats}{further}\n)")
+                f"affine={self.affine}, track_running_stats={self.track_running_stats}{changed}\n)")
 
-    # Copies, by copy or pickle, have their own values and the same name: to the group they are the same layer. What a
-    # subclass adds goes with them, whatever arguments its own __init__ has.
+    # Copies by `copy` and `pickle`. A copy shares no values with the layer but has its name: to the group both are the same
+    # layer. Attributes of a subclass are copied. __init__ is not called, since a subclass may change its arguments.
 
     def __getstate__(self):
-        attributes = {name: value for name, value in vars(self).items() if name not in _OF_THE_CORE}
-        values = {name: view.copy() for name, view in self._values().items()}
+        attributes = {name: value for name, value in vars(self).items() if name not in _SET_BY_MAKE_CORE}
+        values = {name: view.copy() for name, view in self._views().items()}
         return {"attributes": attributes, "name": self.name, "training": self.training, "values": values}
 
-    def __setstate__(self, saved):
-        vars(self).update(saved["attributes"])
-        self._make_core(saved["name"])
-        self._core.training = saved["training"]
-        for name, view in self._values().items():
-            view[...] = saved["values"][name]
+    def __setstate__(self, state):
+        vars(self).update(state["attributes"])
+        self._make_core(state["name"])
+        self._core.training = state["training"]
+        for name, view in self._views().items():
+            view[...] = state["values"][name]
 
     def __deepcopy__(self, memo):
-        memo[id(self.process_group)] = self.process_group  # a copy shares it
+        memo[id(self.process_group)] = self.process_group  # shared, not copied: an engine has connections
         result = memo[id(self)] = type(self).__new__(type(self))
         result.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return result
 
-    def _values(self):
-        """The parameters and buffers that the layer has, by name."""
-        return {name: getattr(self, name) for name in _PARAMETERS if getattr(self, name) is not None}
+    def _views(self):
+        """The existing parameters and buffers by name."""
+        return {name: getattr(self, name) for name in _STATE if getattr(self, name) is not None}
 
-    def _array(self, name, value, of=None):
-        """A NumPy array of what has its memory on the CPU; the peers hear of it where there is none, those that wait
-        for the backward of the pass `of` too."""
+    def _array(self, name, value, context=None):
+        """`value` as a NumPy array without a copy. If that fails, the peers get an error instead of waiting.
+
+        `context`: for a backward, the context of its forward.
+        """
         try:
             if isinstance(value, np.ma.MaskedArray):
-                raise TypeError(f"{name}: a masked array, expected one without a mask: statistics would not heed it")
+                raise TypeError(f"{name}: a masked array, expected one without a mask, which the statistics would ignore")
             if isinstance(value, np.ndarray):
                 return value.view(np.ndarray)
             if not hasattr(value, "__dlpack__"):
                 raise TypeError(f"{name}: {type(value).__name__}, expected a NumPy array or one with __dlpack__")
             return np.from_dlpack(value)
         except Exception as error:
-            self._core.fail(str(error), of)
+            self._core.fail(str(error), context)
             raise
 
 
@@ -340,13 +344,13 @@ def _dtype(given):
         dtype = np.dtype(np.float32 if given is None else given)
     except TypeError:
         dtype = None
-    if dtype is None or dtype.name not in _CORE_DTYPES or not dtype.isnative:
+    if dtype is None or dtype.name not in CORE_DTYPES or not dtype.isnative:
         raise TypeError(f"dtype: {given!r}, expected float16, bfloat16, float32 or float64")
     return dtype
 
 
 def _converted(name, given, view):
-    """`given` as the dtype of the layer's `view`; an error where more than a rounding would be lost."""
+    """`given` in the dtype of `view`. An error if the conversion loses more than a rounding."""
     if not np.can_cast(given.dtype, np.float64, "same_kind"):
         raise TypeError(f"{name}: {given.dtype}, expected real numbers")
     if given.shape != view.shape:
@@ -358,5 +362,5 @@ def _converted(name, given, view):
     with np.errstate(over="ignore"):
         result = given.astype(view.dtype)
     if np.any(np.isinf(result) & np.isfinite(given)):
-        raise InvalidArgument(f"{name}: {given}, expected values that {view.dtype} has")
+        raise InvalidArgument(f"{name}: {given}, expected values in the range of {view.dtype}")
     return result

@@ -1,4 +1,4 @@
-"""mpi4py's communicators as engines."""
+"""Engine over a communicator of mpi4py."""
 
 import atexit
 import time
@@ -7,15 +7,15 @@ import numpy as np
 
 
 def is_mpi4py(value):
-    """Whether this is a communicator of mpi4py, which need not be installed."""
+    """True if `value` is a communicator of mpi4py, which may not be installed."""
     return type(value).__module__.partition(".")[0] == "mpi4py" and hasattr(value, "Iallreduce")
 
 
 class Mpi4pyEngine:
-    """Sums on a duplicate of the communicator, so that no message of the program's own comes in between.
+    """Sums over a duplicate of the communicator, which keeps the program's messages and those of the layers apart.
 
-    The duplicate is made at the first sum. Waits poll, so that the deadline and Ctrl-C end them; MPI can then
-    neither cancel the operation nor finalize, so that the process ends by MPI's Abort.
+    The first sum makes the duplicate. Waits poll, so that the deadline and Ctrl-C can end them. MPI can't cancel the
+    abandoned operation, nor finalize while it is pending, so the process then ends by MPI's Abort.
     """
 
     def __init__(self, communicator):
@@ -23,7 +23,7 @@ class Mpi4pyEngine:
         self.size = communicator.Get_size()
         self._communicator = communicator
         self._duplicate = None
-        self._abandoned = []  # MPI may still write to these arrays
+        self._abandoned = []  # requests and the arrays that MPI may still write to
 
     def all_reduce_sum(self, array, timeout):
         deadline = time.monotonic() + timeout
@@ -33,11 +33,11 @@ class Mpi4pyEngine:
             self._duplicate = duplicate
         from mpi4py import MPI
 
-        words = array.view(np.uint64)  # unsigned, for sums that wrap
+        words = array.view(np.uint64)  # unsigned sums may wrap
         request = self._duplicate.Iallreduce(MPI.IN_PLACE, words, op=MPI.SUM)
         self._wait(request, deadline, words)
 
-    def _wait(self, request, deadline, kept):
+    def _wait(self, request, deadline, memory):
         try:
             tries = 0
             while not request.Test():
@@ -45,12 +45,12 @@ class Mpi4pyEngine:
                 if tries < 1000:  # a sum between two processes takes microseconds
                     continue
                 if time.monotonic() >= deadline:
-                    raise TimeoutError("MPI: no sum by the deadline")
+                    raise TimeoutError("MPI: the sum did not arrive by the deadline")
                 time.sleep(50e-6)
         except BaseException:
             if not self._abandoned:
                 from mpi4py import MPI
 
                 atexit.register(MPI.COMM_WORLD.Abort, 1)
-            self._abandoned.append((request, kept))
+            self._abandoned.append((request, memory))
             raise

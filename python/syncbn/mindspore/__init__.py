@@ -1,13 +1,16 @@
 """Synchronized batch normalization for MindSpore, in PyNative mode on CPU.
 
-`SyncBatchNorm` has the signature, the parameters and the meaning of `mindspore.mint.nn.SyncBatchNorm`, whose place it
-takes by an import line::
+`SyncBatchNorm` has the signature, the parameters and the meaning of `mindspore.mint.nn.SyncBatchNorm`. To use it, change
+the import::
 
     from syncbn.mindspore import SyncBatchNorm
 
 Ranks and groups are MindSpore's own (`mindspore.communication`), and MindSpore carries the sums.
 """
 
+from .._public import set_public_module
 from ._layer import SyncBatchNorm
 
 __all__ = ["SyncBatchNorm"]
+
+set_public_module(__name__, [SyncBatchNorm])

@@ -6,21 +6,18 @@ from typing import Any, Optional
 import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn
-from mindspore._c_expression import MixedPrecisionType
-from mindspore.graph.jit_context import jit_context
 
 from .. import _checks
-from .._framework import alone, reason_of, tell_peers
-from . import _group
-from ._function import DTYPES, Normalize
+from .._dtypes import CORE_DTYPES
+from .._framework_group import error_text, fail_peers, single_rank_group
+from .._layer_spec import LayerSpec
+from . import _process_group
+from ._autograd import DTYPES, Normalize
+from ._private import CAST_BY_TO_FLOAT, jit_context, parameters_of
 
-_CAST_BY_TO_FLOAT = {
-    MixedPrecisionType.FP16: mindspore.float16,
-    MixedPrecisionType.BF16: mindspore.bfloat16,
-    MixedPrecisionType.FP32: mindspore.float32,
-}
+_DTYPE_NAMES = {getattr(mindspore, name): name for name in CORE_DTYPES}
 _VALUES = "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
-# For MindSpore's compiler, which takes the comment at the branch for the condition.
+# False. MindSpore's compiler takes the comment `@jit.cond: True` at the branch for the condition instead.
 _COMPILED = False
 _PYNATIVE_ONLY = ("syncbn.mindspore.SyncBatchNorm runs in PyNative mode only: not in graph mode, under mindspore.jit, "
                   "jvp or vmap")
@@ -31,43 +28,48 @@ def _names(dtypes):
 
 
 class SyncBatchNorm(nn.Cell):
-    """Batch normalization with the statistics of the whole group's batch.
+    """Normalize batches with the statistics of all ranks of a MindSpore group.
 
-    ``y = (x - mean) / sqrt(var + eps) * weight + bias``, per channel. In training mean and biased variance are those of
-    all elements that the ranks of the group bring, uneven and empty shares included; the running statistics move. In
-    evaluation the running statistics serve, nothing is sent. As every Cell a new layer evaluates; call `set_train()`.
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias`` per channel. In training, mean and biased variance are those of
+    all elements on all ranks of the group; the ranks' shares of the batch may be uneven or empty. The call updates the
+    running statistics. Evaluation uses the running statistics and never communicates. A new layer evaluates, as every
+    Cell does; call `set_train()` to train.
 
     Parameters
     ----------
     num_features : int
-        C of an input of shape (N, C, ...).
+        Number of channels C of an input of shape (N, C, ...).
     eps : float
-        Added to the biased variance, under the root; finite, not negative.
+        Added to the biased variance before the square root; finite and not negative.
     momentum : float or None
-        Weight of the new statistics in the running ones, in [0, 1]; None: 1 / num_batches_tracked.
+        Weight of the new statistics in the running statistics, in [0, 1]. None: 1 / num_batches_tracked.
     affine : bool
-        Whether `weight` and `bias` exist.
+        True: `weight` and `bias` exist.
     track_running_stats : bool
-        Whether running statistics exist; without them evaluation uses the batch, this rank's alone.
+        True: running statistics exist. Without them, evaluation uses the statistics of this rank's batch.
     process_group : str or None
-        The MindSpore group whose ranks share statistics; None: the world.
+        The MindSpore group whose ranks share statistics. None: the world.
     dtype : mindspore.dtype or None
-        Of weight, bias, running_mean and running_var: float16, bfloat16, float32 (None) or float64. The input's may
-        differ; the output has the input's.
+        Dtype of weight, bias, running_mean and running_var: float16, bfloat16, float32 or float64. None: float32. The
+        input may have another of these dtypes; the output has the dtype of the input.
 
     Attributes
     ----------
     weight, bias, running_mean, running_var, num_batches_tracked : mindspore.Parameter or None
+        Parameters and buffers.
     process_group : str
-        None has become the world's name.
+        Name of the group; for the argument None, the world's name.
     world_size : int
-        Ranks in the group.
+        Number of ranks in the group.
 
     Raises
     ------
-    TypeError : an argument of another type
-    ValueError : num_features < 1, momentum outside [0, 1], eps negative or not finite
-    syncbn.GroupError : process_group is unknown, or this rank no member
+    TypeError
+        An argument has a wrong type.
+    ValueError
+        `num_features` < 1, `momentum` is outside [0, 1], or `eps` is negative or not finite.
+    syncbn.GroupError
+        `process_group` is unknown, or this rank is not a member.
     """
 
     weight: Optional[Parameter]
@@ -91,10 +93,10 @@ class SyncBatchNorm(nn.Cell):
             raise TypeError(f"dtype: {dtype!r}, expected one of {_names(DTYPES)} or None")
         if not isinstance(process_group, (str, type(None))):
             raise TypeError(f"process_group: {process_group!r}, expected the name of a MindSpore group or None")
-        self.process_group = _group.resolved(process_group)
-        self.world_size = _group.size_of(self.process_group)
-        self._name_in_group = f"#{_group.next_number(self.process_group)}"  # copies inherit it
-        self._core(self.dtype)  # checks the values
+        self.process_group = _process_group.group_name_of(process_group)
+        self.world_size = _process_group.size_of(self.process_group)
+        self._name_in_group = f"#{_process_group.next_number(self.process_group)}"  # a copy has the same
+        self._core_layer(self.dtype)  # checks the values of the arguments
 
         def parameter(exists, name, shape, dtype, requires_grad):
             if not exists:
@@ -109,38 +111,52 @@ class SyncBatchNorm(nn.Cell):
         self.reset_parameters()
 
     def construct(self, input: Tensor) -> Tensor:
-        """Normalize `input` of shape (N, C, ...), N may be 0; the output has its shape and dtype.
+        """Normalize `input`.
 
-        In training every rank of the group calls, in the same order; a difference is an error on every rank.
+        In training, every rank of the group calls its layers in the same order. A difference raises an error on every
+        rank.
+
+        Parameters
+        ----------
+        input : Tensor
+            Shape (N, C, ...); N may be 0.
+
+        Returns
+        -------
+        Tensor
+            The output, with the shape and dtype of `input`.
 
         Raises
         ------
-        TypeError : no Tensor, or of a dtype that is no floating one
-        ValueError, syncbn.MismatchError, syncbn.PeerError, syncbn.TimeoutError, syncbn.GroupError :
-            state is then unchanged
+        TypeError
+            `input` is not a Tensor of float16, bfloat16, float32 or float64.
+        ValueError
+            `input` has a wrong shape; or, in training, the whole group has one element per channel.
+        syncbn.MismatchError, syncbn.PeerError, syncbn.TimeoutError, syncbn.GroupError
+            See these classes. The layer is unchanged.
         """
         if _COMPILED:  # @jit.cond: True
             raise RuntimeError(_PYNATIVE_ONLY)
-        # While it traces, and where it runs a rewritten copy, it would take this call's numbers for constants.
+        # MindSpore is tracing, or runs a rewritten copy of this code: it would compile the addresses as constants.
         if jit_context() is not None or sys._getframe().f_code is not SyncBatchNorm.construct.__code__:
             raise RuntimeError(_PYNATIVE_ONLY)
         try:
             x = self._checked_input(input)
             values, dtype = self._checked_values()
-            core = self._core(dtype)
+            core = self._core_layer(dtype)
         except Exception as error:
             if self.training:
-                tell_peers(_group.core_group, self.process_group, self._name_in_group, reason_of(error))
+                fail_peers(_process_group.framework_group, self.process_group, self._name_in_group, error_text(error))
             raise
         return Normalize.apply(core, values, self.training, x, values[0], values[1])
 
     def reset_parameters(self) -> None:
-        """weight 1, bias 0, and `reset_running_stats()`."""
+        """Set weight to 1 and bias to 0, and reset the running statistics."""
         self._fill(weight=1, bias=0)
         self.reset_running_stats()
 
     def reset_running_stats(self) -> None:
-        """running_mean 0, running_var 1, num_batches_tracked 0."""
+        """Set running_mean to 0, running_var to 1 and num_batches_tracked to 0."""
         self._fill(running_mean=0, running_var=1, num_batches_tracked=0)
 
     def extend_repr(self):
@@ -156,27 +172,29 @@ class SyncBatchNorm(nn.Cell):
             if parameter is not None:
                 parameter.set_data(Tensor(np.full(parameter.shape, value), parameter.dtype))
 
-    def _core(self, dtype):
-        group = _group.core_group(self.process_group) if self.training else alone()
-        return group.layer(self.eps, self.momentum, self.num_features, self.affine, self.affine,
-                           self.track_running_stats, dtype, "none", "propagate", self._name_in_group)
+    def _core_layer(self, dtype):
+        group = _process_group.framework_group(self.process_group) if self.training else single_rank_group()
+        return group.layer(LayerSpec(
+            num_features=self.num_features, affine=self.affine, bias=self.affine,
+            track_running_stats=self.track_running_stats, dtype=_DTYPE_NAMES.get(dtype, dtype), name=self._name_in_group,
+            eps=self.eps, momentum=self.momentum))
 
     def _checked_input(self, x):
         if not isinstance(x, Tensor):
             raise TypeError(f"input: {type(x).__name__}, expected a Tensor")
-        if self.mixed_precision_type in _CAST_BY_TO_FLOAT:
-            x = x.to(_CAST_BY_TO_FLOAT[self.mixed_precision_type])
+        if self.mixed_precision_type in CAST_BY_TO_FLOAT:
+            x = x.to(CAST_BY_TO_FLOAT[self.mixed_precision_type])
         if x.dtype not in DTYPES:
             raise TypeError(f"input: dtype {x.dtype!r}, expected one of {_names(DTYPES)}")
         if x.ndim < 2:
             raise ValueError(f"input: shape {x.shape}, expected at least two dimensions, (N, C, ...)")
         x = x.contiguous()
-        x.data_ptr()  # waits: between here and the sum MindSpore would raise another operator's error
+        x.data_ptr()  # waits; else MindSpore might raise another operator's error between here and the sum
         return x
 
     def _checked_values(self):
-        """The tensors of weight, bias, running_mean, running_var, num_batches_tracked, or None; their dtype."""
-        values = tuple(map(self._params.get, _VALUES))
+        """weight, bias, running_mean, running_var and num_batches_tracked, or None, and the dtype of the first four."""
+        values = tuple(map(parameters_of(self).get, _VALUES))
         dtype = next((value.dtype for value in values if value is not None), mindspore.float32)
         for name, value in zip(_VALUES, values):
             if value is None:

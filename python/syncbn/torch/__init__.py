@@ -1,10 +1,13 @@
 """Synchronized batch normalization for PyTorch on CPU: a module in place of `torch.nn.SyncBatchNorm`.
 
-Its statistics are those of the batch that all ranks of a `torch.distributed` group bring together, and have the same
-bits however the batch is spread over them.
+Its statistics are those of the batch of all ranks of a `torch.distributed` process group. They have the same bits for
+every split of the batch over the ranks.
 """
 
+from .._public import set_public_module
 from ._convert import convert_sync_batchnorm, revert_sync_batchnorm
 from ._layer import SyncBatchNorm
 
 __all__ = ["SyncBatchNorm", "convert_sync_batchnorm", "revert_sync_batchnorm"]
+
+set_public_module(__name__, [SyncBatchNorm, convert_sync_batchnorm, revert_sync_batchnorm])

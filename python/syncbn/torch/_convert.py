@@ -1,33 +1,33 @@
-"""From torch's batch norms to synchronized ones, and back."""
+"""Conversion of torch's batch norms to SyncBatchNorm, and back."""
 
 import warnings
 from typing import Any, Optional
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 
-from ._layer import Own, SyncBatchNorm
+from ._extra_options import ExtraOptions
+from ._layer import SyncBatchNorm
+from ._private import MODULE_MEMBERS, BatchNormBase, LazyNormBase
 
-_ORIGINS = {cls.__name__: cls for cls in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)}
-_MEMBERS = "_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"
-# They use the batch norm they own in ways of their own.
+_CONVERTIBLE = {cls.__name__: cls for cls in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)}
+# Packages whose modules read the batch norm inside them instead of calling it.
 _FUSED_PACKAGES = ("torch.ao.nn.", "torch.nn.intrinsic.", "torch.nn.qat.", "torch.nn.quantizable.")
 
 
 def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.Module:
     """Replace `module`'s layers of exactly the types BatchNorm1d, 2d, 3d and torch.nn.SyncBatchNorm.
 
-    A new layer has the same parameters and buffers, hooks, attributes and mode; a layer that is used twice stays one.
-    Subclasses (parametrized layers are such), layers inside fused and quantization-aware modules, and layers whose
-    `forward` was replaced are left as they are; a warning lists them.
+    A new layer has the parameters, buffers, hooks, attributes and mode of the layer that it replaces. A layer that is used
+    twice is replaced by one layer. Some layers are left as they are, and a warning lists them: subclasses (which
+    parametrized layers are), layers inside fused and quantization-aware modules, and layers whose `forward` was replaced.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Changed in place; where it is itself such a layer it stays as it is.
+        Changed in place. If `module` is itself such a layer, it stays as it is and a new layer is returned.
     process_group : torch.distributed.ProcessGroup, optional
-        The ranks that share statistics; None: the default group, or that of the torch.nn.SyncBatchNorm replaced.
+        The ranks that share statistics. None: the default group, or the group of a torch.nn.SyncBatchNorm.
 
     Returns
     -------
@@ -37,7 +37,15 @@ def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.M
     Raises
     ------
     ValueError
-        For a lazy layer without parameters yet and for a batch norm in a ScriptModule. Nothing is then changed.
+        A lazy layer has no parameters yet, or a batch norm is in a ScriptModule. Nothing is changed then.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from syncbn.torch import convert_sync_batchnorm
+    >>> model = convert_sync_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    >>> type(model[1])
+    <class 'syncbn.torch.SyncBatchNorm'>
     """
     _check_convertible(module)
     left = []
@@ -52,7 +60,7 @@ def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.M
         group = process_group
         if group is None and type(layer) is nn.SyncBatchNorm:
             group = layer.process_group
-        return _same(layer, SyncBatchNorm, Own.of(group, origin=type(layer).__name__))
+        return _recreated(layer, SyncBatchNorm, ExtraOptions.create(group, converted_from=type(layer).__name__))
 
     result = _replaced(module, replacement)
     if left:
@@ -61,16 +69,17 @@ def convert_sync_batchnorm(module: nn.Module, process_group: Any = None) -> nn.M
 
 
 def revert_sync_batchnorm(module: nn.Module, spatial_dims: Optional[int] = None) -> nn.Module:
-    """Replace `module`'s `SyncBatchNorm` layers by what they were converted from, or by BatchNorm1d, 2d or 3d.
+    """Replace the `SyncBatchNorm` layers of `module` by torch's batch norms.
 
-    After convert_sync_batchnorm this restores what was there, with the values of now.
+    This is the inverse of `convert_sync_batchnorm`: a converted layer becomes a layer of its earlier class, with the
+    present values.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Changed in place; where it is itself such a layer it stays as it is.
+        Changed in place. If `module` is itself such a layer, it stays as it is and a new layer is returned.
     spatial_dims : 1, 2 or 3, optional
-        What layers become that were not made by a conversion: (N, C, ...) inputs tell it at each call only.
+        Makes BatchNorm1d, 2d or 3d of the layers that were not converted from another layer.
 
     Returns
     -------
@@ -80,15 +89,15 @@ def revert_sync_batchnorm(module: nn.Module, spatial_dims: Optional[int] = None)
     Raises
     ------
     ValueError
-        For a layer that needs `spatial_dims`, and for one with an activation or a policy for statistics that are not
-        finite, which torch's layers do not have. Nothing is then changed.
+        A layer needs `spatial_dims`, or has an `activation` or a `nonfinite` that torch's layers do not have. Nothing is
+        changed then.
     """
     if spatial_dims not in (None, 1, 2, 3):
         raise ValueError(f"spatial_dims: {spatial_dims!r}, expected 1, 2 or 3")
     for path, layer in module.named_modules():
         if type(layer) is not SyncBatchNorm:
             continue
-        if layer._own.origin is None and spatial_dims is None:
+        if layer._extra.converted_from is None and spatial_dims is None:
             raise ValueError(f"{path or 'module'}: this layer was not converted from another; spatial_dims must say "
                              "whether it becomes BatchNorm1d, 2d or 3d")
         if layer.activation is not None or layer.nonfinite != "propagate":
@@ -98,7 +107,7 @@ def revert_sync_batchnorm(module: nn.Module, spatial_dims: Optional[int] = None)
     def replacement(layer, path, fused):
         if type(layer) is not SyncBatchNorm:
             return layer
-        result = _same(layer, _ORIGINS[layer._own.origin or f"BatchNorm{spatial_dims}d"], None)
+        result = _recreated(layer, _CONVERTIBLE[layer._extra.converted_from or f"BatchNorm{spatial_dims}d"], None)
         if type(result) is nn.SyncBatchNorm:
             result.process_group = layer.process_group
         return result
@@ -108,20 +117,20 @@ def revert_sync_batchnorm(module: nn.Module, spatial_dims: Optional[int] = None)
 
 def _check_convertible(module):
     for path, layer in module.named_modules():
-        if isinstance(layer, _LazyNormBase) and layer.has_uninitialized_params():
+        if isinstance(layer, LazyNormBase) and layer.has_uninitialized_params():
             raise ValueError(f"{path or 'module'}: {type(layer).__name__} has no parameters yet; convert it after its "
                              "first forward")
-        if isinstance(layer, torch.jit.ScriptModule) and getattr(layer, "original_name", "") in _ORIGINS:
-            raise ValueError(f"{path or 'module'}: a ScriptModule can't be changed; convert before scripting")
+        if isinstance(layer, torch.jit.ScriptModule) and getattr(layer, "original_name", "") in _CONVERTIBLE:
+            raise ValueError(f"{path or 'module'}: a ScriptModule can't be changed; convert before torch.jit.script")
 
 
 def _why_not(layer, fused):
     if fused:
         return "part of a fused or quantization-aware module"
-    if type(layer).__name__ not in _ORIGINS or type(layer) is not _ORIGINS[type(layer).__name__]:
+    if type(layer).__name__ not in _CONVERTIBLE or type(layer) is not _CONVERTIBLE[type(layer).__name__]:
         return "a subclass"
     if "forward" in vars(layer):
-        return "has a forward of its own"
+        return "its forward was replaced"
     return None
 
 
@@ -130,16 +139,16 @@ def _is_fused(module):
 
 
 def _replaced(module, replacement):
-    """`replacement(layer, path, fused)` in the place of every batch norm, each asked for once."""
-    made = {}
+    """`module` with every batch norm replaced by `replacement(layer, path, fused)`, which is called once for each."""
+    visited = {}
 
     def visit(part, path, fused):
-        if id(part) in made:
-            return made[id(part)]
-        if isinstance(part, _BatchNorm):
-            made[id(part)] = replacement(part, path, fused)
-            return made[id(part)]
-        made[id(part)] = part
+        if id(part) in visited:
+            return visited[id(part)]
+        if isinstance(part, BatchNormBase):
+            visited[id(part)] = replacement(part, path, fused)
+            return visited[id(part)]
+        visited[id(part)] = part
         for name, child in part._modules.items():
             if child is not None:
                 part._modules[name] = visit(child, f"{path}.{name}" if path else name, fused or _is_fused(part))
@@ -148,12 +157,15 @@ def _replaced(module, replacement):
     return visit(module, "", False)
 
 
-def _same(layer, cls, own):
-    """A layer of another class with everything that makes up this one. A change of one of the two, of a parameter or
-    buffer for another, is none of the other. Registries of hooks are shared: handles remove hooks from them."""
+def _recreated(layer, cls, extra):
+    """A layer of another class with the attributes of `layer`, and with the ExtraOptions `extra` unless None.
+
+    Both layers have the same parameters and buffers until one of the two gets others. They share the registries of hooks,
+    from which handles remove their hooks.
+    """
     result = cls.__new__(cls)
-    state = {key: value for key, value in vars(layer).items() if key not in ("_own", "process_group")}
-    vars(result).update(state, **{key: state[key].copy() for key in _MEMBERS})
-    if own is not None:
-        vars(result)["_own"] = own
+    state = {key: value for key, value in vars(layer).items() if key not in ("_extra", "process_group")}
+    vars(result).update(state, **{key: state[key].copy() for key in MODULE_MEMBERS})
+    if extra is not None:
+        vars(result)["_extra"] = extra
     return result

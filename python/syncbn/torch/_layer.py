@@ -1,83 +1,69 @@
-"""The module."""
+"""SyncBatchNorm as a PyTorch module."""
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from . import _calls, _operators
-from .._framework import reason_of, tell_peers
-from ._function import Call, Forward
-from ._group import core_group, name_of, next_number, process_group_of
+from . import _operators
+from .._framework_group import error_text, fail_peers
+from ._autograd import Forward, LayerSnapshot
+from ._extra_options import ExtraOptions
+from ._private import BatchNormBase, FakeTensor, dispatch_mode_count, functorch_interpreter, is_exporting
+from ._private import jit_tracing_state
+from ._process_group import framework_group, name_of, process_group_named
+from ._spec import DTYPES, new_traced, parameter_dtype, spec_of
 
-_ACTIVATIONS = (None, "relu")
-_NONFINITE = ("propagate", "skip_update", "error")
-_len_dispatch_stack = torch._C._len_torch_dispatch_stack
-_in_torch_func = torch._C._functorch.peek_interpreter_stack
 _is_compiling = torch.compiler.is_compiling
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # not in torch 2.4
-_jit_tracer = torch._C._get_tracing_state
+
+Own = ExtraOptions  # its name in pickles of earlier versions
 
 
-# A compiler that traces the call runs it at once: the error ends the program before any code that it could be part of.
+# A compiler runs this function at once, while it traces the call: the error ends the program before its compiled code
+# would run.
 @torch.compiler.assume_constant_result
-def _tell_peers(group, name, reason):
-    tell_peers(core_group, group, name, reason)
+def _fail_peers(process_group_name, layer_name, reason):
+    fail_peers(framework_group, process_group_name, layer_name, reason)
 
 
-class Own(NamedTuple):
-    """What torch's batch norms do not have. Copies and what pickle makes of a layer inherit it, the name too."""
+class SyncBatchNorm(BatchNormBase):
+    r"""Normalize batches with the statistics of all ranks of a process group.
 
-    group: str  # of the process group, which can be neither copied nor pickled; "" for the default
-    activation: Optional[str]
-    nonfinite: str
-    name: str
-    name_tensor: Tensor  # the same for operators
-    origin: Optional[str]  # the class that a conversion replaced
+    The layer replaces `torch.nn.SyncBatchNorm` for CPU tensors. It computes ``y = (x - mean) / sqrt(var + eps) * weight +
+    bias`` per channel. In training, `mean` and the biased `var` are those of the whole group's batch; the ranks' shares
+    may be uneven or empty. In evaluation they are the running statistics. Statistics, ``y``, the gradient of ``x`` and
+    running statistics have the same bits for every number of ranks, split of the batch and memory format. The gradients
+    of `weight` and `bias` are sums over this rank's share: DistributedDataParallel adds them over the ranks.
 
-    @staticmethod
-    def of(process_group=None, activation=None, nonfinite="propagate", name=None, origin=None):
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation: {activation!r}, expected one of {_ACTIVATIONS}")
-        if nonfinite not in _NONFINITE:
-            raise ValueError(f"nonfinite: {nonfinite!r}, expected one of {_NONFINITE}")
-        if not isinstance(name, (str, type(None))):
-            raise TypeError(f"name: {name!r}, expected a str or None")
-        group = name_of(process_group)
-        name = name or f"#{next_number(process_group)}"
-        return Own(group, activation, nonfinite, name, _operators.name_tensor(name), origin)
-
-
-class SyncBatchNorm(_BatchNorm):
-    r"""Batch normalization with the statistics of the batch that all ranks of a group bring together.
-
-    In place of `torch.nn.SyncBatchNorm`, for CPU tensors. With ``y = (x - mean) / sqrt(var + eps) * weight + bias`` per
-    channel, `mean` and the biased `var` are those of the whole group's batch in training, uneven and empty shares
-    included, and the running ones in evaluation. Statistics, ``y``, the gradient of ``x`` and running statistics have
-    the same bits for every number of ranks, split of the batch and memory format. Gradients of `weight` and `bias` are
-    a rank's own: DistributedDataParallel adds them up with all others.
-
-    In training every rank of the group must call its layers in the same order, forward and backward.
+    In training, every rank of the group must call its layers in the same order, forward and backward.
 
     Parameters
     ----------
     num_features : int
-        C of inputs (N, C, ...).
+        Number of channels C of inputs (N, C, ...).
     eps, momentum, affine, track_running_stats, device, dtype
-        As of `torch.nn.BatchNorm2d`; `momentum` in [0, 1], None for the cumulative average.
+        The same as for `torch.nn.BatchNorm2d`. `momentum` is in [0, 1], or None for a cumulative average.
     process_group : torch.distributed.ProcessGroup, optional
-        The ranks that share statistics; None: the default group. Without `torch.distributed` this process alone.
+        The ranks that share statistics. None: the default group, or without `torch.distributed` this process alone.
     bias : bool
         False: a weight without a bias.
     activation : None or "relu"
-        Applied to the result (to the sum with the residual).
+        Applied to the output, after a residual is added.
     nonfinite : "propagate", "skip_update" or "error"
-        What training does with channels whose statistics are not finite: the running statistics take them, the
-        running statistics of those channels stay, or it is an error on every rank.
+        Treatment of a channel whose batch statistics are not finite. "propagate": the running statistics take them.
+        "skip_update": the channel's running statistics stay unchanged. "error": the call is an error on every rank.
     name : str, optional
-        Tells the layer from others in messages, equal on all ranks; default: its number in the order of construction.
+        Identifies the layer in messages and among the layers of its group; it is the same on all ranks. By default
+        layers are numbered in the order of construction.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from syncbn.torch import SyncBatchNorm
+    >>> bn = SyncBatchNorm(2, activation="relu")
+    >>> y = bn(torch.linspace(0, 5, 16).reshape(2, 2, 2, 2))
+    >>> bn.running_mean
+    tensor([0.1833, 0.3167])
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: Optional[float] = 0.1, affine: bool = True,
@@ -87,30 +73,34 @@ class SyncBatchNorm(_BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         if not bias:
             self.register_parameter("bias", None)
-        self._own = Own.of(process_group, activation, nonfinite, name)
+        self._extra = ExtraOptions.create(process_group, activation, nonfinite, name)
 
     @property
     def process_group(self):
-        return process_group_of(self._own.group)
+        """The process group whose ranks share statistics; None: the default group."""
+        return process_group_named(self._extra.process_group_name)
 
     @process_group.setter
     def process_group(self, process_group):
-        self._own = self._own._replace(group=name_of(process_group))
+        self._extra = self._extra._replace(process_group_name=name_of(process_group))
 
     @property
     def activation(self) -> Optional[str]:
-        return self._own.activation
+        """The function that is applied to the output: None or "relu"."""
+        return self._extra.activation
 
     @property
     def nonfinite(self) -> str:
-        return self._own.nonfinite
+        """Treatment of a channel whose batch statistics are not finite."""
+        return self._extra.nonfinite
 
     @property
     def layer_name(self) -> str:
-        """What messages call it: the given name, or # and its number."""
-        return self._own.name
+        """The layer's name in messages: the given name, or # and its number."""
+        return self._extra.name
 
     def reset_parameters(self):
+        """Set weight to 1 and bias to 0, and reset the running statistics."""
         self.reset_running_stats()
         if self.affine:
             torch.nn.init.ones_(self.weight)
@@ -118,9 +108,21 @@ class SyncBatchNorm(_BatchNorm):
                 torch.nn.init.zeros_(self.bias)
 
     def extra_repr(self):
-        own = {"activation": None, "nonfinite": "propagate"}
-        shown = [f"{key}={getattr(self, key)}" for key, default in own.items() if getattr(self, key) != default]
-        return ", ".join([super().extra_repr(), *shown])
+        defaults = {"activation": None, "nonfinite": "propagate"}
+        changed = [f"{key}={getattr(self, key)}" for key, default in defaults.items() if getattr(self, key) != default]
+        return ", ".join([super().extra_repr(), *changed])
+
+    # Pickles hold plain values instead of the private class ExtraOptions. Those of earlier versions hold it as _own.
+
+    def __getstate__(self):
+        state = vars(self).copy()
+        state["_extra"] = self._extra.to_dict()
+        return state
+
+    def __setstate__(self, state):
+        state = dict(state)
+        extra = state.pop("_own", None) or ExtraOptions.from_dict(state["_extra"])
+        super().__setstate__(state | {"_extra": extra})
 
     def _check_input_dim(self, input):
         shape = input.shape
@@ -130,53 +132,62 @@ class SyncBatchNorm(_BatchNorm):
             if shape[1] == 0:
                 raise ValueError("SyncBatchNorm number of input channels should be non-zero")
             raise ValueError(f"input: shape {tuple(shape)}, expected C = num_features = {self.num_features}")
-        if input.dtype not in _calls.DTYPES:
+        if input.dtype not in DTYPES:
             raise TypeError(f"input: {input.dtype}, expected float16, bfloat16, float32 or float64")
         if not (input.is_cpu or input.is_meta):
-            raise ValueError(f"SyncBatchNorm expected input tensor to be on CPU (got {input.device}); for other "
-                             "devices there is torch.nn.SyncBatchNorm")
+            raise ValueError(f"SyncBatchNorm expected input tensor to be on CPU (got {input.device}); use "
+                             "torch.nn.SyncBatchNorm for other devices")
 
     def forward(self, input: Tensor, residual: Optional[Tensor] = None) -> Tensor:
-        """Normalize `input`, (N, C, ...), N may be 0.
+        """Normalize `input`.
 
         Parameters
         ----------
         input : Tensor
+            Shape (N, C, ...); N may be 0.
         residual : Tensor, optional
-            Added to the result, before the activation; of the shape and dtype of `input`.
+            Added before the activation; it has the shape and dtype of `input`.
+
+        Returns
+        -------
+        Tensor
+            The output, with the shape, dtype and memory format of `input`.
 
         Raises
         ------
-        ValueError, TypeError, syncbn.MismatchError, syncbn.PeerError, syncbn.TimeoutError, syncbn.GroupError
-            The layer's state is then unchanged.
+        TypeError, ValueError
+            An argument has a wrong dtype, shape or device; or, in training, the whole group has one element per channel.
+        syncbn.MismatchError, syncbn.PeerError, syncbn.TimeoutError, syncbn.GroupError
+            See these classes. The layer is unchanged.
         """
-        by_operators = (_is_compiling() or type(input) is not Tensor or _len_dispatch_stack() or input.is_meta
-                        or _jit_tracer() is not None)
+        by_operators = (_is_compiling() or type(input) is not Tensor or dispatch_mode_count() or input.is_meta
+                        or jit_tracing_state() is not None)
         try:
             self._check_input_dim(input)
             if not by_operators:
-                if _in_torch_func() is not None:
+                if functorch_interpreter() is not None:
                     raise RuntimeError("SyncBatchNorm does not work under torch.func transforms (grad, vjp, vmap, ...): "
                                        "use torch.autograd")
-                call = Call(self)
+                snapshot = LayerSnapshot(self)
         except Exception as error:
-            if self.training and not (input.is_meta or isinstance(input, FakeTensor) or _is_exporting()):
-                _tell_peers(self._own.group, self._own.name, reason_of(error))
+            if self.training and not (input.is_meta or isinstance(input, FakeTensor) or is_exporting()):
+                _fail_peers(self._extra.process_group_name, self._extra.name, error_text(error))
             raise
         if by_operators:
             return self._forward_by_operators(input, residual)
         if torch.is_grad_enabled():
-            return Forward.apply(input, call.weight, call.bias, residual, call)
-        return call(input, residual)[0]
+            return Forward.apply(input, snapshot.weight, snapshot.bias, residual, snapshot)
+        return snapshot.forward(input, residual)[0]
 
     def _forward_by_operators(self, input, residual):
-        settings = _operators.settings_of(self)
-        name = self._own.name_tensor
-        tracked = self.training and self.track_running_stats and self.running_mean is not None
-        evaluated = not self.training
-        y, saved = torch.ops.syncbn.forward(
-            input, self.weight, self.bias, residual, self.running_mean if evaluated else None,
-            self.running_var if evaluated else None, name, settings, self.training)
-        if tracked:
-            torch.ops.syncbn.track(self.running_mean, self.running_var, self.num_batches_tracked, saved, name, settings)
+        weight, bias, mean, var, training = self.weight, self.bias, self.running_mean, self.running_var, self.training
+        if training and not self.track_running_stats:
+            mean = var = None
+        spec = spec_of(self, weight, bias, mean, parameter_dtype(weight, mean), new=new_traced)
+        settings = _operators.encoded_settings(spec, self._extra.process_group_name)
+        name = self._extra.name_tensor
+        y, saved = torch.ops.syncbn.forward(input, weight, bias, residual, None if training else mean,
+                                            None if training else var, name, settings, training)
+        if training and mean is not None:
+            torch.ops.syncbn.track(mean, var, self.num_batches_tracked, saved, name, settings)
         return y

@@ -1,6 +1,8 @@
 """The layer as operators of torch.library, for everything that traces: compile, export, tensor subclasses, modes.
 
-torch refuses autograd for an operator that changes its arguments, so forward is functional and `track` changes.
+torch allows no autograd for an operator that changes its arguments. So `forward` changes nothing, and a separate
+operator, `track`, updates the running statistics. Saved programs hold the operators' names and signatures and the text
+of `encoded_settings`: these must not change.
 """
 
 import functools
@@ -9,62 +11,61 @@ from typing import Optional, Tuple  # torch 2.4 reads no newer forms from a sign
 import torch
 from torch import Tensor
 
-from . import _calls
-from .._framework import alone, reason_of, tell_peers
-from ._group import core_group
+from . import _core_calls
+from .. import _core
+from .._framework_group import error_text, fail_peers, single_rank_group
+from .._layer_spec import LayerSpec
+from ._process_group import framework_group
 from ._recompute import recomputing
 
-# The core's saved_size, of channels that may be symbolic.
-_SAVED_HEAD, _SAVED_COLUMNS = 2, 5
-_DTYPE_NAMES = {dtype: str(dtype).partition(".")[2] for dtype in _calls.DTYPES}
 
+def encoded_settings(spec, process_group_name):
+    """The settings of a layer as a str, since an operator takes no other object.
 
-def settings_of(layer):
-    """Everything about a layer that is no tensor, in one string: an operator knows its arguments only. Without
-    num_features, an int, which tracing for changing shapes may take for one of them, and without the name, which is a
-    tensor: compiled code takes a str for a constant, and would be compiled anew for every layer."""
-    weight, mean, own = layer.weight, layer.running_mean, layer._own
-    track = mean is not None and (layer.track_running_stats or not layer.training)
-    dtype = torch.float32 if weight is None and not track else (mean if weight is None else weight).dtype
-    return (f"{layer.eps}|{_calls.momentum_of(layer)}|{weight is not None}|{layer.bias is not None}|{track}|"
-            f"{_DTYPE_NAMES[dtype]}|{own.activation or 'none'}|{own.nonfinite}|{own.group}")
-
-
-def name_tensor(name):
-    """Of a size that most names have in common: one that differs is compiled anew, too."""
-    text = name.encode()
-    return torch.tensor(list(text.ljust(max(1, -(-len(text) // 64)) * 64, b"\0")), dtype=torch.uint8, device="cpu")
+    num_features and the name are left out. An operator finds num_features in its tensors: a trace for changing shapes may
+    take it for one of the shape's numbers. The name is a tensor of its own: see `ExtraOptions.name_tensor`.
+    """
+    return (f"{spec.eps}|{spec.momentum}|{spec.affine}|{spec.bias}|{spec.track_running_stats}|{spec.dtype}|"
+            f"{spec.activation}|{spec.nonfinite}|{process_group_name}")
 
 
 @functools.lru_cache(maxsize=1024)
-def _parsed(settings):
-    eps, momentum, affine, bias, track, dtype, activation, nonfinite, group = settings.split("|", 8)
-    rates = float(eps), None if momentum == "None" else float(momentum)
-    return group, rates, (affine == "True", bias == "True", track == "True", getattr(torch, dtype), activation, nonfinite)
+def _decoded(settings):
+    """The LayerSpec, without num_features and name, and the name of the process group."""
+    eps, momentum, affine, bias, track, dtype, activation, nonfinite, process_group_name = settings.split("|", 8)
+    spec = LayerSpec(
+        num_features=0, affine=affine == "True", bias=bias == "True", track_running_stats=track == "True", dtype=dtype,
+        activation=activation, nonfinite=nonfinite, eps=float(eps),
+        momentum=None if momentum == "None" else float(momentum))
+    return spec, process_group_name
 
 
-def _core(settings, name, training, num_features):
+def _core_layer(settings, name, training, num_features):
     """The core's layer, and the dtype of its parameters."""
-    group, rates, kind = _parsed(settings)
+    spec, process_group_name = _decoded(settings)
     name = name.numpy().tobytes().rstrip(b"\0").decode()
     try:
-        return (core_group(group) if training else alone()).layer(*rates, num_features, *kind, name), kind[3]
+        group = framework_group(process_group_name) if training else single_rank_group()
+        return group.layer(spec._replace(num_features=num_features, name=name)), _dtype_of(settings)
     except Exception as error:
         if training:
-            tell_peers(core_group, group, name, reason_of(error))
+            fail_peers(framework_group, process_group_name, name, error_text(error))
         raise
 
 
 def _dtype_of(settings):
-    return _parsed(settings)[2][3]
+    return getattr(torch, _decoded(settings)[0].dtype)
 
 
 def _is_relu(settings):
-    return _parsed(settings)[2][4] == "relu"
+    return _decoded(settings)[0].activation == "relu"
 
 
 def _dense_like(x):
-    return torch.empty_like(_calls.dense(x)[0])
+    return torch.empty_like(_core_calls.dense(x)[0])
+
+
+# An operator's result can't be None: an empty tensor stands for it.
 
 
 def _nothing(x):
@@ -79,13 +80,13 @@ def _or_nothing(tensor, x):
 def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residual: Optional[Tensor],
             running_mean: Optional[Tensor], running_var: Optional[Tensor], name: Tensor, settings: str,
             training: bool) -> Tuple[Tensor, Tensor]:
-    core, dtype = _core(settings, name, training, x.shape[1])
-    return _calls.forward(core, dtype, x, (weight, bias, running_mean, running_var, None), residual, training, False)
+    core, dtype = _core_layer(settings, name, training, x.shape[1])
+    return _core_calls.forward(core, dtype, x, (weight, bias, running_mean, running_var, None), residual, training, False)
 
 
 @forward.register_fake
 def _(x, weight, bias, residual, running_mean, running_var, name, settings, training):
-    return _dense_like(x), x.new_empty(_SAVED_HEAD + _SAVED_COLUMNS * x.shape[1], dtype=torch.float64)
+    return _dense_like(x), x.new_empty(_core.saved_head + _core.saved_columns * x.shape[1], dtype=torch.float64)
 
 
 @torch.library.custom_op("syncbn::track", mutates_args=("running_mean", "running_var", "num_batches_tracked"),
@@ -94,8 +95,8 @@ def track(running_mean: Tensor, running_var: Tensor, num_batches_tracked: Option
           name: Tensor, settings: str) -> None:
     if recomputing():
         return
-    core, dtype = _core(settings, name, True, (saved.numel() - _SAVED_HEAD) // _SAVED_COLUMNS)
-    _calls.track(core, dtype, running_mean, running_var, num_batches_tracked, saved)
+    core, dtype = _core_layer(settings, name, True, (saved.numel() - _core.saved_head) // _core.saved_columns)
+    _core_calls.track(core, dtype, running_mean, running_var, num_batches_tracked, saved)
 
 
 @track.register_fake
@@ -107,17 +108,21 @@ def _(running_mean, running_var, num_batches_tracked, saved, name, settings):
 def backward(dy: Tensor, x: Tensor, weight: Optional[Tensor], y: Optional[Tensor], saved: Tensor, name: Tensor,
              settings: str, training: bool, has_bias: bool,
              masked_residual: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    core, dtype = _core(settings, name, training, x.shape[1])
-    wants = True, weight is not None, has_bias, masked_residual
-    dx, d_weight, d_bias, d_residual, sums = _calls.backward(core, dtype, saved, dy, x, y, wants, True)
+    core, dtype = _core_layer(settings, name, training, x.shape[1])
+    dx, d_weight, d_bias, d_residual, sums = _core_calls.backward(
+        core, dtype, saved=saved, dy=dy, x=x, y=y, wanted=(True, weight is not None, has_bias, masked_residual),
+        with_sums=True)
     return dx, _or_nothing(d_weight, x), _or_nothing(d_bias, x), _or_nothing(d_residual, x), sums
 
 
 @backward.register_fake
 def _(dy, x, weight, y, saved, name, settings, training, has_bias, masked_residual):
-    channels = (lambda: x.new_empty(x.shape[1], dtype=_dtype_of(settings)))
-    return (_dense_like(x), channels() if weight is not None else _nothing(x), channels() if has_bias else _nothing(x),
-            _dense_like(x) if masked_residual else _nothing(x), x.new_empty(4 * x.shape[1], dtype=torch.float64))
+    def like_parameter(wanted):
+        return x.new_empty(x.shape[1], dtype=_dtype_of(settings)) if wanted else _nothing(x)
+
+    return (_dense_like(x), like_parameter(weight is not None), like_parameter(has_bias),
+            _dense_like(x) if masked_residual else _nothing(x),
+            x.new_empty(_core.sums_columns * x.shape[1], dtype=torch.float64))
 
 
 @torch.library.custom_op("syncbn::double_backward", mutates_args=(), device_types="cpu")
@@ -125,9 +130,10 @@ def double_backward(ddx: Optional[Tensor], dd_weight: Optional[Tensor], dd_bias:
                     dd_residual: Optional[Tensor], dy: Tensor, x: Tensor, weight: Optional[Tensor], y: Optional[Tensor],
                     saved: Tensor, sums: Tensor, name: Tensor, settings: str,
                     training: bool) -> Tuple[Tensor, Tensor, Tensor]:
-    core, dtype = _core(settings, name, training, x.shape[1])
-    d_dy, d_x, d_weight = _calls.double_backward(core, dtype, saved, sums, dy, x, y, ddx, dd_weight, dd_bias,
-                                                 dd_residual, (True, True, weight is not None))
+    core, dtype = _core_layer(settings, name, training, x.shape[1])
+    d_dy, d_x, d_weight = _core_calls.double_backward(
+        core, dtype, saved=saved, sums=sums, dy=dy, x=x, y=y, ddx=ddx, dd_weight=dd_weight, dd_bias=dd_bias,
+        dd_residual=dd_residual, wanted=(True, True, weight is not None))
     return d_dy, d_x, _or_nothing(d_weight, x)
 
 
@@ -136,7 +142,7 @@ def _(ddx, dd_weight, dd_bias, dd_residual, dy, x, weight, y, saved, sums, name,
     return _dense_like(x), _dense_like(x), _nothing(x) if weight is None else torch.empty_like(weight)
 
 
-def _keep_for_backward(ctx, inputs, output):
+def _save_for_backward(ctx, inputs, output):
     x, weight, bias, residual, _, _, name, ctx.settings, ctx.training = inputs
     y, saved = output
     relu = _is_relu(ctx.settings)
@@ -158,7 +164,7 @@ def _backward(ctx, dy, _):
             d_residual if ctx.has_residual else None, None, None, None, None, None)
 
 
-def _keep_for_double_backward(ctx, inputs, output):
+def _save_for_double_backward(ctx, inputs, output):
     dy, x, weight, y, saved, name, ctx.settings, ctx.training, ctx.has_bias, ctx.masked_residual = inputs
     ctx.save_for_backward(dy, x, weight, y, saved, output[4], name)
     ctx.mark_non_differentiable(output[4])
@@ -172,5 +178,5 @@ def _double_backward(ctx, ddx, dd_weight, dd_bias, dd_residual, _):
     return d_dy, d_x, d_weight if weight is not None else None, None, None, None, None, None, None, None
 
 
-forward.register_autograd(_backward, setup_context=_keep_for_backward)
-backward.register_autograd(_double_backward, setup_context=_keep_for_double_backward)
+forward.register_autograd(_backward, setup_context=_save_for_backward)
+backward.register_autograd(_double_backward, setup_context=_save_for_double_backward)

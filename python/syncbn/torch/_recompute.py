@@ -1,18 +1,16 @@
-"""Whether a forward is the first of its kind or one that torch.utils.checkpoint repeats."""
+"""Recomputation: the forwards that torch.utils.checkpoint repeats."""
 
-import torch
-
-_task_of_this_thread = torch._C._current_graph_task_id
-_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # not in torch 2.4
+from ._private import RECOMPUTATION_HOOK, backward_pass_id, innermost_saved_tensors_hooks
 
 
 def recomputing():
-    """A forward inside a backward pass is a repetition, and so is one under checkpoint's hooks outside of any.
+    """True if the forward that runs now repeats an earlier one, so that the running statistics must not move again.
 
-    The second happens where a tensor that checkpoint dropped is asked for, as `y.grad_fn._saved_self` does. To be asked
-    when the forward runs, never while it is traced.
+    A forward inside a backward pass is a repetition. So is a forward under the hooks of checkpoint outside of a backward
+    pass: it runs when a program asks for a tensor that checkpoint has dropped, as `y.grad_fn._saved_self` does. Ask when
+    the forward runs, not while a compiler traces it.
     """
-    if _task_of_this_thread() != -1:
+    if backward_pass_id() != -1:
         return True
-    hooks = _top_hooks(False) if _top_hooks is not None else None
-    return bool(hooks) and "_recomputation_hook" in getattr(hooks[0], "__qualname__", "")
+    hooks = innermost_saved_tensors_hooks(False)
+    return bool(hooks) and RECOMPUTATION_HOOK in getattr(hooks[0], "__qualname__", "")

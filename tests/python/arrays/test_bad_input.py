@@ -235,7 +235,7 @@ def test_number_of_ranks(size):
     lambda text: syncbn.all_reduce_sum(np.ones(1), text)], ids=["name", "process_group", "create_group", "get_rank",
                                                                "destroy_group", "all_reduce_sum"])
 def test_text_that_is_none(call):
-    with pytest.raises(ValueError, match=r"'\\ud800', expected text that UTF-8 has"):
+    with pytest.raises(ValueError, match=r"'\\ud800', expected text that UTF-8 can encode"):
         call("\ud800")
 
 

@@ -8,7 +8,7 @@ import data
 import numpy as np
 import pytest
 import syncbn
-from syncbn._framework import Group, tell_peers
+from syncbn._framework_group import FrameworkGroup, fail_peers
 
 X = data.linspace(0, 5, (2, 2, 2, 2))
 
@@ -158,7 +158,7 @@ def test_wrong_sum_is_noticed():
         def all_reduce_sum(self, array, timeout):
             pass
 
-    with pytest.raises(syncbn.PeerError, match="summed 1 ranks where the group has 2"):
+    with pytest.raises(syncbn.PeerError, match="summed 1 ranks, but the group has 2"):
         syncbn.SyncBatchNorm(2, process_group=Forgetful(None))(X)
 
 
@@ -183,7 +183,7 @@ def refused_array(engine):
 
 
 def refused_tensor(engine):
-    tell_peers(lambda _: Group("framework", engine), "", "bn", "no tensor")
+    fail_peers(lambda _: FrameworkGroup("framework", engine), "", "bn", "no tensor")
 
 
 @pytest.mark.parametrize("refused", [refused_array, refused_tensor])

@@ -231,7 +231,7 @@ def test_groups():
     with pytest.raises(syncbn.GroupError, match="'nope' is unknown to rank"):
         SyncBatchNorm(2, process_group="nope")
     if RANK == 3:
-        with pytest.raises(syncbn.GroupError, match="'0-1-2' is unknown to rank 3.*no member"):
+        with pytest.raises(syncbn.GroupError, match="'0-1-2' is unknown to rank 3.*not a member"):
             SyncBatchNorm(2, process_group="0-1-2")
 
 

@@ -69,3 +69,9 @@ def test_files_made_now_are_loaded_too(case):
     """The same with the form that this version writes."""
     layer = layer_of(case)
     check(pickle.loads(pickle.dumps(layer)), facts_of(layer), CASES[case])
+
+
+def test_pickles_made_now_hold_public_names_only():
+    data = pickle.dumps(SyncBatchNorm(3))
+    assert b"syncbn.mindspore" in data and b"syncbn.mindspore._" not in data and b"syncbn._" not in data
+    assert SyncBatchNorm.__module__ == "syncbn.mindspore"

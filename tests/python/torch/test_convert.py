@@ -133,7 +133,7 @@ def test_what_it_cannot_replace_is_left_and_listed():
         convert_sync_batchnorm(model)
     message = str(caught[0].message)
     for part in ("own (Own): a subclass", "parametrized (ParametrizedBatchNorm2d): a subclass",
-                 "patched (BatchNorm2d): has a forward of its own", "fused.0 (BatchNorm2d): part of a fused",
+                 "patched (BatchNorm2d): its forward was replaced", "fused.0 (BatchNorm2d): part of a fused",
                  "quantized.bn (BatchNorm2d): part of a fused"):
         assert part in message
     assert type(model["plain"]) is SyncBatchNorm and "plain" not in message

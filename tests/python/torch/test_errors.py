@@ -18,10 +18,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 
 import syncbn
-from syncbn import _framework
+from syncbn import _framework_group
 from syncbn.torch import SyncBatchNorm
-from syncbn._framework import alone
-from syncbn.torch._group import _ranks_of_the_environment, core_group
+from syncbn._framework_group import single_rank_group
+from syncbn.torch._process_group import _ranks_in_environment, framework_group
 from networks import convolutional
 
 
@@ -272,7 +272,7 @@ def given_back(rank):
     group = dist.new_group([0, 1])
     layer = SyncBatchNorm(4, process_group=group)
     layer(torch.randn(3, 4, requires_grad=True)).sum().backward()
-    engine = weakref.ref(core_group(group.group_name)), weakref.ref(group)
+    engine = weakref.ref(framework_group(group.group_name)), weakref.ref(group)
     dist.destroy_process_group(group)
     del group
     gc.collect()
@@ -286,21 +286,21 @@ def test_a_destroyed_group_is_given_back_though_a_layer_lives(two_ranks):
 def test_what_a_group_keeps_does_not_grow_with_the_steps():
     layer = SyncBatchNorm(4)
     layer(torch.randn(3, 4))
-    kept = len(alone()._layers)
+    kept = len(single_rank_group()._layers)
     for step in range(20):
         layer.momentum, layer.eps = 0.1 + step / 100, 1e-5 * (1 + step)
         layer(torch.randn(3, 4))
-    assert len(alone()._layers) == kept
+    assert len(single_rank_group()._layers) == kept
 
 
 def test_a_group_forgets_the_layers_that_came_first(monkeypatch):
-    monkeypatch.setattr(_framework, "_KEPT", 4)
+    monkeypatch.setattr(_framework_group, "_MAX_LAYERS", 4)
     first = SyncBatchNorm(4)
     x = torch.randn(3, 4, requires_grad=True)
     y = first(x)
     for _ in range(8):
         SyncBatchNorm(4)(x)
-    assert len(alone()._layers) == 4
+    assert len(single_rank_group()._layers) == 4
     y.sum().backward()
     first(x)
     assert first.num_batches_tracked == 2
@@ -349,14 +349,14 @@ def test_parameters_unused_on_one_rank_reorder_nothing(two_ranks):
 
 def test_the_environment_names_ranks_but_there_is_no_group(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    _ranks_of_the_environment.cache_clear()
+    _ranks_in_environment.cache_clear()
     layer = SyncBatchNorm(4)
     with pytest.raises(syncbn.GroupError, match="init_process_group"):
         layer(torch.randn(2, 4))
     layer.eval()
     layer(torch.randn(2, 4))
     monkeypatch.delenv("WORLD_SIZE")
-    _ranks_of_the_environment.cache_clear()
+    _ranks_in_environment.cache_clear()
 
 
 def test_messages_are_torchs():

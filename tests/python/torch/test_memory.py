@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from syncbn.torch import SyncBatchNorm, _calls
+from syncbn.torch import SyncBatchNorm, _core_calls
 
 DENSE = {
     "channels first": lambda: torch.randn(4, 3, 5, 6),
@@ -42,9 +42,10 @@ def test_dense_tensors_are_worked_on_where_they_are(x, monkeypatch):
     x = x()
     seen = []
     for name in ("forward", "backward"):
-        method = getattr(_calls._core.FrameworkLayer, name)
-        monkeypatch.setattr(_calls._core.FrameworkLayer, name,
-                            lambda *args, method=method: (seen.extend(args), method(*args))[1])
+        method = getattr(_core_calls._core.FrameworkLayer, name)
+        monkeypatch.setattr(_core_calls._core.FrameworkLayer, name,
+                            lambda core, method=method, **tensors: (seen.extend(tensors.values()),
+                                                                    method(core, **tensors))[1])
     dy = torch.empty_like(x).normal_()
     y, dx, *_ = step(x, dy)
     assert {x.data_ptr(), y.data_ptr(), dy.data_ptr(), dx.data_ptr()} <= set(a for a in seen if isinstance(a, int))

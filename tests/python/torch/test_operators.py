@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.parallel import DistributedDataParallel
 
 from syncbn.torch import SyncBatchNorm, _operators
+from syncbn.torch._spec import spec_of
 from networks import CLOSE, batches, convolutional, distance, plain_convolutional, train
 
 SHAPES = {
@@ -33,8 +34,9 @@ def fresh_compiler():
 
 
 def of(layer):
-    """What operators are told of a layer besides tensors and mode."""
-    return layer._own.name_tensor, _operators.settings_of(layer)
+    """Arguments of the operators that describe a layer, besides its tensors and mode."""
+    spec = spec_of(layer, layer.weight, layer.bias, layer.running_mean, layer.weight.dtype)
+    return layer._extra.name_tensor, _operators.encoded_settings(spec, layer._extra.process_group_name)
 
 
 def small():

@@ -1,0 +1,6 @@
+"""The core's dtypes."""
+
+from . import _core
+
+#: Each dtype of the core by its name, which NumPy, PyTorch and MindSpore have in common.
+CORE_DTYPES = {dtype.name: dtype for dtype in _core.DType}

@@ -1,0 +1,84 @@
+"""Groups of ranks for the layers inside PyTorch and MindSpore."""
+
+import atexit
+import functools
+import threading
+
+from . import _core
+from ._errors import GroupError
+from ._layer_spec import LayerSpec
+
+# Limit of the core layers that a group keeps. It is more than a network has; a program that makes and drops networks
+# for a long time must not collect their layers.
+_MAX_LAYERS = 4096
+
+
+class FrameworkGroup:
+    """A group of the core and the core layers that work in it.
+
+    The parameters of a core layer belong to the framework, which gives their addresses at each call. So one core layer
+    serves all framework layers of the same settings, and a framework layer can be copied and pickled: it holds nothing
+    of the core.
+    """
+
+    def __init__(self, name, engine, timeout=None):
+        self._core_group = _core.make_group(name, engine, timeout)
+        self._layers = {}  # by LayerSpec
+        self._specs = {}  # the same LayerSpecs by themselves without eps and momentum
+        self._lock = threading.Lock()
+
+    def layer(self, spec):
+        """The `_core.FrameworkLayer` with the settings of `spec`."""
+        return self._layers.get(spec) or self._create(spec)
+
+    def _create(self, spec):
+        """A new layer takes the place of an earlier one that differs in eps or momentum only.
+
+        A schedule may change these at each step.
+        """
+        layer = _core.FrameworkLayer(spec.core_layer(self._core_group))
+        with self._lock:
+            self._forget(self._specs.get(spec[:-2]))
+            while len(self._layers) >= _MAX_LAYERS:
+                self._forget(next(iter(self._layers)))
+            self._layers[spec] = layer
+            self._specs[spec[:-2]] = spec
+        return layer
+
+    def _forget(self, spec):
+        if spec is not None:
+            del self._layers[spec], self._specs[spec[:-2]]
+
+
+class _SingleRank:
+    rank, size = 0, 1
+
+    def all_reduce_sum(self, array, timeout):
+        raise AssertionError("a group of one rank sends nothing")
+
+
+@functools.lru_cache(maxsize=None)
+def single_rank_group():
+    """The group of this process alone, for evaluation and for training without other ranks."""
+    return FrameworkGroup("this process", _SingleRank())
+
+
+atexit.register(single_rank_group.cache_clear)
+
+
+def fail_peers(find_group, process_group, layer_name, reason):
+    """Give the peers an error if a training call fails on this rank before it reaches a core layer.
+
+    Without it they would wait for this rank until the deadline. `find_group(process_group)` returns the FrameworkGroup.
+    The layer that reports the failure has default settings, since the settings of the call may be what is wrong.
+    """
+    try:
+        group = find_group(process_group)
+    except GroupError:
+        return
+    group.layer(LayerSpec(num_features=1, name=layer_name)).fail(reason)
+
+
+def error_text(error):
+    """Class and message of an exception, for the peers."""
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,162 @@
+"""Calls of a core layer on tensors, without autograd: tensors in, new tensors out.
+
+If a training call fails here, before it reaches the core (for want of memory, for example), the peers get an error
+instead of waiting.
+"""
+
+import torch
+
+from .. import _core
+from .._framework_group import error_text
+from ._spec import DTYPES
+
+_FIRST = _core.Layout.channels_first
+_LAST = _core.Layout.channels_last
+_CHANNEL_VALUES = "weight", "bias", "running_mean", "running_var"
+
+
+def dense(x):
+    """x and its memory order. If the memory of x is in neither order, a copy in channels-first order."""
+    if x.is_neg():
+        x = x.resolve_neg()
+    if x.is_contiguous():
+        return x, _FIRST
+    if x.dim() > 2 and x.movedim(1, -1).is_contiguous():
+        return x, _LAST
+    return x.contiguous(), _FIRST
+
+
+def _in_order_of(x, layout, tensor):
+    """The tensor, copied if its memory order is not that of x."""
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    if layout is _FIRST:
+        return tensor.contiguous()
+    if tensor.movedim(1, -1).is_contiguous():
+        return tensor
+    return torch.empty_like(x).copy_(tensor)
+
+
+def _address(tensor):
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _addresses(values, dtype, channels):
+    """Addresses of parameters and buffers, checked. Asked at each call, since loading a state may move them."""
+    result = []
+    channel_values, counter = values[:4], values[4]
+    for tensor in channel_values:
+        if tensor is None:
+            result.append(0)
+        elif tensor.dtype is dtype and tensor.numel() == channels and tensor.is_cpu and tensor.is_contiguous():
+            result.append(tensor.data_ptr())
+        else:
+            _raise_for_bad_value(channel_values, dtype, channels)
+    if counter is None:
+        result.append(0)
+    elif counter.dtype is torch.int64 and counter.numel() == 1 and counter.is_cpu:
+        result.append(counter.data_ptr())
+    else:
+        raise TypeError(f"num_batches_tracked: {counter.dtype} of shape {tuple(counter.shape)} on {counter.device}, "
+                        "expected one torch.int64 on the CPU")
+    return tuple(result)
+
+
+def _raise_for_bad_value(channel_values, dtype, channels):
+    for name, tensor in zip(_CHANNEL_VALUES, channel_values):
+        if tensor is None:
+            continue
+        if tensor.dtype is not dtype:
+            raise TypeError(f"{name}: {tensor.dtype}, expected {dtype}, the dtype of the layer's other parameters and "
+                            "buffers")
+        if tensor.numel() != channels:
+            raise ValueError(f"{name} should contain {channels} elements not {tensor.numel()}")
+        if not tensor.is_cpu:
+            raise ValueError(f"{name}: on {tensor.device}, expected it on the CPU, where the input is")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name}: strides {tensor.stride()}, expected contiguous memory")
+
+
+def _check_residual(residual, x):
+    if residual.shape != x.shape or residual.dtype is not x.dtype:
+        raise ValueError(f"residual: {residual.dtype} of shape {tuple(residual.shape)}, "
+                         f"expected x's {x.dtype} of shape {tuple(x.shape)}")
+
+
+def forward(core, dtype, x, values, residual, training, track):
+    """Return y and what the backward needs of the statistics.
+
+    `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None; `dtype`: that of the first four.
+    With `track`, a training call also updates the running statistics.
+    """
+    try:
+        shape = x.shape
+        values = _addresses(values, dtype, shape[1])
+        if residual is not None:
+            _check_residual(residual, x)
+        x, layout = dense(x)
+        y = torch.empty_like(x)
+        saved = torch.empty(core.saved_size, dtype=torch.float64)
+        if residual is not None:
+            residual = _in_order_of(x, layout, residual)
+    except Exception as error:
+        if training:
+            core.fail(error_text(error))
+        raise
+    core.forward(saved=saved.data_ptr(), values=values, x=x.data_ptr(), y=y.data_ptr(), residual=_address(residual),
+                 shape=shape, dtype=DTYPES[x.dtype], layout=layout, training=training, track=track)
+    return y, saved
+
+
+def track(core, dtype, running_mean, running_var, num_batches_tracked, saved):
+    """Update the running statistics by what a training forward has saved."""
+    values = _addresses((None, None, running_mean, running_var, num_batches_tracked), dtype, core.num_features)
+    core.track(saved=saved.data_ptr(), values=values)
+
+
+def backward(core, dtype, *, saved, dy, x, y, wanted, with_sums):
+    """Return dx, d_weight, d_bias and d_residual, and the sums that a double backward needs.
+
+    `wanted`: a bool for each of the four gradients; one that is not wanted is None. Without `with_sums`, so are the sums.
+    """
+    try:
+        x, layout = dense(x)
+        dy = _in_order_of(x, layout, dy)
+        if y is not None:
+            y = _in_order_of(x, layout, y)
+        shape = x.shape
+        dx = torch.empty_like(x) if wanted[0] else None
+        d_weight = torch.empty(shape[1], dtype=dtype) if wanted[1] else None
+        d_bias = torch.empty(shape[1], dtype=dtype) if wanted[2] else None
+        d_residual = torch.empty_like(x) if wanted[3] else None
+        sums = torch.empty(core.sums_size, dtype=torch.float64) if with_sums else None
+    except Exception as error:
+        core.fail(error_text(error), saved.data_ptr())
+        raise
+    core.backward(saved=saved.data_ptr(), sums=_address(sums), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
+                  dx=_address(dx), d_residual=_address(d_residual), d_weight=_address(d_weight),
+                  d_bias=_address(d_bias), shape=shape, dtype=DTYPES[x.dtype], layout=layout)
+    return dx, d_weight, d_bias, d_residual, sums
+
+
+def double_backward(core, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wanted):
+    """Return the gradients of dy, x and weight, from those of the four gradients of `backward`.
+
+    `wanted`: a bool for each of the three results; one that is not wanted is None.
+    """
+    try:
+        x, layout = dense(x)
+        dy = _in_order_of(x, layout, dy)
+        y, ddx, dd_residual = (None if t is None else _in_order_of(x, layout, t) for t in (y, ddx, dd_residual))
+        dd_weight, dd_bias = (None if t is None else t.contiguous() for t in (dd_weight, dd_bias))
+        d_dy = torch.empty_like(x) if wanted[0] else None
+        d_x = torch.empty_like(x) if wanted[1] else None
+        d_weight = torch.empty(x.shape[1], dtype=dtype) if wanted[2] else None
+    except Exception as error:
+        core.fail(error_text(error), saved.data_ptr())
+        raise
+    core.double_backward(saved=saved.data_ptr(), sums=sums.data_ptr(), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
+                         ddx=_address(ddx), dd_residual=_address(dd_residual), dd_weight=_address(dd_weight),
+                         dd_bias=_address(dd_bias), d_dy=_address(d_dy), d_x=_address(d_x),
+                         d_weight=_address(d_weight), shape=x.shape, dtype=DTYPES[x.dtype], layout=layout)
+    return d_dy, d_x, d_weight

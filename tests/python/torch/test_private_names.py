@@ -1,0 +1,166 @@
+"""Each private name of PyTorch in syncbn.torch._private: it is there, and it does what the layer relies on."""
+
+import importlib.util
+import pathlib
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from syncbn.torch import SyncBatchNorm, _private
+
+IS_TORCH24 = torch.__version__.startswith("2.4.")
+NAMES = [
+    (torch.nn.modules.batchnorm, "_BatchNorm"),
+    (torch.nn.modules.batchnorm, "_LazyNormBase"),
+    (torch._subclasses.fake_tensor, "FakeTensor"),
+    (torch._C, "_len_torch_dispatch_stack"),
+    (torch._C._functorch, "peek_interpreter_stack"),
+    (torch._C, "_get_tracing_state"),
+    (torch._C, "_current_graph_task_id"),
+    (dist.distributed_c10d, "_get_default_store"),
+    (dist.distributed_c10d, "_resolve_process_group"),
+]
+
+
+def import_anew():
+    spec = importlib.util.spec_from_file_location("private_anew", _private.__file__)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.mark.parametrize("owner, name", NAMES, ids=[name for _, name in NAMES])
+def test_a_missing_name_is_an_error_that_names_it(owner, name, monkeypatch):
+    import_anew()
+    monkeypatch.delattr(owner, name)
+    with pytest.raises(ImportError, match=f"syncbn.torch needs {owner.__name__}.{name} .* torch {torch.__version__[:3]}"):
+        import_anew()
+
+
+def test_the_list_of_names_is_complete():
+    assert pathlib.Path(_private.__file__).read_text().count(" = _private(") == len(NAMES)
+
+
+def test_no_other_file_uses_a_private_name_of_torch():
+    folder = pathlib.Path(_private.__file__).parent
+    found = [f"{file.name}: {word}" for file in folder.glob("*.py") if file.name != "_private.py"
+             for word in ("torch._", "_c10d", "import _BatchNorm", "torch.nn.modules") if word in file.read_text()]
+    assert found == []
+
+
+def test_base_classes():
+    assert all(issubclass(cls, _private.BatchNormBase) for cls in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d,
+                                                                   nn.SyncBatchNorm, SyncBatchNorm))
+    assert not issubclass(nn.LayerNorm, _private.BatchNormBase)
+    lazy = nn.LazyBatchNorm2d()
+    assert isinstance(lazy, _private.LazyNormBase) and lazy.has_uninitialized_params()
+    lazy(torch.randn(2, 3, 4, 4))
+    assert not isinstance(lazy, _private.LazyNormBase)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(3), SyncBatchNorm(3)], ids=["torch's", "ours"])
+def test_members_of_a_module(layer):
+    members = vars(layer)
+    assert set(_private.MODULE_MEMBERS) <= members.keys()
+    assert members["_parameters"].keys() == {"weight", "bias"}
+    assert members["_buffers"].keys() == {"running_mean", "running_var", "num_batches_tracked"}
+    # All other members may be shared with a converted layer: values that are replaced, and registries of hooks.
+    shared = {name for name, value in members.items() if isinstance(value, (dict, set, list))}
+    assert all("hook" in name for name in shared - set(_private.MODULE_MEMBERS))
+
+
+def test_fake_tensors():
+    with FakeTensorMode():
+        assert isinstance(torch.randn(2), _private.FakeTensor)
+    assert not isinstance(torch.randn(2), _private.FakeTensor)
+
+
+class Mode(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+def test_dispatch_modes():
+    assert _private.dispatch_mode_count() == 0
+    with Mode(), Mode():
+        assert _private.dispatch_mode_count() == 2
+    assert _private.dispatch_mode_count() == 0
+
+
+def test_transforms_of_torch_func():
+    seen = []
+    torch.func.vmap(lambda x: (seen.append(_private.functorch_interpreter()), x)[1])(torch.randn(2))
+    assert seen[0] is not None and _private.functorch_interpreter() is None
+
+
+@pytest.mark.filterwarnings("ignore")  # torch means to give its tracer up
+def test_jit_trace():
+    seen = []
+    torch.jit.trace(lambda x: (seen.append(_private.jit_tracing_state()), x + 1)[1], torch.randn(2), check_trace=False)
+    assert seen[0] is not None and _private.jit_tracing_state() is None
+
+
+class Exported(nn.Module):
+    def forward(self, x):
+        return x + (1 if _private.is_exporting() else 2)
+
+
+@pytest.mark.skipif(IS_TORCH24, reason="torch 2.4 has no such function")
+def test_export():
+    program = torch.export.export(Exported(), (torch.zeros(1),))
+    assert program.module()(torch.zeros(1)) == 1 and Exported()(torch.zeros(1)) == 2
+
+
+def test_backward_passes():
+    seen = []
+    x = torch.ones(2, requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda _: seen.append(_private.backward_pass_id()))
+    y.sum().backward()
+    assert seen[0] != -1 and _private.backward_pass_id() == -1
+
+
+@pytest.mark.skipif(IS_TORCH24, reason="torch 2.4 has no such function")
+def test_hooks_of_checkpoint():
+    seen = []
+
+    def body(x):
+        hooks = _private.innermost_saved_tensors_hooks(False)
+        seen.append(hooks and hooks[0].__qualname__)
+        return x.sin()
+
+    assert _private.innermost_saved_tensors_hooks(False) is None
+    x = torch.ones(2, requires_grad=True)
+    y = checkpoint(body, x, use_reentrant=False)
+    assert y.grad_fn._saved_self is not None  # recomputes
+    first, again = seen
+    assert _private.RECOMPUTATION_HOOK not in first and _private.RECOMPUTATION_HOOK in again
+
+
+def test_versions_of_tensors():
+    tensors = [torch.ones(2), torch.ones(3)]
+    with torch.inference_mode():
+        inference = torch.ones(2)
+    before = [tensor._version for tensor in tensors]
+    _private.increment_versions((*tensors, inference))
+    assert [tensor._version for tensor in tensors] == [version + 1 for version in before]
+
+
+def stores_and_groups(rank):
+    _private.default_store().set(f"private names {rank}", "here")
+    group = dist.new_group([0, 1])
+    dist.barrier()
+    return (_private.default_store().get(f"private names {1 - rank}").decode(),
+            _private.process_group_by_name(group.group_name) is group)
+
+
+def test_the_store_and_the_names_of_process_groups(two_ranks):
+    assert two_ranks(stores_and_groups) == [("here", True)] * 2
+
+
+def test_an_unknown_name_of_a_process_group():
+    with pytest.raises((RuntimeError, ValueError, KeyError)):
+        _private.process_group_by_name("unknown")
