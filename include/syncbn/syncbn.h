@@ -1,5 +1,7 @@
 #pragma once
 
+/// Everything that a program needs. Not included: syncbn/framework.h, for frameworks.
+
 #include "syncbn/communicator.h"
 #include "syncbn/dtype.h"
 #include "syncbn/error.h"

@@ -12,6 +12,7 @@
 
 #include "errors.h"
 #include "syncbn/error.h"
+#include "syncbn/framework.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -169,9 +170,9 @@ void fail(SyncBatchNorm& layer, const std::string& reason, const Pass* of) {
   {
     const nb::gil_scoped_release unlocked;
     if (of != nullptr) {
-      layer.fail(of->saved, reason);
+      FrameworkHooks(layer).fail(of->saved, reason);
     } else {
-      layer.fail(reason);
+      FrameworkHooks(layer).fail(reason);
     }
   }
   forget_exception();  // of an engine that could not tell them
@@ -203,7 +204,7 @@ nb::object forward(SyncBatchNorm& layer, Pass& pass, const nb::object& x_object,
       if ((order & residual->orders()) != kNone) order &= residual->orders();
     }
     const Shape shape{std::span<const std::int64_t>(x->sizes())};
-    tensors.emplace(ForwardTensors{x->view(shape, order), y->view(shape, order), std::nullopt});
+    tensors.emplace(ForwardTensors{.x = x->view(shape, order), .y = y->view(shape, order)});
     if (residual) {
       tensors->residual = residual->view(Shape(std::span<const std::int64_t>(residual->sizes())), order);
     }
@@ -235,9 +236,9 @@ nb::object backward(SyncBatchNorm& layer, const Pass& pass, const nb::object& dy
       if ((order & y->orders()) != kNone) order &= y->orders();
     }
     const Shape shape{std::span<const std::int64_t>(x->sizes())};
-    tensors.emplace(BackwardTensors{dy->view(Shape(std::span<const std::int64_t>(dy->sizes())), order),
-                                    x->view(shape, order), std::nullopt, dx->view(shape, order),
-                                    std::nullopt});
+    tensors.emplace(BackwardTensors{.dy = dy->view(Shape(std::span<const std::int64_t>(dy->sizes())), order),
+                                    .x = x->view(shape, order),
+                                    .dx = dx->view(shape, order)});
     if (y) tensors->y = y->view(Shape(std::span<const std::int64_t>(y->sizes())), order);
     if (pass.has_residual) {
       tensors->d_residual =

@@ -11,7 +11,7 @@
 
 #include "addresses.h"
 #include "errors.h"
-#include "syncbn/sync_batch_norm.h"
+#include "syncbn/framework.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -73,7 +73,7 @@ Values values_of(const nb::tuple& addresses) {
 class FrameworkLayer {
  public:
   explicit FrameworkLayer(nb::object layer)
-      : owner_(std::move(layer)), layer_(nb::cast<SyncBatchNorm&>(owner_)) {}
+      : owner_(std::move(layer)), layer_(nb::cast<SyncBatchNorm&>(owner_)), hooks_(layer_) {}
 
   // Training: with the running statistics moved where `track`. Evaluation: nothing moves.
   void forward(Address saved_address, const nb::tuple& addresses, Address x, Address y, Address residual,
@@ -83,10 +83,10 @@ class FrameworkLayer {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     bind(values);
-    layer_.train(training);
+    layer_.set_train(training);
     Saved saved;
-    layer_.normalize({form(x), form(y), form.optional(residual)}, saved);
-    if (track) layer_.track(saved);
+    hooks_.normalize({form(x), form(y), form.optional(residual)}, saved);
+    if (track) hooks_.track(saved);
     write_saved(saved, saved_address);
   }
 
@@ -95,7 +95,7 @@ class FrameworkLayer {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     bind(values);
-    layer_.track(saved_at(saved_address, layer_.num_features()));
+    hooks_.track(saved_at(saved_address, layer_.num_features()));
   }
 
   void backward(Address saved_address, Address sums_address, Address dy, Address x, Address y, Address dx,
@@ -114,7 +114,7 @@ class FrameworkLayer {
       return;
     }
     BackwardSums sums;
-    layer_.backward(saved, tensors, sums);
+    hooks_.backward(saved, tensors, sums);
     write(sums, kSums, static_cast<double*>(at(sums_address)));
   }
 
@@ -131,7 +131,7 @@ class FrameworkLayer {
       if (address == 0) return std::nullopt;
       return form(address);
     };
-    layer_.double_backward(
+    hooks_.double_backward(
         saved, sums,
         {form(dy), form(x), output(form, y), input(ddx), input(dd_residual), form.optional(d_dy),
          form.optional(d_x), at(dd_weight), at(dd_bias), at(d_weight)});
@@ -142,11 +142,11 @@ class FrameworkLayer {
     {
       const nb::gil_scoped_release unlocked;
       const std::lock_guard lock(calls_);
-      layer_.train(true);
+      layer_.set_train(true);
       if (saved_address == 0) {
-        layer_.fail(reason);
+        hooks_.fail(reason);
       } else {
-        layer_.fail(saved_at(saved_address, layer_.num_features()), reason);
+        hooks_.fail(saved_at(saved_address, layer_.num_features()), reason);
       }
     }
     forget_exception();  // of an engine that could not tell them
@@ -166,7 +166,7 @@ class FrameworkLayer {
   }
   // What the caller does not give goes into the layer's own memory, where nobody looks.
   void bind_one(const char* name, bool exists, Address address) {
-    if (exists || address != 0) layer_.bind(name, at(address));
+    if (exists || address != 0) hooks_.bind(name, at(address));
   }
   void bind(const Values& values) {
     const SyncBatchNormOptions& o = layer_.options();
@@ -177,6 +177,7 @@ class FrameworkLayer {
 
   nb::object owner_;
   SyncBatchNorm& layer_;
+  FrameworkHooks hooks_;
   std::mutex calls_;
 };
 

@@ -14,6 +14,7 @@
 #include "group/group.h"
 #include "kernels/batch.h"
 #include "layer/parameters.h"
+#include "syncbn/framework.h"
 #include "syncbn/sync_batch_norm.h"
 
 namespace syncbn {

@@ -113,34 +113,15 @@ std::int64_t SyncBatchNorm::num_features() const { return impl_->num_features; }
 const SyncBatchNormOptions& SyncBatchNorm::options() const { return impl_->options; }
 const std::string& SyncBatchNorm::name() const { return impl_->name; }
 bool SyncBatchNorm::training() const { return impl_->training; }
-void SyncBatchNorm::train(bool mode) { impl_->training = mode; }
+void SyncBatchNorm::set_train(bool mode) { impl_->training = mode; }
 
 void SyncBatchNorm::forward(const ForwardTensors& tensors) { impl_->forward(tensors, impl_->saved); }
 void SyncBatchNorm::forward(const ForwardTensors& tensors, Saved& saved) { impl_->forward(tensors, saved); }
-void SyncBatchNorm::normalize(const ForwardTensors& tensors, Saved& saved) {
-  impl_->normalize(tensors, saved);
-}
-void SyncBatchNorm::track(const Saved& saved) { impl_->track(saved); }
 void SyncBatchNorm::backward(const BackwardTensors& tensors) {
   impl_->backward(impl_->saved, tensors, nullptr);
 }
 void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors) {
   impl_->backward(saved, tensors, nullptr);
-}
-void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors, BackwardSums& sums) {
-  impl_->backward(saved, tensors, &sums);
-}
-void SyncBatchNorm::double_backward(const Saved& saved, const BackwardSums& sums,
-                                    const DoubleBackwardTensors& tensors) {
-  impl_->double_backward(saved, sums, tensors);
-}
-void SyncBatchNorm::fail(const std::string& reason) {
-  // The dtype is part of what peers compare only where nobody failed.
-  if (impl_->training) impl_->joined_group().fail(impl_->call(Impl::Direction::forward, DType{4}), reason);
-}
-void SyncBatchNorm::fail(const Saved& saved, const std::string& reason) {
-  if (!impl_->is_collective(saved)) return;
-  impl_->joined_group().fail(impl_->call(Impl::Direction::backward, DType{4}), reason);
 }
 const Saved& SyncBatchNorm::saved() const { return impl_->saved; }
 
@@ -151,7 +132,6 @@ std::vector<StateEntry> SyncBatchNorm::gradients() {
   if (auto& gradient = impl_->parameters.bias_grad) entries.push_back(gradient->entry("bias_grad"));
   return entries;
 }
-void SyncBatchNorm::bind(std::string_view entry, void* memory) { impl_->parameters.bind(entry, memory); }
 void SyncBatchNorm::reset_parameters() { impl_->parameters.reset(); }
 void SyncBatchNorm::reset_running_stats() { impl_->parameters.reset_running_stats(); }
 
