@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "syncbn/export.h"
 #include "syncbn/sync_batch_norm.h"
 
 /// For a framework that owns the parameters, separates differentiation from changes of state, or
@@ -15,10 +16,10 @@ namespace syncbn {
 /// Channel sums that one backward leaves for a double backward. Every vector has C elements, in double. dy'
 /// is dy, and zero where ReLU is closed.
 struct BackwardSums {
-  std::vector<double> a;      ///< Sum of dy' over the batch behind the statistics.
-  std::vector<double> b;      ///< Sum of dy' * (x - mean) over the same batch.
-  std::vector<double> own_a;  ///< Sum of dy' over this rank's share of the batch.
-  std::vector<double> own_b;  ///< Sum of dy' * (x - mean) over this rank's share.
+  std::vector<double> a = {};      ///< Sum of dy' over the batch behind the statistics.
+  std::vector<double> b = {};      ///< Sum of dy' * (x - mean) over the same batch.
+  std::vector<double> own_a = {};  ///< Sum of dy' over this rank's share of the batch.
+  std::vector<double> own_b = {};  ///< Sum of dy' * (x - mean) over this rank's share.
 };
 
 /// Tensors of one double backward call. A double backward takes the gradients of some function of backward's
@@ -40,7 +41,7 @@ struct DoubleBackwardTensors {
 /// The parts of a layer that a framework needs and a program does not. The object shares the layer's state,
 /// so it stays valid when the layer is moved. The layer's rules hold here, too: one thread at a time,
 /// collective calls in the same order on every rank.
-class FrameworkHooks {
+class SYNCBN_API FrameworkHooks {
  public:
   explicit FrameworkHooks(SyncBatchNorm& layer);
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "syncbn/dtype.h"
+#include "syncbn/export.h"
 #include "syncbn/tensor.h"
 
 namespace syncbn {
@@ -18,13 +19,13 @@ class FrameworkHooks;
 class Group;
 class JointCall;
 
-/// Which elements the gradients of weight and bias are summed over.
+/// Elements that the gradients of weight and bias are summed over.
 enum class AffineGradients : std::uint8_t {
   local,  ///< This rank's share of the batch; a data-parallel program adds up the ranks' gradients itself.
   group,  ///< The whole group's batch; the gradients are the same on every rank.
 };
 
-/// What a training forward does with channels whose statistics are not finite.
+/// Treatment, in a training forward, of channels whose statistics are not finite.
 enum class Nonfinite : std::uint8_t {
   propagate,    ///< The running statistics become non-finite, too.
   skip_update,  ///< The running statistics of these channels stay; other channels and the counter move on.
@@ -37,7 +38,7 @@ enum class Activation : std::uint8_t {
   relu,  ///< max(y, 0); NaN stays NaN.
 };
 
-/// Which ranks share statistics: none, the world; a name given to create_group; or a group of make_group.
+/// Ranks that share statistics: none, the world; a name given to create_group; or a group of make_group.
 using ProcessGroup = std::variant<std::monostate, std::string, std::shared_ptr<Group>>;
 
 /// Settings of a layer. All but process_group and name must be equal on every rank of the group.
@@ -46,19 +47,19 @@ struct SyncBatchNormOptions {
   double eps = 1e-5;
   /// Weight of the new value in the running statistics, in [0, 1]; none: 1 / num_batches_tracked.
   std::optional<double> momentum = 0.1;
-  /// Whether weight and bias exist.
+  /// True if weight and bias exist.
   bool affine = true;
-  /// Whether a layer with affine = true has a bias; false: a weight alone.
+  /// True if a layer with affine = true has a bias; false: a weight alone.
   bool bias = true;
-  /// Whether running statistics exist. Without them an evaluation uses the statistics of its own batch.
+  /// True if running statistics exist. Without them an evaluation uses the statistics of its own batch.
   bool track_running_stats = true;
   /// The ranks that share statistics.
   ProcessGroup process_group = {};
   /// Element type of weight, bias, running_mean and running_var; the input may have another one.
   DType dtype = DType::float32;
-  /// Which elements weight_grad and bias_grad are summed over.
+  /// Elements that weight_grad and bias_grad are summed over.
   AffineGradients affine_gradients = AffineGradients::local;
-  /// What a training forward does with channels whose statistics are not finite.
+  /// Treatment, in a training forward, of channels whose statistics are not finite.
   Nonfinite nonfinite = Nonfinite::propagate;
   /// Function applied to y.
   Activation activation = Activation::none;
@@ -66,9 +67,9 @@ struct SyncBatchNormOptions {
   std::string name = {};
 };
 
-/// What a backward needs of its forward: values per channel. x, and y under relu, are passed again.
+/// Values per channel that a forward leaves for its backward. x, and y under relu, are passed again.
 struct Saved {
-  /// Which statistics the forward used.
+  /// The statistics that the forward used.
   enum class Statistics : std::uint8_t {
     none,         ///< No forward has been made.
     group_batch,  ///< Training: the group's batch; the backward joins the group's sum.
@@ -128,7 +129,7 @@ struct BackwardTensors {
 /// difference is a MismatchError on every rank. A failed call changes nothing in the layer. A layer is used
 /// by one thread at a time, and in run_ranks only by the rank that made it: its training call on another
 /// rank's thread is a GroupError.
-class SyncBatchNorm {
+class SYNCBN_API SyncBatchNorm {
  public:
   /// Makes a layer in training mode, with weight 1, bias 0, running_mean 0 and running_var 1. Local: waits
   /// for nobody. Without init() the layer looks the world up at its first training call.
@@ -154,7 +155,7 @@ class SyncBatchNorm {
   /// @throws InvalidArgument (also if the group's batch has 1 element per channel in training),
   /// MismatchError, PeerError, TimeoutError, GroupError
   void forward(const ForwardTensors& tensors);
-  /// The same, with the Saved in the caller's hands: for several forwards before the first backward.
+  /// Like forward(tensors), but fills the caller's `saved`: for several forwards before the first backward.
   void forward(const ForwardTensors& tensors, Saved& saved);
   /// Shorthand for forward({.x = x, .y = y}).
   void forward(const ConstTensorView& x, const TensorView& y) { forward({.x = x, .y = y}); }
@@ -171,7 +172,7 @@ class SyncBatchNorm {
   /// @throws InvalidArgument (no forward before; y missing under relu), MismatchError, PeerError,
   /// TimeoutError, GroupError
   void backward(const BackwardTensors& tensors);
-  /// The same, for the forward that filled `saved`.
+  /// Like backward(tensors), for the forward that filled `saved`.
   void backward(const Saved& saved, const BackwardTensors& tensors);
   /// Shorthand for backward({.dy = dy, .x = x, .dx = dx}).
   void backward(const ConstTensorView& dy, const ConstTensorView& x, const TensorView& dx) {
@@ -197,7 +198,7 @@ class SyncBatchNorm {
   friend class FrameworkHooks;
   friend class JointCall;
   StateEntry find(const std::string& name, std::optional<DType> dtype);
-  struct Impl;
+  struct SYNCBN_LOCAL Impl;
   std::shared_ptr<Impl> impl_;  // shared with each JointCall that the layer is in
 };
 

@@ -5,6 +5,7 @@
 #include "syncbn/communicator.h"
 #include "syncbn/dtype.h"
 #include "syncbn/error.h"
+#include "syncbn/export.h"
 #include "syncbn/group.h"
 #include "syncbn/isa.h"
 #include "syncbn/joint_call.h"

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "syncbn/dtype.h"
+#include "syncbn/export.h"
 
 namespace syncbn {
 
@@ -21,7 +22,7 @@ enum class Layout : std::uint8_t {
 
 /// Shape (N, C, spatial...) of a batch: at least two dimensions, N >= 0, C >= 1, spatial sizes >= 0. The
 /// product of all sizes is at most 2^48. A shape of more than kInlineDims dimensions allocates memory.
-class Shape {
+class SYNCBN_API Shape {
  public:
   static constexpr std::size_t kInlineDims = 8;
 
@@ -74,7 +75,7 @@ struct TensorView {
 
 namespace detail {
 /// @throws InvalidArgument `size` is not the number of elements of `shape`
-void check_size(std::size_t size, const Shape& shape);
+SYNCBN_API void check_size(std::size_t size, const Shape& shape);
 }  // namespace detail
 
 /// Makes a view of elements in memory. The element type gives the dtype: float16, bfloat16, float or double.
