@@ -68,9 +68,9 @@ SyncBatchNorm::Impl::Impl(std::int64_t features, const SyncBatchNormOptions& cho
   if (const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group)) {
     join(*group);
   } else if (const auto* group_name = std::get_if<std::string>(&options.process_group)) {
-    join(world::resolve_group(*group_name));
+    join_by_name(*group_name);
   } else if (world::current_world() != nullptr) {
-    join(world::resolve_group(kWorldGroup));
+    join_by_name(kWorldGroup);
   }
 }
 
@@ -79,9 +79,26 @@ void SyncBatchNorm::Impl::join(std::shared_ptr<Group> found) {
   if (name.empty() && joined->size() > 1) name = fmt::format("#{}", joined->next_layer_number());
 }
 
+void SyncBatchNorm::Impl::join_by_name(std::string_view group) {
+  join(world::resolve_group(group));
+  rank_world_ = world::thread_world();
+}
+
 Group& SyncBatchNorm::Impl::joined_group() {
-  if (joined == nullptr) join(world::resolve_group(kWorldGroup));
+  if (joined == nullptr) join_by_name(kWorldGroup);
+  if (rank_world_ != nullptr) refuse_other_rank();
   return *joined;
+}
+
+// A thread that has no world may be one that the rank's body has started.
+void SyncBatchNorm::Impl::refuse_other_rank() const {
+  const world::World* here = world::thread_world();
+  if (here == nullptr || here == rank_world_) return;
+  const int rank = joined->ranks()[static_cast<std::size_t>(joined->rank())];
+  throw GroupError(fmt::format(
+      "group '{}', layer '{}': the layer belongs to rank {}, and the calling thread is rank {}{}; "
+      "each rank of run_ranks makes a layer of its own in its body",
+      joined->name(), name, rank, here->rank(), rank == here->rank() ? " of another run_ranks" : ""));
 }
 
 const group::CallDescription& SyncBatchNorm::Impl::call(Direction direction, DType input) {
