@@ -97,7 +97,7 @@ void SyncBatchNorm::Impl::refuse_other_rank() const {
   const int rank = joined->ranks()[static_cast<std::size_t>(joined->rank())];
   throw GroupError(fmt::format(
       "group '{}', layer '{}': the layer belongs to rank {}, and the calling thread is rank {}{}; "
-      "each rank of run_ranks makes a layer of its own in its body",
+      "in run_ranks each rank makes its own layer",
       joined->name(), name, rank, here->rank(), rank == here->rank() ? " of another run_ranks" : ""));
 }
 
