@@ -154,6 +154,23 @@ case $1 in
     fi
     grep -F 'not exported: syncbn::init' "$work/control.txt"
     ;;
+  public_headers)  # each alone, the fields that designated initializers leave out, and an older C++
+    check() { "$CXX" -Wall -Wextra -Werror -fsyntax-only -I"$SOURCE_DIR/include" "$@"; }
+    for header in "$SOURCE_DIR"/include/syncbn/*.h; do
+      check -std=c++20 -x c++ - <<<"#include \"syncbn/${header##*/}\""
+    done
+    check -std=c++20 "$here/headers/designated.cpp"
+    # Controls: a field without a default is refused, and C++17 gets a sentence.
+    if check -std=c++20 -x c++ - <<<"struct S { int a, b; }; S s{1};" 2>"$work/control.txt"; then
+      echo "the compiler does not warn of a field that is left out" >&2
+      exit 1
+    fi
+    if check -std=c++17 "$here/headers/designated.cpp" 2>"$work/control.txt"; then
+      echo "C++17 was accepted" >&2
+      exit 1
+    fi
+    grep -F 'syncbn needs C++20: compile with -std=c++20' "$work/control.txt"
+    ;;
   errors_across_libraries)
     configure errors -DCMAKE_PREFIX_PATH="$WORK_DIR/shared"
     "$CMAKE" --build "$work/build"
