@@ -4,7 +4,7 @@
     exported.py engine <library>   nothing but names of the list
 
 Instances of the standard library's templates are exported by every C++ library. They pass, unless they are made of
-names that must stay hidden.
+another library's names.
 """
 
 import re
@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 FOREIGN = re.compile(r"\b(fmt|nlohmann|hwy|gloo)::")
-NAME = re.compile(r"syncbn(::\w+)+")
+NAME = re.compile(r"\bsyncbn(::\w+)+")
+INNERMOST_ARGUMENTS = re.compile(r"<[^<>]*>|\([^()]*\)")
 
 
 def listed():
@@ -36,12 +37,18 @@ def entry_of(name, allowed):
     return name or None
 
 
+def without_arguments(symbol):
+    """`a::f<b::C>(d::E)` is a::f."""
+    shorter = INNERMOST_ARGUMENTS.sub("", symbol)
+    return shorter if shorter == symbol else without_arguments(shorter)
+
+
 def main(kind, library):
     allowed = listed()
     found, faults = set(), []
     symbols = exported(library)
     for symbol in sorted(symbols):
-        names = [match[0] for match in NAME.finditer(re.sub(r"\(.*", "", symbol))]  # without arguments
+        names = [match[0] for match in NAME.finditer(without_arguments(symbol))]
         entries = {entry_of(name, allowed) for name in names}
         if FOREIGN.search(symbol) or None in entries:
             faults.append(f"exported: {symbol}")
