@@ -62,7 +62,7 @@ SYNCBN_API bool is_initialized();
 SYNCBN_API void release();
 
 /// Creates a group from an ordered list of world ranks. Called by the members only, each with the same list.
-/// Local: waits for nobody. The group connects at its first collective use; differing lists are a
+/// Local: waits for no peer. The group connects at its first collective use; differing lists are a
 /// MismatchError there. Does nothing if the name has the same list already.
 ///
 ///     if (syncbn::get_rank() < 2) syncbn::create_group("first two", {0, 1});
@@ -103,7 +103,7 @@ SYNCBN_API int get_group_rank_from_world_rank(int world_rank, std::string_view g
 /// is NaN if a term is NaN or if both infinities occur. An exact zero is +0.
 ///
 ///     std::vector<double> loss{rank_loss};
-///     syncbn::all_reduce_sum(std::span(loss));
+///     syncbn::all_reduce_sum(loss);
 ///
 /// @throws InvalidArgument (null or misaligned data, or more than 2^48 values; peers get a PeerError),
 /// MismatchError, PeerError, TimeoutError, GroupError; the values are then unchanged

@@ -12,20 +12,20 @@ namespace syncbn {
 /// are those of the layers' own forward and backward, bit for bit.
 ///
 ///     JointCall call;
-///     call.forward(left, {.x = x1, .y = y1}, saved1);   // checks and sums this rank's part
+///     call.forward(left, {.x = x1, .y = y1}, saved1);  // checks and sums this rank's part
 ///     call.forward(right, {.x = x2, .y = y2}, saved2);
 ///     call.start();
-///     ...                                                // must not touch x1, y1, x2, y2
-///     call.finish();                                     // y1 and y2 are ready, running statistics have
-///     moved
+///     ...                                              // must not touch x1, y1, x2, y2
+///     call.finish();                                   // y1, y2 are ready, running statistics have moved
 ///
 /// A JointCall is one collective call: every rank adds the same layers' calls in the same order, or every
 /// rank gets a MismatchError. A JointCall with a single call is the layer's own call, and ranks may mix the
 /// two. Other calls on the group may come before finish(); all ranks start their calls in the same order.
 ///
 /// Tensors and Saved stay in place until finish(). No call may write what another one uses. Layers may be
-/// moved meanwhile; a layer that is destroyed lives on until finish(). A JointCall is used by one thread at a
-/// time.
+/// moved meanwhile; a layer that is destroyed lives on until finish().
+///
+/// A JointCall is used by one thread at a time.
 class SYNCBN_API JointCall {
  public:
   JointCall();

@@ -51,7 +51,7 @@ struct SyncBatchNormOptions {
   bool affine = true;
   /// True if a layer with affine = true has a bias; false: a weight alone.
   bool bias = true;
-  /// True if running statistics exist. Without them an evaluation uses the statistics of its own batch.
+  /// True if running statistics exist. Without them an evaluation uses the statistics of the local batch.
   bool track_running_stats = true;
   /// The ranks that share statistics.
   ProcessGroup process_group = {};
@@ -132,7 +132,7 @@ struct BackwardTensors {
 class SYNCBN_API SyncBatchNorm {
  public:
   /// Makes a layer in training mode, with weight 1, bias 0, running_mean 0 and running_var 1. Local: waits
-  /// for nobody. Without init() the layer looks the world up at its first training call.
+  /// for no peer. Without init() the layer looks the world up at its first training call.
   /// @throws InvalidArgument num_features outside [1, 2^31]; eps negative or not finite; momentum outside
   /// [0, 1]; affine_gradients, nonfinite, activation or dtype not an enumerator. GroupError process_group
   /// unknown.
@@ -163,11 +163,11 @@ class SYNCBN_API SyncBatchNorm {
   /// Computes the gradients with respect to x, the residual, weight and bias. The layer keeps the last two
   /// (weight_grad, bias_grad): each backward overwrites them. With dy' = dy, or zero where ReLU is closed:
   ///
-  ///     dx = weight / sqrt(var + eps) * (dy' - mean(dy') - (x - mean) / (var + eps) * mean(dy' * (x -
-  ///     mean))) weight_grad = sum(dy' * (x - mean)) / sqrt(var + eps),   bias_grad = sum(dy'),   d_residual
-  ///     = dy'
+  ///     dx = scale * (dy' - mean(dy') - (x - mean) / (var + eps) * mean(dy' * (x - mean))),
+  ///     weight_grad = sum(dy' * (x - mean)) / sqrt(var + eps),
+  ///     bias_grad = sum(dy'),   d_residual = dy',   scale = weight / sqrt(var + eps)
   ///
-  /// After an evaluation with running statistics, dx is weight / sqrt(var + eps) * dy'. After a training
+  /// After an evaluation with running statistics, dx = scale * dy'. After a training
   /// forward this call joins the group's sum, whether or not this rank wants dx.
   /// @throws InvalidArgument (no forward before; y missing under relu), MismatchError, PeerError,
   /// TimeoutError, GroupError
