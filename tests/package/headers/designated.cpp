@@ -1,4 +1,5 @@
-// Names only the fields that it has. With -Wall -Wextra -Werror a field without a default would be an error here.
+// Names only the fields that it has. With -Wall -Wextra -Werror a field without a default would be an error
+// here.
 #include <vector>
 
 #include "syncbn/framework.h"
