@@ -11,6 +11,6 @@ namespace syncbn::base {
 SYNCBN_ENGINE_API std::string rank_list(const std::vector<int>& ranks);
 
 /// Ranks in the order given, as a list for messages: "[2, 0, 1]".
-std::string bracketed(const std::vector<int>& ranks);
+SYNCBN_ENGINE_API std::string bracketed(const std::vector<int>& ranks);
 
 }  // namespace syncbn::base
