@@ -16,6 +16,9 @@ target_compile_options(
             -Wconversion
             -Wdouble-promotion
             -Wfloat-conversion
+            # A shared library exports what SYNCBN_API and SYNCBN_ENGINE_API mark, and nothing of {fmt} or nlohmann_json.
+            -fvisibility=hidden
+            -fvisibility-inlines-hidden
             # GCC 12 sees an overflow in {fmt}'s format string parser that is not there.
             $<$<CXX_COMPILER_ID:GNU>:-Wno-stringop-overflow>
             $<$<BOOL:${SYNCBN_WERROR}>:-Werror>)

@@ -85,7 +85,7 @@ void evaluation(const Report& report, const Problem& problem) {
   if (!report.wants(describe("evaluation", problem, "forward"))) return;
   const Tensors t(problem);
   Syncbn layer(t);
-  layer.layer().eval();
+  layer.layer().set_train(false);
   report.compare(describe("evaluation", problem, "forward"),
                  std::vector<Contender>{{"syncbn", [&] { layer.forward(); }}, forward_copy(t)});
 }

@@ -95,7 +95,7 @@ void Network::forward(std::span<const float> pixels, std::size_t samples) {
 
 void Network::train_step(const Digits& share, std::size_t global_count) {
   const std::size_t samples = share.count();
-  norm_.train();
+  norm_.set_train();
   forward(share.pixels, samples);
 
   std::fill(gradients_.begin(), gradients_.end(), 0.0F);
@@ -120,8 +120,7 @@ void Network::train_step(const Digits& share, std::size_t global_count) {
   norm_.backward({.dy = view(std::as_const(dy_), shape),
                   .x = view(std::as_const(x_), shape),
                   .y = view(std::as_const(y_), shape),
-                  .dx = view(dx_, shape),
-                  .d_residual = std::nullopt});
+                  .dx = view(dx_, shape)});
   std::ranges::copy(norm_.values<float>("weight_grad"), d_weight.begin());
   std::ranges::copy(norm_.values<float>("bias_grad"), d_norm_bias.begin());
 
@@ -131,7 +130,7 @@ void Network::train_step(const Digits& share, std::size_t global_count) {
 }
 
 Score Network::evaluate(const Digits& digits) {
-  norm_.eval();
+  norm_.set_train(false);
   forward(digits.pixels, digits.count());
   Score score;
   score.count = digits.count();

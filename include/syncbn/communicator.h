@@ -5,30 +5,34 @@
 #include <cstdint>
 #include <span>
 
+#include "syncbn/export.h"
+
 namespace syncbn {
 
-/// The point in time by which a call has its answer or fails.
+/// Point in time by which a call has its answer or fails.
 using Deadline = std::chrono::steady_clock::time_point;
 
-/// All that an engine is: one int64 SUM all-reduce over the ranks of one group, one operation in flight.
+/// Interface of an engine: one int64 SUM all-reduce over the ranks of one group, one operation in flight.
 ///
 /// The library guarantees that all ranks bring the same number of words. After any error, and after abort(),
-/// the communicator is broken for good: only destruction may follow, and must not wait for peers.
-class Communicator {
+/// the communicator is broken for good. Then only destruction may follow, and it must not wait for peers.
+class SYNCBN_API Communicator {
  public:
   virtual ~Communicator() = default;
-  virtual int rank() const = 0;  ///< In [0, size()).
-  virtual int size() const = 0;
-  /// At least `words` words, owned by the engine; the memory outlives an abandoned request. Contents are kept
-  /// when it is asked for again with no more words than before; not to be called between start() and wait().
+  virtual int rank() const = 0;  ///< This rank's position in the group, in [0, size()).
+  virtual int size() const = 0;  ///< Number of ranks in the group.
+  /// Returns the engine's buffer, of at least `words` words. The memory outlives an abandoned operation. A
+  /// request for no more words than the one before keeps the contents. Not called between start() and wait().
   virtual std::span<std::int64_t> buffer(std::size_t words) = 0;
-  /// Begins to sum the first `words` words of buffer() over all ranks, in place. Two's complement, wrapping.
+  /// Begins to sum the first `words` words of buffer() over all ranks, in place. Sums wrap in two's
+  /// complement.
   virtual void start(std::size_t words) = 0;
-  /// Returns when the sum stands in the buffer. @throws TimeoutError, PeerError: what happened, without the
-  /// group's name, which the caller adds.
+  /// Waits until the sum stands in the buffer. An error says what happened; the caller adds the group's name.
+  /// @throws TimeoutError, PeerError
   virtual void wait(Deadline deadline) = 0;
-  /// Gives up an operation in flight: wait() ends soon with a PeerError, here and, where the engine can, on
-  /// the peers. The only function that another thread may call, during start() and wait() too.
+  /// Gives up the operation in flight. wait() then ends soon with a PeerError, here and, if the engine can
+  /// tell them, on the peers. Another thread may call abort(), also during start() and wait(); it may call no
+  /// other function.
   virtual void abort() noexcept = 0;
 };
 

@@ -3,23 +3,26 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "syncbn/export.h"
+
 namespace syncbn {
 
 /// Element types of tensors and parameters.
 enum class DType : std::uint8_t {
   float16,   ///< IEEE 754 binary16.
-  bfloat16,  ///< The upper half of a binary32.
+  bfloat16,  ///< The upper half of an IEEE 754 binary32.
   float32,   ///< IEEE 754 binary32.
   float64,   ///< IEEE 754 binary64.
 };
 
-/// 16-bit storage of an IEEE 754 binary16; conversions round once, to nearest even.
-struct float16 {
+/// A number in IEEE 754 binary16, as its 16 bits.
+struct SYNCBN_API float16 {
   std::uint16_t bits = 0;
 
   float16() = default;
-  explicit float16(double value);
-  explicit operator double() const;
+  explicit float16(double value);    ///< Rounds once, to nearest even.
+  explicit operator double() const;  ///< Exact.
+  /// Makes a value from its 16 bits.
   static float16 from_bits(std::uint16_t bits) {
     float16 h;
     h.bits = bits;
@@ -27,13 +30,14 @@ struct float16 {
   }
 };
 
-/// 16-bit storage of a bfloat16; conversions round once, to nearest even.
-struct bfloat16 {
+/// A number in bfloat16, as its 16 bits.
+struct SYNCBN_API bfloat16 {
   std::uint16_t bits = 0;
 
   bfloat16() = default;
-  explicit bfloat16(double value);
-  explicit operator double() const;
+  explicit bfloat16(double value);   ///< Rounds once, to nearest even.
+  explicit operator double() const;  ///< Exact.
+  /// Makes a value from its 16 bits.
   static bfloat16 from_bits(std::uint16_t bits) {
     bfloat16 h;
     h.bits = bits;
@@ -41,13 +45,13 @@ struct bfloat16 {
   }
 };
 
-/// Bytes of one element: 2, 2, 4 or 8.
+/// Size of one element in bytes: 2, 4 or 8.
 constexpr std::size_t size_of(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
 }
 
-/// "float16", "bfloat16", "float32" or "float64".
-const char* name_of(DType dtype);
+/// Name of the element type: "float16", "bfloat16", "float32" or "float64".
+SYNCBN_API const char* name_of(DType dtype);
 
 /// The DType of a C++ element type: dtype_of<float> == DType::float32.
 template <class T>

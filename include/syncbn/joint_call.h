@@ -2,54 +2,58 @@
 
 #include <memory>
 
+#include "syncbn/export.h"
 #include "syncbn/sync_batch_norm.h"
 
 namespace syncbn {
 
-/// Training calls of one or several layers of one group, with one message for all of them, in two halves:
-/// start() sends the sums, finish() waits for the group's, and what the program does in between overlaps with
-/// the message. Results and errors are those of the layers' own forward and backward, bit for bit.
+/// Joins the training calls of one or several layers of one group into one message. start() sends the sums
+/// and finish() waits for the group's, so the program can work while the message travels. Results and errors
+/// are those of the layers' own forward and backward, bit for bit.
 ///
 ///     JointCall call;
-///     call.forward(left, {x1, y1}, saved1);   // checks and sums this rank's part
-///     call.forward(right, {x2, y2}, saved2);
+///     call.forward(left, {.x = x1, .y = y1}, saved1);  // checks and sums this rank's part
+///     call.forward(right, {.x = x2, .y = y2}, saved2);
 ///     call.start();
-///     …                                        // neither x nor y may be touched
-///     call.finish();                           // y1 and y2 are there, the running statistics have moved
+///     ...                                              // must not touch x1, y1, x2, y2
+///     call.finish();                                   // y1, y2 are ready, running statistics have moved
 ///
-/// A JointCall is one collective call: on every rank the same layers' calls in the same order, else a
-/// MismatchError on every rank. One of a single call is the layer's own call, and ranks may mix the two.
-/// Other calls may be made on the group before finish(); all ranks start theirs in the same order. Tensors
-/// and Saved stay in place until finish(), and no call writes what another one uses. Layers may be moved; one
-/// that is destroyed is kept until then. Used by one thread at a time. What was moved from may only be
-/// assigned to or destroyed.
-class JointCall {
+/// A JointCall is one collective call: every rank adds the same layers' calls in the same order, or every
+/// rank gets a MismatchError. A JointCall with a single call is the layer's own call, and ranks may mix the
+/// two. Other calls on the group may come before finish(); all ranks start their calls in the same order.
+///
+/// Tensors and Saved stay in place until finish(). No call may write what another one uses. Layers may be
+/// moved meanwhile; a layer that is destroyed lives on until finish().
+///
+/// A JointCall is used by one thread at a time.
+class SYNCBN_API JointCall {
  public:
   JointCall();
-  /// What was started and not finished is given up, without waiting: the group is broken, and peers that have
-  /// not got their sum yet get a PeerError. What was not started was never called.
+  /// Gives up a call that was started and not finished, without waiting. The group is then broken, and peers
+  /// that still wait for their sum get a PeerError. Calls that were not started have no effect.
   ~JointCall();
-  JointCall(JointCall&&) noexcept;
+  JointCall(JointCall&&) noexcept;  ///< A moved-from JointCall may only be assigned to or destroyed.
   JointCall& operator=(JointCall&&) noexcept;
 
-  /// Adds layer.forward(tensors, saved) or layer.backward(saved, tensors). Where nothing has to be sent (in
-  /// evaluation, or in a group of one) it is made at once. A throw of a call that others are made with
-  /// empties this object; peers then get a PeerError.
+  /// Adds layer.forward(tensors, saved). If nothing has to be sent (in evaluation, or in a group of one), the
+  /// call is made at once. If an added call throws, this object is empty afterwards, and the peers get a
+  /// PeerError.
   /// @throws InvalidArgument (as the layer's call; a layer of another group; memory of a call added before;
-  /// start() before), GroupError
+  /// after start()), GroupError
   void forward(SyncBatchNorm& layer, const ForwardTensors& tensors, Saved& saved);
+  /// Adds layer.backward(saved, tensors), by the same rules.
   void backward(SyncBatchNorm& layer, const Saved& saved, const BackwardTensors& tensors);
 
-  /// Sends; connects where this is the group's first call. Without calls nothing happens.
+  /// Sends the message. The group connects if this is its first call. Does nothing without added calls.
   /// @throws PeerError, TimeoutError, GroupError
   void start();
-  /// Waits and does the rest of all calls; then this object is empty and may be filled again. Starts where
-  /// start() was not called. After a throw no layer has changed.
+  /// Waits for the sums and completes all calls; starts them first if start() was not called. The object is
+  /// empty afterwards and may be filled again. After a throw no layer has changed.
   /// @throws as the layers' calls
   void finish();
 
  private:
-  struct Impl;
+  struct SYNCBN_LOCAL Impl;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -5,228 +5,201 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <variant>
 #include <vector>
 
 #include "syncbn/dtype.h"
+#include "syncbn/export.h"
 #include "syncbn/tensor.h"
 
 namespace syncbn {
 
+class FrameworkHooks;
 class Group;
 class JointCall;
 
-/// Whose sums the gradients of weight and bias are.
+/// Elements that the gradients of weight and bias are summed over.
 enum class AffineGradients : std::uint8_t {
-  local,  ///< This rank's own; a data-parallel program adds them over the ranks itself.
-  group,  ///< The group's, the same on every rank.
+  local,  ///< This rank's share of the batch; a data-parallel program adds up the ranks' gradients itself.
+  group,  ///< The whole group's batch; the gradients are the same on every rank.
 };
 
-/// What a training forward does with channels whose statistics are not finite.
+/// Treatment, in a training forward, of channels whose statistics are not finite.
 enum class Nonfinite : std::uint8_t {
-  propagate,    ///< The running statistics take them.
-  skip_update,  ///< The running statistics of those channels stay; other channels and the counter move on.
+  propagate,    ///< The running statistics become non-finite, too.
+  skip_update,  ///< The running statistics of these channels stay; other channels and the counter move on.
   error,        ///< InvalidArgument on every rank, before any state changes.
 };
 
-/// Function applied to the normalized (and residual-added) value.
+/// Function applied after the normalization and after the residual is added.
 enum class Activation : std::uint8_t {
-  none,
+  none,  ///< The identity.
   relu,  ///< max(y, 0); NaN stays NaN.
 };
 
-/// Which ranks share statistics: none, the world; a name given to create_group; or a group of make_group.
+/// Ranks that share statistics: none, the world; a name given to create_group; or a group of make_group.
 using ProcessGroup = std::variant<std::monostate, std::string, std::shared_ptr<Group>>;
 
+/// Settings of a layer. All but process_group and name must be equal on every rank of the group.
 struct SyncBatchNormOptions {
-  /// Added to the biased variance, before the root; finite, >= 0.
+  /// Added to the biased variance before the square root; finite, >= 0.
   double eps = 1e-5;
-  /// Weight of the new statistics, in [0, 1]; none: 1 / num_batches_tracked.
+  /// Weight of the new value in the running statistics, in [0, 1]; none: 1 / num_batches_tracked.
   std::optional<double> momentum = 0.1;
-  /// Whether weight and bias exist.
+  /// True if weight and bias exist.
   bool affine = true;
-  /// Whether the affine layer has a bias; false: a weight alone.
+  /// True if a layer with affine = true has a bias; false: a weight alone.
   bool bias = true;
-  /// Whether running statistics exist; without them evaluation uses the batch.
+  /// True if running statistics exist. Without them an evaluation uses the statistics of the local batch.
   bool track_running_stats = true;
+  /// The ranks that share statistics.
   ProcessGroup process_group = {};
-  /// Of weight, bias, running_mean, running_var; input may differ.
+  /// Element type of weight, bias, running_mean and running_var; the input may have another one.
   DType dtype = DType::float32;
+  /// Elements that weight_grad and bias_grad are summed over.
   AffineGradients affine_gradients = AffineGradients::local;
+  /// Treatment, in a training forward, of channels whose statistics are not finite.
   Nonfinite nonfinite = Nonfinite::propagate;
+  /// Function applied to y.
   Activation activation = Activation::none;
-  /// Names the layer in messages and tells it from the group's others; empty: numbered in order.
+  /// Identifies the layer in messages and among the group's layers; empty: numbered in order of construction.
   std::string name = {};
 };
 
-/// What one forward leaves for its backward: values per channel only. x, and y under relu, are given again.
+/// Values per channel that a forward leaves for its backward. x, and y under relu, are passed again.
 struct Saved {
+  /// The statistics that the forward used.
   enum class Statistics : std::uint8_t {
     none,         ///< No forward has been made.
-    group_batch,  ///< Training: of the group's batch; backward joins the group's sum.
-    local_batch,  ///< Evaluation without running statistics: of this rank's batch; nothing is sent.
-    running,      ///< Evaluation: the running ones; nothing is sent.
+    group_batch,  ///< Training: the group's batch; the backward joins the group's sum.
+    local_batch,  ///< Evaluation without running statistics: this rank's batch; nothing is sent.
+    running,      ///< Evaluation: the running statistics; nothing is sent.
   };
   Statistics statistics = Statistics::none;
-  std::int64_t count = 0;            ///< Elements per channel behind the statistics.
-  std::vector<double> mean;          ///< (C,)
-  std::vector<double> var;           ///< (C,) biased
-  std::vector<double> invstd;        ///< (C,) 1 / sqrt(var + eps)
-  std::vector<double> scale;         ///< (C,) weight * invstd
-  std::vector<double> var_unbiased;  ///< (C,) Training only.
+  std::int64_t count = 0;                 ///< Elements per channel behind the statistics.
+  std::vector<double> mean = {};          ///< (C,)
+  std::vector<double> var = {};           ///< (C,) biased
+  std::vector<double> invstd = {};        ///< (C,) 1 / sqrt(var + eps)
+  std::vector<double> scale = {};         ///< (C,) weight * invstd
+  std::vector<double> var_unbiased = {};  ///< (C,) Training only.
 };
 
-/// What one backward leaves for a double backward, (C,) each: the sums behind its gradients.
-struct BackwardSums {
-  std::vector<double> a, b;  ///< Σdy' and Σdy'·(x − mean) over the batch that the statistics are of.
-  std::vector<double> own_a, own_b;  ///< The same over this rank's share.
-};
-
-/// A parameter or buffer of a layer: `size` elements of `dtype`, writable, alive as long as the layer (or its
-/// bound memory).
+/// Writable view of one parameter, buffer or gradient of a layer. Valid as long as the layer, or as the
+/// memory that FrameworkHooks::bind was given.
 struct StateEntry {
-  std::string name;  ///< weight, bias, running_mean, running_var, num_batches_tracked
-  void* data;
-  std::optional<DType> dtype;  ///< none: int64
-  std::size_t size;
+  std::string name = {};  ///< weight, bias, running_mean, running_var, num_batches_tracked; *_grad
+  void* data = nullptr;
+  std::optional<DType> dtype = std::nullopt;  ///< none: int64
+  std::size_t size = 0;                       ///< Number of elements: num_features, or 1.
 };
 
-/// Tensors of one forward call. In place (y = x) is not allowed: backward needs x.
+/// Tensors of one forward call. y must not be x, since the backward needs x.
 struct ForwardTensors {
-  ConstTensorView x;                        ///< (N, C, spatial...), N may be 0.
-  TensorView y;                             ///< Shape, dtype and layout of x; overlaps no input.
-  std::optional<ConstTensorView> residual;  ///< Added before the activation; shape, dtype and layout of x.
+  ConstTensorView x;  ///< (N, C, spatial...), N may be 0.
+  TensorView y;       ///< Shape, dtype and layout of x; overlaps no input.
+  std::optional<ConstTensorView> residual = std::nullopt;  ///< Added before the activation; like x.
 };
 
 /// Tensors of one backward call; all have the shape, dtype and layout of x.
 struct BackwardTensors {
-  ConstTensorView dy;                    ///< Gradient of y.
-  ConstTensorView x;                     ///< What forward was given.
-  std::optional<ConstTensorView> y;      ///< What forward wrote; needed under relu.
-  std::optional<TensorView> dx;          ///< Gradient of x, if wanted; may be dy.
-  std::optional<TensorView> d_residual;  ///< Gradient of the residual, if wanted.
-};
-
-/// Tensors of one double backward call: the gradient of a function of backward's results. All but the last
-/// three have x's shape, dtype and layout; those (C,) elements of the layer's dtype. Results overlap nothing.
-struct DoubleBackwardTensors {
-  ConstTensorView dy;  ///< What backward was given: dy, x and, under relu, y.
-  ConstTensorView x;
-  std::optional<ConstTensorView> y;
-  std::optional<ConstTensorView> ddx;          ///< Gradient with respect to dx; none: zero.
-  std::optional<ConstTensorView> dd_residual;  ///< With respect to d_residual; none: zero.
-  std::optional<TensorView> d_dy;              ///< Result with respect to dy, if wanted.
-  std::optional<TensorView> d_x;               ///< With respect to x, if wanted.
-  const void* dd_weight = nullptr;             ///< Gradient with respect to weight_grad; null: zero.
-  const void* dd_bias = nullptr;               ///< With respect to bias_grad; null: zero.
-  void* d_weight = nullptr;                    ///< With respect to weight, this rank's own; may be dd_weight.
+  ConstTensorView dy;                                   ///< Gradient with respect to y.
+  ConstTensorView x;                                    ///< The forward's x.
+  std::optional<ConstTensorView> y = std::nullopt;      ///< The forward's y; needed under relu.
+  std::optional<TensorView> dx = std::nullopt;          ///< Result: gradient of x, if wanted; may be dy.
+  std::optional<TensorView> d_residual = std::nullopt;  ///< Result: gradient of the residual, if wanted.
 };
 
 /// Batch normalization with the statistics of a whole group of ranks.
 ///
 ///     y = (x - mean) / sqrt(var + eps) * weight + bias,   per channel
 ///
-/// (Ioffe and Szegedy 2015, algorithm 1), mean and biased variance over all N·H·W… elements that the ranks of
-/// the group bring, uneven and empty shares included. Statistics, y, dx and running statistics have the same
-/// bits for every number of ranks, split, thread count, layout and instruction set; docs/design.md gives each
-/// rounding.
+/// (Ioffe and Szegedy 2015, algorithm 1). Mean and biased variance are those of all N*H*W... elements that
+/// the ranks of the group bring. Shares may be uneven or empty. Statistics, y, dx and running statistics have
+/// the same bits for every number of ranks, split, thread count, layout and instruction set; docs/design.md
+/// gives each rounding.
 ///
-/// A layer is used by one thread at a time. Calls in training are collective: every rank of the group makes
-/// them, in the same order; a difference is a MismatchError on every rank. A failed call changes nothing in
-/// the layer.
-class SyncBatchNorm {
+///     syncbn::init();
+///     syncbn::SyncBatchNorm bn(64);
+///     const syncbn::Shape shape{8, 64, 14, 14};
+///     bn.forward({.x = view(x, shape), .y = view(y, shape)});
+///     bn.backward({.dy = view(dy, shape), .x = view(x, shape), .dx = view(dx, shape)});
+///
+/// Calls in training are collective: every rank of the group makes the same calls in the same order. A
+/// difference is a MismatchError on every rank. A failed call changes nothing in the layer. A layer is used
+/// by one thread at a time, and in run_ranks only by the rank that made it: its training call on another
+/// rank's thread is a GroupError.
+class SYNCBN_API SyncBatchNorm {
  public:
-  /// @throws InvalidArgument num_features < 1; eps negative or not finite; momentum outside [0, 1];
-  /// affine_gradients, nonfinite, activation or dtype not an enumerator. GroupError: process_group unknown.
+  /// Makes a layer in training mode, with weight 1, bias 0, running_mean 0 and running_var 1. Local: waits
+  /// for no peer. Without init() the layer looks the world up at its first training call.
+  /// @throws InvalidArgument num_features outside [1, 2^31]; eps negative or not finite; momentum outside
+  /// [0, 1]; affine_gradients, nonfinite, activation or dtype not an enumerator. GroupError process_group
+  /// unknown.
   explicit SyncBatchNorm(std::int64_t num_features, const SyncBatchNormOptions& options = {});
   ~SyncBatchNorm();
-  SyncBatchNorm(SyncBatchNorm&&) noexcept;  ///< What was moved from may only be assigned to or destroyed.
+  SyncBatchNorm(SyncBatchNorm&&) noexcept;  ///< A moved-from layer may only be assigned to or destroyed.
   SyncBatchNorm& operator=(SyncBatchNorm&&) noexcept;
 
-  std::int64_t num_features() const;
-  const SyncBatchNormOptions& options() const;
-  /// The given name, else "#k": the k-th unnamed layer of its group; "" in a group of one.
+  std::int64_t num_features() const;            ///< Number of channels C.
+  const SyncBatchNormOptions& options() const;  ///< The options that the layer was made with.
+  /// The given name, else "#k" for the k-th unnamed layer of its group; "" in a group of one.
   const std::string& name() const;
 
-  bool training() const;  ///< True for a new layer.
-  void train(bool mode = true);
-  void set_train(bool mode = true) { train(mode); }
-  void eval() { train(false); }
+  bool training() const;             ///< True in training mode, and for a new layer.
+  void set_train(bool mode = true);  ///< Training mode, or evaluation mode if `mode` is false.
 
-  /// Normalizes. Training: statistics of the group's batch, running statistics and counter move on.
-  /// Evaluation: running statistics, or the local batch's where there are none; nothing is sent and nothing
-  /// moves.
-  /// @throws InvalidArgument (total count 1 in training included), MismatchError, PeerError, TimeoutError,
-  /// GroupError
-  void forward(const ForwardTensors& tensors);                // keeps its Saved in the layer
-  void forward(const ForwardTensors& tensors, Saved& saved);  // keeps nothing
-  void forward(const ConstTensorView& x, const TensorView& y) { forward({x, y, std::nullopt}); }
+  /// Normalizes x into y. Training uses the statistics of the group's batch, and moves running statistics and
+  /// counter. Evaluation uses the running statistics, or the local batch's if there are none; nothing is sent
+  /// and nothing moves. The layer keeps the Saved of this call for backward(tensors).
+  /// @throws InvalidArgument (also if the group's batch has 1 element per channel in training),
+  /// MismatchError, PeerError, TimeoutError, GroupError
+  void forward(const ForwardTensors& tensors);
+  /// Like forward(tensors), but fills the caller's `saved`: for several forwards before the first backward.
+  void forward(const ForwardTensors& tensors, Saved& saved);
+  /// Shorthand for forward({.x = x, .y = y}).
+  void forward(const ConstTensorView& x, const TensorView& y) { forward({.x = x, .y = y}); }
 
-  /// Gradients with respect to x, the residual, weight and bias; the last two are kept in the layer
-  /// (weight_grad, bias_grad), overwritten by every backward. After a training forward it joins the group's
-  /// sum, whether or not this rank wants dx.
+  /// Computes the gradients with respect to x, the residual, weight and bias. The layer keeps the last two
+  /// (weight_grad, bias_grad): each backward overwrites them. With dy' = dy, or zero where ReLU is closed:
+  ///
+  ///     dx = scale * (dy' - mean(dy') - (x - mean) / (var + eps) * mean(dy' * (x - mean))),
+  ///     weight_grad = sum(dy' * (x - mean)) / sqrt(var + eps),
+  ///     bias_grad = sum(dy'),   d_residual = dy',   scale = weight / sqrt(var + eps)
+  ///
+  /// After an evaluation with running statistics, dx = scale * dy'. After a training
+  /// forward this call joins the group's sum, whether or not this rank wants dx.
   /// @throws InvalidArgument (no forward before; y missing under relu), MismatchError, PeerError,
   /// TimeoutError, GroupError
   void backward(const BackwardTensors& tensors);
+  /// Like backward(tensors), for the forward that filled `saved`.
   void backward(const Saved& saved, const BackwardTensors& tensors);
+  /// Shorthand for backward({.dy = dy, .x = x, .dx = dx}).
   void backward(const ConstTensorView& dy, const ConstTensorView& x, const TensorView& dx) {
-    backward({dy, x, std::nullopt, dx, std::nullopt});
+    backward({.dy = dy, .x = x, .dx = dx});
   }
 
-  /// The two steps of forward(tensors, saved), for a framework that separates what it differentiates from
-  /// what changes state, or that calls forward again only to have its results a second time: `normalize`
-  /// leaves running statistics and counter alone; `track` moves them by what a training `normalize` has left,
-  /// and does nothing after any other.
-  void normalize(const ForwardTensors& tensors, Saved& saved);
-  void track(const Saved& saved);
-
-  /// As backward(saved, tensors); `sums` take what double_backward needs.
-  void backward(const Saved& saved, const BackwardTensors& tensors, BackwardSums& sums);
-  /// Gradients of a function of backward's results, with affine_gradients = local: given the function's
-  /// gradients with respect to dx, d_residual, weight_grad and bias_grad on each rank, those with respect to
-  /// dy, x and weight. Through dx, weight_grad and bias_grad it depends on the inputs of all ranks, so after
-  /// a training forward it joins the group's sum, whatever this rank wants. Computed in double; the same bits
-  /// for every split of the batch where dd_weight is zero, which belongs to a rank.
-  /// @throws InvalidArgument, MismatchError, PeerError, TimeoutError, GroupError
-  void double_backward(const Saved& saved, const BackwardSums& sums, const DoubleBackwardTensors& tensors);
-
-  /// For a rank whose program can't make the training call that its peers expect next: they get a PeerError
-  /// with `reason` instead of waiting, and the group is broken. In evaluation, or alone, nothing happens.
-  void fail(const std::string& reason);
-  /// The same for the backward of a forward, which decides whether peers wait for it; the mode may be another
-  /// by now.
-  void fail(const Saved& saved, const std::string& reason);
-
-  /// The last forward that kept its Saved here.
+  /// The Saved of the last forward(tensors).
   const Saved& saved() const;
 
-  /// weight, bias, running_mean, running_var, num_batches_tracked: those that exist, in this order, as live
-  /// views.
+  /// Live views of the layer's values that exist, in this order: weight, bias, running_mean, running_var,
+  /// num_batches_tracked. For checkpoints and optimizers.
   std::vector<StateEntry> state();
-  std::vector<StateEntry> gradients();  ///< weight_grad, bias_grad: those that exist, as live views.
-  /// Live view of one entry of state(), or of weight_grad or bias_grad. @throws InvalidArgument absent, or T
-  /// is not the layer's dtype (int64 for num_batches_tracked).
+  std::vector<StateEntry> gradients();  ///< Live views of weight_grad and bias_grad, if they exist.
+  /// Live view of one entry of state() or gradients(), by its name.
+  /// @throws InvalidArgument no such entry, or T is not its element type (int64 for num_batches_tracked)
   template <class T>
   std::span<T> values(const std::string& name);
 
-  /// Lets the layer keep one of its values in the caller's memory, from now on until the next bind of it:
-  /// `entry` is a name of state(), or weight_grad or bias_grad; `memory` holds num_features elements of the
-  /// layer's dtype (one int64 for num_batches_tracked) and lives as long as it is bound. Nothing is copied:
-  /// the values are those that the memory has. Null: the layer's own memory, as it was left. For values that
-  /// a framework owns. Views taken before stay where they were.
-  /// @throws InvalidArgument the layer has no such entry, or memory not aligned to its element size.
-  void bind(std::string_view entry, void* memory);
-
-  void reset_parameters();     ///< weight 1, bias 0, and reset_running_stats.
-  void reset_running_stats();  ///< running_mean 0, running_var 1, num_batches_tracked 0.
+  void reset_parameters();     ///< Sets weight to 1 and bias to 0, and calls reset_running_stats().
+  void reset_running_stats();  ///< Sets running_mean to 0, running_var to 1, num_batches_tracked to 0.
 
  private:
+  friend class FrameworkHooks;
   friend class JointCall;
   StateEntry find(const std::string& name, std::optional<DType> dtype);
-  struct Impl;
-  std::shared_ptr<Impl> impl_;  // with each JointCall that it is in
+  struct SYNCBN_LOCAL Impl;
+  std::shared_ptr<Impl> impl_;  // shared with each JointCall that the layer is in
 };
 
 template <class T>

@@ -1,8 +1,11 @@
 #pragma once
 
+/// Everything that a program needs. Not included: syncbn/framework.h, for frameworks.
+
 #include "syncbn/communicator.h"
 #include "syncbn/dtype.h"
 #include "syncbn/error.h"
+#include "syncbn/export.h"
 #include "syncbn/group.h"
 #include "syncbn/isa.h"
 #include "syncbn/joint_call.h"

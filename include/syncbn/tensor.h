@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
@@ -8,6 +10,7 @@
 #include <vector>
 
 #include "syncbn/dtype.h"
+#include "syncbn/export.h"
 
 namespace syncbn {
 
@@ -17,32 +20,41 @@ enum class Layout : std::uint8_t {
   channels_last,   ///< N, spatial..., C: the channels of one position are contiguous (NHWC).
 };
 
-/// Shape (N, C, spatial...) of a batch: at least two dimensions, N >= 0, C >= 1, spatial sizes >= 0, and a
-/// product of all sizes that is at most 2^48.
-class Shape {
+/// Shape (N, C, spatial...) of a batch: at least two dimensions, N >= 0, C >= 1, spatial sizes >= 0. The
+/// product of all sizes is at most 2^48. A shape of more than kInlineDims dimensions allocates memory.
+class SYNCBN_API Shape {
  public:
-  Shape(std::initializer_list<std::int64_t> dims);  ///< @throws InvalidArgument as the next.
-  /// @throws InvalidArgument fewer than two dimensions, a negative size, C = 0, or too many elements.
+  static constexpr std::size_t kInlineDims = 8;
+
+  /// Makes a shape from sizes written in place: Shape{8, 64, 14, 14}. @throws InvalidArgument as Shape(span)
+  Shape(std::initializer_list<std::int64_t> dims);
+  /// Makes a shape from a list of sizes.
+  /// @throws InvalidArgument fewer than two dimensions, a negative size, C = 0, or more than 2^48 elements
   explicit Shape(std::span<const std::int64_t> dims);
 
-  std::int64_t samples() const { return dims_[0]; }   ///< N
-  std::int64_t channels() const { return dims_[1]; }  ///< C
-  std::int64_t spatial() const {
-    return spatial_;
-  }  ///< Product of the spatial sizes, 1 where there are none.
-  std::int64_t elements() const { return samples() * channels() * spatial_; }
-  std::span<const std::int64_t> dims() const { return dims_; }
+  std::int64_t samples() const { return inline_[0]; }   ///< N
+  std::int64_t channels() const { return inline_[1]; }  ///< C
+  std::int64_t spatial() const { return spatial_; }  ///< Product of the spatial sizes; 1 if there are none.
+  std::int64_t elements() const { return samples() * channels() * spatial_; }  ///< Product of all sizes.
+  std::span<const std::int64_t> dims() const {                                 ///< All sizes.
+    return longer_.empty() ? std::span(inline_).first(count_) : std::span(longer_);
+  }
   std::string to_string() const;  ///< "(2, 3, 4, 4)"
 
-  friend bool operator==(const Shape& a, const Shape& b) { return a.dims_ == b.dims_; }
+  /// True if both have the same sizes.
+  friend bool operator==(const Shape& a, const Shape& b) {
+    return a.inline_ == b.inline_ && a.count_ == b.count_ && a.longer_ == b.longer_;
+  }
 
  private:
-  std::vector<std::int64_t> dims_;
+  std::array<std::int64_t, kInlineDims> inline_{};  // the first sizes, then zeros
+  std::size_t count_;
   std::int64_t spatial_ = 1;
+  std::vector<std::int64_t> longer_;  // all sizes, if they are more than kInlineDims
 };
 
-/// Non-owning view of a dense tensor that may be read. `data` may be null only where there are no elements,
-/// and is aligned to the element size.
+/// Non-owning, readable view of a dense tensor. `data` is aligned to the element size, and may be null only
+/// if the tensor has no elements.
 struct ConstTensorView {
   const void* data;
   DType dtype;
@@ -50,7 +62,7 @@ struct ConstTensorView {
   Layout layout = Layout::channels_first;
 };
 
-/// Non-owning view of a dense tensor that may be written.
+/// Non-owning, writable view of a dense tensor. `data` as in ConstTensorView.
 struct TensorView {
   void* data;
   DType dtype;
@@ -62,11 +74,12 @@ struct TensorView {
 };
 
 namespace detail {
-void check_size(std::size_t size, const Shape& shape);  ///< @throws InvalidArgument where they differ.
-}
+/// @throws InvalidArgument `size` is not the number of elements of `shape`
+SYNCBN_API void check_size(std::size_t size, const Shape& shape);
+}  // namespace detail
 
-/// The typed way to a view: the element type names the dtype. @throws InvalidArgument data.size() is not the
-/// shape's.
+/// Makes a view of elements in memory. The element type gives the dtype: float16, bfloat16, float or double.
+/// @throws InvalidArgument data.size() is not the shape's number of elements
 template <class T>
 TensorView view(std::span<T> data, Shape shape, Layout layout = Layout::channels_first) {
   detail::check_size(data.size(), shape);

@@ -12,6 +12,7 @@
 
 #include "errors.h"
 #include "syncbn/error.h"
+#include "syncbn/framework.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -171,9 +172,9 @@ void fail(SyncBatchNorm& layer, const std::string& reason, const ForwardContext*
   {
     const nb::gil_scoped_release unlocked;
     if (context != nullptr) {
-      layer.fail(context->saved, reason);
+      FrameworkHooks(layer).fail(context->saved, reason);
     } else {
-      layer.fail(reason);
+      FrameworkHooks(layer).fail(reason);
     }
   }
   forget_exception();  // raised by an engine that could not reach the peers
@@ -205,7 +206,7 @@ nb::object forward(SyncBatchNorm& layer, ForwardContext& context, const nb::obje
       if ((order & residual->orders()) != kNone) order &= residual->orders();
     }
     const Shape shape{std::span<const std::int64_t>(x->sizes())};
-    tensors.emplace(ForwardTensors{x->view(shape, order), y->view(shape, order), std::nullopt});
+    tensors.emplace(ForwardTensors{.x = x->view(shape, order), .y = y->view(shape, order)});
     if (residual) {
       tensors->residual = residual->view(Shape(std::span<const std::int64_t>(residual->sizes())), order);
     }
@@ -238,9 +239,9 @@ nb::object backward(SyncBatchNorm& layer, const ForwardContext& context, const n
       if ((order & y->orders()) != kNone) order &= y->orders();
     }
     const Shape shape{std::span<const std::int64_t>(x->sizes())};
-    tensors.emplace(BackwardTensors{dy->view(Shape(std::span<const std::int64_t>(dy->sizes())), order),
-                                    x->view(shape, order), std::nullopt, dx->view(shape, order),
-                                    std::nullopt});
+    tensors.emplace(BackwardTensors{.dy = dy->view(Shape(std::span<const std::int64_t>(dy->sizes())), order),
+                                    .x = x->view(shape, order),
+                                    .dx = dx->view(shape, order)});
     if (y) tensors->y = y->view(Shape(std::span<const std::int64_t>(y->sizes())), order);
     if (context.has_residual) {
       tensors->d_residual =

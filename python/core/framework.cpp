@@ -11,7 +11,7 @@
 
 #include "addresses.h"
 #include "errors.h"
-#include "syncbn/sync_batch_norm.h"
+#include "syncbn/framework.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -75,7 +75,7 @@ Values values_of(const nb::tuple& addresses) {
 class FrameworkLayer {
  public:
   explicit FrameworkLayer(nb::object layer)
-      : owner_(std::move(layer)), layer_(nb::cast<SyncBatchNorm&>(owner_)) {}
+      : owner_(std::move(layer)), layer_(nb::cast<SyncBatchNorm&>(owner_)), hooks_(layer_) {}
 
   // Normalizes, and writes what the backward needs to `saved`. With `track`, a training call also updates the
   // running statistics.
@@ -86,10 +86,10 @@ class FrameworkLayer {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     bind(values);
-    layer_.train(training);
+    layer_.set_train(training);
     Saved saved;
-    layer_.normalize({form(x), form(y), form.optional(residual)}, saved);
-    if (track) layer_.track(saved);
+    hooks_.normalize({form(x), form(y), form.optional(residual)}, saved);
+    if (track) hooks_.track(saved);
     write_saved(saved, saved_address);
   }
 
@@ -98,7 +98,7 @@ class FrameworkLayer {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     bind(values);
-    layer_.track(saved_at(saved_address, layer_.num_features()));
+    hooks_.track(saved_at(saved_address, layer_.num_features()));
   }
 
   void backward(Address saved_address, Address sums_address, Address dy, Address x, Address y, Address dx,
@@ -117,7 +117,7 @@ class FrameworkLayer {
       return;
     }
     BackwardSums sums;
-    layer_.backward(saved, tensors, sums);
+    hooks_.backward(saved, tensors, sums);
     write(sums, kSumsColumns, static_cast<double*>(at(sums_address)));
   }
 
@@ -134,7 +134,7 @@ class FrameworkLayer {
       if (address == 0) return std::nullopt;
       return form(address);
     };
-    layer_.double_backward(
+    hooks_.double_backward(
         saved, sums,
         {form(dy), form(x), output(form, y), input(ddx), input(dd_residual), form.optional(d_dy),
          form.optional(d_x), at(dd_weight), at(dd_bias), at(d_weight)});
@@ -146,11 +146,11 @@ class FrameworkLayer {
     {
       const nb::gil_scoped_release unlocked;
       const std::lock_guard lock(calls_);
-      layer_.train(true);
+      layer_.set_train(true);
       if (saved_address == 0) {
-        layer_.fail(reason);
+        hooks_.fail(reason);
       } else {
-        layer_.fail(saved_at(saved_address, layer_.num_features()), reason);
+        hooks_.fail(saved_at(saved_address, layer_.num_features()), reason);
       }
     }
     forget_exception();  // raised by an engine that could not reach the peers
@@ -172,7 +172,7 @@ class FrameworkLayer {
   }
   // A value whose address is 0 falls back to the layer's own memory, which nothing else reads.
   void bind_value(const char* name, bool exists, Address address) {
-    if (exists || address != 0) layer_.bind(name, at(address));
+    if (exists || address != 0) hooks_.bind(name, at(address));
   }
   void bind(const Values& values) {
     const SyncBatchNormOptions& o = layer_.options();
@@ -183,6 +183,7 @@ class FrameworkLayer {
 
   nb::object owner_;
   SyncBatchNorm& layer_;
+  FrameworkHooks hooks_;
   std::mutex calls_;
 };
 

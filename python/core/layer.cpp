@@ -101,7 +101,7 @@ void bind_layer(nb::module_& m) {
           "dtype"_a = DType::float32, "affine_gradients"_a = "local", "nonfinite"_a = "propagate",
           "activation"_a = "none", "name"_a = "")
       .def_prop_ro("name", &SyncBatchNorm::name)
-      .def_prop_rw("training", &SyncBatchNorm::training, &SyncBatchNorm::train)
+      .def_prop_rw("training", &SyncBatchNorm::training, &SyncBatchNorm::set_train)
       .def("memory", &memory_of)
       .def("reset_parameters", &SyncBatchNorm::reset_parameters)
       .def("reset_running_stats", &SyncBatchNorm::reset_running_stats);

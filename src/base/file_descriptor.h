@@ -2,10 +2,12 @@
 
 #include <utility>
 
+#include "base/engine_api.h"
+
 namespace syncbn::base {
 
 /// Owns a file descriptor.
-class Fd {
+class SYNCBN_ENGINE_API Fd {
  public:
   Fd() = default;
   explicit Fd(int fd) : fd_(fd) {}

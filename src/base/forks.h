@@ -3,10 +3,12 @@
 #include <new>
 #include <utility>
 
+#include "base/engine_api.h"
+
 namespace syncbn::base {
 
 /// Number of fork() calls between the process that loaded the library and this process.
-int fork_count();
+SYNCBN_ENGINE_API int fork_count();
 
 /// True if this process was forked from a process that had several threads. OpenMP's threads, the host
 /// program's included, do not exist in such a fork, and a parallel region would wait for them forever.

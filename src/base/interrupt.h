@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/engine_api.h"
 #include "syncbn/communicator.h"
 
 namespace syncbn::base {
@@ -17,6 +18,6 @@ inline Deadline next_poll(Deadline deadline) {
 
 /// Calls the function that set_interrupt_check() installed, if there is one.
 /// @throws Interrupted if the function returns true
-void check_interrupt();
+SYNCBN_ENGINE_API void check_interrupt();
 
 }  // namespace syncbn::base

@@ -3,12 +3,14 @@
 #include <string>
 #include <vector>
 
+#include "base/engine_api.h"
+
 namespace syncbn::base {
 
 /// Ascending ranks as words for messages: "rank 2", "ranks 0-1, 3".
-std::string rank_list(const std::vector<int>& ranks);
+SYNCBN_ENGINE_API std::string rank_list(const std::vector<int>& ranks);
 
 /// Ranks in the order given, as a list for messages: "[2, 0, 1]".
-std::string bracketed(const std::vector<int>& ranks);
+SYNCBN_ENGINE_API std::string bracketed(const std::vector<int>& ranks);
 
 }  // namespace syncbn::base

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "base/engine_api.h"
 #include "environment/world_spec.h"
 #include "group/engine.h"
 
@@ -14,11 +15,11 @@ struct EngineEntry {
   std::unique_ptr<group::Engine> (*join)(const environment::WorldSpec& spec, Deadline deadline);
 };
 /// `entry` must live as long as the program.
-void register_engine(const EngineEntry& entry);
+SYNCBN_ENGINE_API void register_engine(const EngineEntry& entry);
 /// Sets a function that loads the library of an engine. find_engine() calls it with the name of an engine
 /// that is not registered, and passes on its exceptions. For programs that do not know in advance which
 /// engines they need.
-void set_engine_loader(void (*load)(const std::string& name));
+SYNCBN_ENGINE_API void set_engine_loader(void (*load)(const std::string& name));
 /// @throws GroupError with the names of the linked engines if the engine is not among them
 const EngineEntry& find_engine(const std::string& name);
 

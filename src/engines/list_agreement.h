@@ -3,6 +3,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/engine_api.h"
 #include "group/engine.h"
 #include "rendezvous/store.h"
 
@@ -13,10 +14,11 @@ namespace syncbn::engines {
 /// on every member of this group and differs from the keys of all other groups.
 /// @throws MismatchError at once if a member of the list has posted another list that contains this rank;
 /// TimeoutError with the members that never came and the lists that were seen; PeerError if the store is gone
-std::string agree_on_list(rendezvous::Store& store, const group::GroupSpec& spec, int world_rank,
-                          Deadline deadline);
+SYNCBN_ENGINE_API std::string agree_on_list(rendezvous::Store& store, const group::GroupSpec& spec,
+                                            int world_rank, Deadline deadline);
 
 /// Message of the MismatchError if the world ranks a and b have different lists, given as "[0, 1]".
-std::string different_lists(int a, std::string_view list_of_a, int b, std::string_view list_of_b);
+SYNCBN_ENGINE_API std::string different_lists(int a, std::string_view list_of_a, int b,
+                                              std::string_view list_of_b);
 
 }  // namespace syncbn::engines

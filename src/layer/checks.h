@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "syncbn/framework.h"
 #include "syncbn/sync_batch_norm.h"
 
 /// What a call is checked for before it touches anything. All throw InvalidArgument that names the argument,

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/parallel_for.h"
@@ -14,9 +15,14 @@
 #include "group/group.h"
 #include "kernels/batch.h"
 #include "layer/parameters.h"
+#include "syncbn/framework.h"
 #include "syncbn/sync_batch_norm.h"
 
 namespace syncbn {
+
+namespace world {
+class World;
+}
 
 namespace layer {
 
@@ -76,7 +82,8 @@ struct SyncBatchNorm::Impl {
   bool is_collective(const Saved& from) const;
   void check(const Saved& from, const BackwardTensors& tensors) const;
 
-  /// Looks the group up where construction came before init. @throws GroupError
+  /// The layer's group; looks it up if construction came before init. @throws GroupError also on the thread
+  /// of another rank of run_ranks than the one that the layer belongs to
   Group& joined_group();
   /// What this layer tells the group about a call; made once for each direction and dtype.
   const group::CallDescription& call(Direction direction, DType input);
@@ -102,12 +109,16 @@ struct SyncBatchNorm::Impl {
 
  private:
   void join(std::shared_ptr<Group> found);
+  void join_by_name(std::string_view group);
+  void refuse_other_rank() const;
   void make_by_group(const ForwardTensors& tensors);
   void make_alone(const ForwardTensors& tensors);
   void make(const ForwardTensors& tensors);
   void keep_gradients(const Saved& from, std::int64_t positions, const BackwardSums& sums);
 
   layer::Workspace workspace_;
+  const world::World* rank_world_ =
+      nullptr;  // the world on a rank's thread whose group was joined; null: any thread
 
   std::array<std::optional<group::CallDescription>, 15>
       calls_;  // for each direction, four dtypes and none of them

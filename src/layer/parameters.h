@@ -87,7 +87,7 @@ struct Parameters {
   void reset_running_stats();
   void reset();
   std::vector<StateEntry> state();
-  void bind(std::string_view name, void* memory);  ///< As SyncBatchNorm::bind.
+  void bind(std::string_view name, void* memory);  ///< As FrameworkHooks::bind.
 
   DType dtype;
   std::optional<ChannelValues> weight, bias;

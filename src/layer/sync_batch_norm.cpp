@@ -68,9 +68,9 @@ SyncBatchNorm::Impl::Impl(std::int64_t features, const SyncBatchNormOptions& cho
   if (const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group)) {
     join(*group);
   } else if (const auto* group_name = std::get_if<std::string>(&options.process_group)) {
-    join(world::resolve_group(*group_name));
+    join_by_name(*group_name);
   } else if (world::current_world() != nullptr) {
-    join(world::resolve_group(kWorldGroup));
+    join_by_name(kWorldGroup);
   }
 }
 
@@ -79,9 +79,26 @@ void SyncBatchNorm::Impl::join(std::shared_ptr<Group> found) {
   if (name.empty() && joined->size() > 1) name = fmt::format("#{}", joined->next_layer_number());
 }
 
+void SyncBatchNorm::Impl::join_by_name(std::string_view group) {
+  join(world::resolve_group(group));
+  rank_world_ = world::thread_world();
+}
+
 Group& SyncBatchNorm::Impl::joined_group() {
-  if (joined == nullptr) join(world::resolve_group(kWorldGroup));
+  if (joined == nullptr) join_by_name(kWorldGroup);
+  if (rank_world_ != nullptr) refuse_other_rank();
   return *joined;
+}
+
+// A thread that has no world may be one that the rank's body has started.
+void SyncBatchNorm::Impl::refuse_other_rank() const {
+  const world::World* here = world::thread_world();
+  if (here == nullptr || here == rank_world_) return;
+  const int rank = joined->ranks()[static_cast<std::size_t>(joined->rank())];
+  throw GroupError(fmt::format(
+      "group '{}', layer '{}': the layer belongs to rank {}, and the calling thread is rank {}{}; "
+      "in run_ranks each rank makes its own layer",
+      joined->name(), name, rank, here->rank(), rank == here->rank() ? " of another run_ranks" : ""));
 }
 
 const group::CallDescription& SyncBatchNorm::Impl::call(Direction direction, DType input) {
@@ -113,34 +130,15 @@ std::int64_t SyncBatchNorm::num_features() const { return impl_->num_features; }
 const SyncBatchNormOptions& SyncBatchNorm::options() const { return impl_->options; }
 const std::string& SyncBatchNorm::name() const { return impl_->name; }
 bool SyncBatchNorm::training() const { return impl_->training; }
-void SyncBatchNorm::train(bool mode) { impl_->training = mode; }
+void SyncBatchNorm::set_train(bool mode) { impl_->training = mode; }
 
 void SyncBatchNorm::forward(const ForwardTensors& tensors) { impl_->forward(tensors, impl_->saved); }
 void SyncBatchNorm::forward(const ForwardTensors& tensors, Saved& saved) { impl_->forward(tensors, saved); }
-void SyncBatchNorm::normalize(const ForwardTensors& tensors, Saved& saved) {
-  impl_->normalize(tensors, saved);
-}
-void SyncBatchNorm::track(const Saved& saved) { impl_->track(saved); }
 void SyncBatchNorm::backward(const BackwardTensors& tensors) {
   impl_->backward(impl_->saved, tensors, nullptr);
 }
 void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors) {
   impl_->backward(saved, tensors, nullptr);
-}
-void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors, BackwardSums& sums) {
-  impl_->backward(saved, tensors, &sums);
-}
-void SyncBatchNorm::double_backward(const Saved& saved, const BackwardSums& sums,
-                                    const DoubleBackwardTensors& tensors) {
-  impl_->double_backward(saved, sums, tensors);
-}
-void SyncBatchNorm::fail(const std::string& reason) {
-  // The dtype is part of what peers compare only where nobody failed.
-  if (impl_->training) impl_->joined_group().fail(impl_->call(Impl::Direction::forward, DType{4}), reason);
-}
-void SyncBatchNorm::fail(const Saved& saved, const std::string& reason) {
-  if (!impl_->is_collective(saved)) return;
-  impl_->joined_group().fail(impl_->call(Impl::Direction::backward, DType{4}), reason);
 }
 const Saved& SyncBatchNorm::saved() const { return impl_->saved; }
 
@@ -151,7 +149,6 @@ std::vector<StateEntry> SyncBatchNorm::gradients() {
   if (auto& gradient = impl_->parameters.bias_grad) entries.push_back(gradient->entry("bias_grad"));
   return entries;
 }
-void SyncBatchNorm::bind(std::string_view entry, void* memory) { impl_->parameters.bind(entry, memory); }
 void SyncBatchNorm::reset_parameters() { impl_->parameters.reset(); }
 void SyncBatchNorm::reset_running_stats() { impl_->parameters.reset_running_stats(); }
 

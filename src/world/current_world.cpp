@@ -50,6 +50,8 @@ bool is_world_released() {
   return process_slot() && *process_slot() == nullptr;
 }
 
+const World* thread_world() { return thread_slot ? thread_slot->get() : nullptr; }
+
 bool thread_has_world() { return thread_slot.has_value(); }
 
 GroupError not_initialised(const std::string& caller) {

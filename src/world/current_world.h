@@ -21,6 +21,8 @@ std::shared_ptr<World> release_current_world();
 
 /// True if release_current_world() has taken away the world that would be the current one.
 bool is_world_released();
+/// The world of the calling thread itself, or null. Costs a few nanoseconds.
+const World* thread_world();
 /// True if set_thread_world() gave this thread a world, even if it was released since.
 bool thread_has_world();
 

@@ -1,12 +1,16 @@
-// A call like the one before allocates nothing: the layer keeps its memory, which is per channel.
+// A call like the one before allocates nothing, its views included: the layer keeps its memory, which is per
+// channel.
 //
-// control: a ConstTensorView made from a TensorView in checks.cpp (its shape is a vector) makes it fail.
+// control: with Shape::kInlineDims = 2 both tests fail.
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <new>
+#include <span>
 #include <vector>
 
 #include "kernels/paths.h"
@@ -49,13 +53,11 @@ Allocated count(const Shape& shape, Layout layout, bool fused) {
     dy[i] = static_cast<float>(i * 5 % 97) - 48;
   }
   const std::vector<float>&in = x, &gradient = dy;
-  const ForwardTensors forward{view(in, shape, layout), view(y, shape, layout), std::nullopt};
-  const BackwardTensors backward{view(gradient, shape, layout), view(in, shape, layout), std::nullopt,
-                                 view(dx, shape, layout), std::nullopt};
   kernels::forced_paths().fused = fused;
   const auto call = [&] {
-    layer.forward(forward);
-    layer.backward(backward);
+    layer.forward({.x = view(in, shape, layout), .y = view(y, shape, layout)});
+    layer.backward(
+        {.dy = view(gradient, shape, layout), .x = view(in, shape, layout), .dx = view(dx, shape, layout)});
   };
   allocated_bytes = 0;
   call();
@@ -66,6 +68,23 @@ Allocated count(const Shape& shape, Layout layout, bool fused) {
   const std::size_t later = allocations;
   kernels::forced_paths() = {};
   return {first, later};
+}
+
+// Making, copying and comparing. Control: a shape of more dimensions than fit inline allocates.
+TEST(Allocations, NoneForAShapeOfUpToEightDimensions) {
+  const std::vector<std::int64_t> sizes{2, 3, 1, 5, 1, 1, 7, 2, 4};
+  for (const std::size_t dimensions : {2u, 8u, 9u}) {
+    const auto dims = std::span(sizes).first(dimensions);
+    allocations = 0;
+    const Shape shape(dims);
+    const ConstTensorView view{nullptr, DType::float32, shape};
+    const ConstTensorView copy = view;
+    const bool equal = copy.shape == shape && std::ranges::equal(copy.shape.dims(), dims);
+    const std::size_t made = allocations;
+    EXPECT_TRUE(equal) << dimensions;
+    EXPECT_EQ(made == 0, dimensions <= Shape::kInlineDims)
+        << dimensions << " dimensions, " << made << " allocations";
+  }
 }
 
 TEST(Allocations, NoneInSteadyState) {

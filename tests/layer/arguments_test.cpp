@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "layer/outcomes.h"
+#include "syncbn/framework.h"
 #include "syncbn/syncbn.h"
 
 namespace syncbn::testing {
@@ -238,7 +239,7 @@ void expect_forward(const std::string& name, const std::function<void(ForwardTen
                     const std::string& outcome) {
   for (const bool training : {true, false}) {
     SyncBatchNorm layer(2);
-    layer.train(training);
+    layer.set_train(training);
     const Snapshot before = snapshot(layer);
     Call call({2, 2, 2}, std::vector<float>(8, 1));
     ForwardTensors tensors = call.forward_tensors();
@@ -248,7 +249,7 @@ void expect_forward(const std::string& name, const std::function<void(ForwardTen
     const std::string text = "InvalidArgument: " + outcome;
     expect({{name, [&] { layer.forward(tensors); }, text},
             {name + ", saved", [&] { layer.forward(tensors, saved); }, text},
-            {name + ", normalize", [&] { layer.normalize(tensors, saved); }, text},
+            {name + ", normalize", [&] { FrameworkHooks(layer).normalize(tensors, saved); }, text},
             {name + ", joint", [&] { joint.forward(layer, tensors, saved); }, text}});
     EXPECT_EQ(snapshot(layer), before) << name;
     EXPECT_EQ(saved.statistics, Saved::Statistics::none) << name;
@@ -360,7 +361,7 @@ void expect_backward(const std::string& name, const std::function<void(BackwardT
     SyncBatchNormOptions options;
     options.activation = activation;
     SyncBatchNorm layer(2, options);
-    layer.train(training);
+    layer.set_train(training);
     Call call({2, 2, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
     call.forward(layer);
     const Snapshot before = snapshot(layer);
@@ -371,7 +372,7 @@ void expect_backward(const std::string& name, const std::function<void(BackwardT
     const std::string text = "InvalidArgument: " + outcome;
     expect({{name, [&] { layer.backward(tensors); }, text},
             {name + ", saved", [&] { layer.backward(layer.saved(), tensors); }, text},
-            {name + ", sums", [&] { layer.backward(layer.saved(), tensors, sums); }, text},
+            {name + ", sums", [&] { FrameworkHooks(layer).backward(layer.saved(), tensors, sums); }, text},
             {name + ", joint", [&] { joint.backward(layer, layer.saved(), tensors); }, text}});
     EXPECT_EQ(snapshot(layer), before) << name;
     EXPECT_TRUE(sums.a.empty()) << name;
@@ -489,11 +490,11 @@ void expect_double_backward(
     SyncBatchNormOptions options;
     options.activation = Activation::relu;
     SyncBatchNorm layer(2, options);
-    layer.train(training);
+    layer.set_train(training);
     Call call({2, 2, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
     call.forward(layer);
     BackwardSums sums;
-    layer.backward(layer.saved(), call.backward_tensors(), sums);
+    FrameworkHooks(layer).backward(layer.saved(), call.backward_tensors(), sums);
     const Snapshot before = snapshot(layer);
     Saved saved = layer.saved();
     DoubleCall more;
@@ -509,7 +510,7 @@ void expect_double_backward(
     tensors.dd_bias = more.dd_bias.data();
     tensors.d_weight = more.d_weight.data();
     spoil(tensors, call, more, saved, sums);
-    expect({{name, [&] { layer.double_backward(saved, sums, tensors); }, outcome}});
+    expect({{name, [&] { FrameworkHooks(layer).double_backward(saved, sums, tensors); }, outcome}});
     EXPECT_EQ(snapshot(layer), before) << name;
     if (outcome == "ok") continue;
     EXPECT_EQ(more.d_dy, std::vector<float>(8, 1)) << name;
@@ -608,19 +609,19 @@ TEST(BadInput, TrackedOfAnotherLayer) {
   Call call({2, 3}, {1, 2, 3, 4, 5, 6});
   call.forward(other);
   const Snapshot before = snapshot(layer);
-  EXPECT_EQ(outcome([&] { layer.track(other.saved()); }),
+  EXPECT_EQ(outcome([&] { FrameworkHooks(layer).track(other.saved()); }),
             "InvalidArgument: saved: 3 channels, expected num_features = 2");
   EXPECT_EQ(snapshot(layer), before);
-  layer.track({});  // of no forward: nothing
+  FrameworkHooks(layer).track({});  // of no forward: nothing
   EXPECT_EQ(snapshot(layer), before);
 }
 
 TEST(BadInput, FailingAloneBreaksNothing) {
   SyncBatchNorm layer(2);
   Call call({2, 2}, {1, 2, 3, 5});
-  layer.fail("nobody hears it");
+  FrameworkHooks(layer).fail("nobody hears it");
   call.forward(layer);
-  layer.fail(layer.saved(), "nor this");
+  FrameworkHooks(layer).fail(layer.saved(), "nor this");
   EXPECT_EQ(outcome([&] { call.backward(layer); }), "ok");
 }
 

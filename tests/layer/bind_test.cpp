@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "outcome.h"
+#include "syncbn/framework.h"
 #include "syncbn/syncbn.h"
 
 namespace syncbn {
@@ -38,8 +39,8 @@ struct Memory {
   std::int64_t batches = 4;
 
   void bind_to(SyncBatchNorm& layer) {
-    for (std::size_t i = 0; i < values.size(); ++i) layer.bind(kValues[i], values[i].data());
-    layer.bind("num_batches_tracked", &batches);
+    for (std::size_t i = 0; i < values.size(); ++i) FrameworkHooks(layer).bind(kValues[i], values[i].data());
+    FrameworkHooks(layer).bind("num_batches_tracked", &batches);
   }
   std::vector<std::byte> bytes() const {
     std::vector<std::byte> all;
@@ -97,8 +98,8 @@ TYPED_TEST(Bind, MemoryIsReplacedAndGivenBack) {
   EXPECT_EQ(kept, second.bytes());  // both began alike
   EXPECT_EQ(warm.y, again.y);
 
-  for (const char* name : kValues) layer.bind(name, nullptr);
-  layer.bind("num_batches_tracked", nullptr);
+  for (const char* name : kValues) FrameworkHooks(layer).bind(name, nullptr);
+  FrameworkHooks(layer).bind("num_batches_tracked", nullptr);
   EXPECT_EQ(1.0, static_cast<double>(layer.values<T>("weight")[0]));
   EXPECT_EQ(0, layer.values<std::int64_t>("num_batches_tracked")[0]);
   const Step own(layer);
@@ -111,7 +112,7 @@ TEST(BindArguments, Named) {
   SyncBatchNorm layer(3, options);
   alignas(8) std::byte memory[32];
   const auto refused = [&](const char* name, void* at) {
-    return testing::outcome([&] { layer.bind(name, at); });
+    return testing::outcome([&] { FrameworkHooks(layer).bind(name, at); });
   };
   const void* const own = layer.values<float>("running_mean").data();
   for (const char* name : {"weight", "bias_grad", "nope", ""}) {
@@ -126,7 +127,7 @@ TEST(BindArguments, Named) {
   }
   EXPECT_EQ(layer.values<float>("running_mean").data(), own);
   EXPECT_EQ(layer.values<std::int64_t>("num_batches_tracked")[0], 0);
-  layer.bind("running_mean", memory + 4);
+  FrameworkHooks(layer).bind("running_mean", memory + 4);
   EXPECT_EQ(layer.values<float>("running_mean").data(), static_cast<void*>(memory + 4));
 }
 

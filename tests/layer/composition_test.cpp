@@ -50,7 +50,7 @@ Step<T> step(Activation activation, bool training, const Shape& shape, Layout la
   const auto read = [&](const std::vector<T>& values) { return view(values, shape, layout); };
   const auto write = [&](std::vector<T>& values) { return view(values, shape, layout); };
   layer.forward(read(x), write(made.y));
-  layer.train(training);
+  layer.set_train(training);
   ForwardTensors tensors{read(x), write(made.y), std::nullopt};
   if (residual != nullptr) tensors.residual = read(*residual);
   layer.forward(tensors);
@@ -109,7 +109,7 @@ TEST(Fused, NanPassesRelu) {
   SyncBatchNormOptions options;
   options.activation = Activation::relu;
   SyncBatchNorm layer(1, options);
-  layer.eval();
+  layer.set_train(false);
   Call call({3, 1}, {NAN, -1, 1});
   call.forward(layer);
   EXPECT_TRUE(std::isnan(call.y[0]));
@@ -198,7 +198,7 @@ TEST(SavedValues, TheForwardsModeCounts) {
                        call.forward(layer);
                        call.backward(layer);
                        const std::vector<float> dx = call.dx;
-                       layer.eval();
+                       layer.set_train(false);
                        call.backward(layer);  // joins the group's sum
                        EXPECT_EQ(dx, call.dx);
                      }),
@@ -241,7 +241,7 @@ TEST(RunningStatistics, WithoutThemTrainingStillUsesTheGroup) {
                        Call call({1, 1}, {rank == 0 ? 1.0F : 3.0F});
                        call.forward(layer);
                        EXPECT_EQ(2, layer.saved().mean[0]);
-                       layer.eval();  // this rank's batch alone
+                       layer.set_train(false);  // this rank's batch alone
                        call.forward(layer);
                        EXPECT_EQ(static_cast<double>(call.x[0]), layer.saved().mean[0]);
                        EXPECT_EQ(0, call.y[0]);

@@ -110,7 +110,7 @@ std::vector<Seen> steps(
 
 TEST(Conformance, AEvaluation) {
   SyncBatchNorm layer(2);
-  layer.eval();
+  layer.set_train(false);
   const Shape shape{2, 2, 2, 2};
   const Seen seen = step(layer, shape, linspace(0, 5, shape));
   expect_near("y", {0, 0.33333168, 4.9999750}, seen.y);

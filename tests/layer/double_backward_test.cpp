@@ -18,6 +18,7 @@
 
 #include "kernels/data.h"
 #include "layer/outcomes.h"
+#include "syncbn/framework.h"
 #include "syncbn/syncbn.h"
 
 namespace syncbn::testing {
@@ -118,12 +119,12 @@ struct Rank {
       layer.values<double>("running_mean")[c] = 0.25;
       layer.values<double>("running_var")[c] = 1.5;
     }
-    layer.train(scene.mode == Mode::training);
+    layer.set_train(scene.mode == Mode::training);
     const std::vector<T> residual = part_of<T>(scene, rank)(p.residual);
     ForwardTensors forward{read(x), write(y), std::nullopt};
     if (scene.residual) forward.residual = read(residual);
-    layer.normalize(forward, saved);
-    layer.backward(saved, {read(dy), read(x), read(y), write(dx), write(d_residual)}, sums);
+    FrameworkHooks(layer).normalize(forward, saved);
+    FrameworkHooks(layer).backward(saved, {read(dy), read(x), read(y), write(dx), write(d_residual)}, sums);
   }
 
   static SyncBatchNormOptions options_of(const Scene& scene) {
@@ -183,7 +184,7 @@ Gradients<T> gradients(const Scene& scene, const Problem<T>& p, bool affine = tr
       tensors.dd_bias = &p.z[rank * kChannels];
     }
     tensors.d_weight = &all.d_weight[rank * kChannels];
-    made.layer.double_backward(made.saved, made.sums, tensors);
+    FrameworkHooks(made.layer).double_backward(made.saved, made.sums, tensors);
     std::copy(d_dy.begin(), d_dy.end(), all.d_dy.begin() + static_cast<std::ptrdiff_t>(part.begin));
     std::copy(d_x.begin(), d_x.end(), all.d_x.begin() + static_cast<std::ptrdiff_t>(part.begin));
   });
@@ -343,8 +344,9 @@ TEST(DoubleBackward, AnotherCallOnAPeerIsAMismatch) {
     Rank<double> made(scene, p, rank);
     try {
       if (rank == 0) {
-        made.layer.double_backward(made.saved, made.sums,
-                                   {made.read(made.dy), made.read(made.x), {}, {}, {}, {}, {}});
+        FrameworkHooks(made.layer)
+            .double_backward(made.saved, made.sums,
+                             {made.read(made.dy), made.read(made.x), {}, {}, {}, {}, {}});
       } else {
         made.layer.backward(made.saved, {made.read(made.dy), made.read(made.x), {}, {}, {}});
       }
@@ -365,8 +367,9 @@ TEST(DoubleBackward, WithoutAForwardThePeersAreTold) {
     const auto rank = static_cast<std::size_t>(r);
     Rank<double> made(scene, p, rank);
     seen[rank] = outcome([&] {
-      made.layer.double_backward(rank == 0 ? Saved{} : made.saved, made.sums,
-                                 {made.read(made.dy), made.read(made.x), {}, {}, {}, {}, {}});
+      FrameworkHooks(made.layer)
+          .double_backward(rank == 0 ? Saved{} : made.saved, made.sums,
+                           {made.read(made.dy), made.read(made.x), {}, {}, {}, {}, {}});
     });
   });
   EXPECT_EQ(seen[0], "InvalidArgument: backward: no forward was made before it");
@@ -383,7 +386,7 @@ TEST(DoubleBackward, RefusesGradientsOfTheGroup) {
   SyncBatchNormOptions options = Rank<double>::options_of(scene);
   options.affine_gradients = AffineGradients::group;
   SyncBatchNorm group(kChannels, options);
-  EXPECT_THROW(group.double_backward(made.saved, made.sums, tensors), InvalidArgument);
+  EXPECT_THROW(FrameworkHooks(group).double_backward(made.saved, made.sums, tensors), InvalidArgument);
 }
 
 // normalize and track are forward's two steps.
@@ -396,19 +399,19 @@ TEST(TwoSteps, NormalizeMovesNothingAndTrackMovesOnce) {
   std::vector<double> y(p.x.size()), again(p.x.size());
   Saved saved;
   whole.forward({view(p.x, shape), view(y, shape), {}}, saved);
-  steps.normalize({view(p.x, shape), view(again, shape), {}}, saved);
+  FrameworkHooks(steps).normalize({view(p.x, shape), view(again, shape), {}}, saved);
   EXPECT_EQ(steps.values<std::int64_t>("num_batches_tracked")[0], 0);
   EXPECT_EQ(steps.values<double>("running_mean")[0], 0);
-  steps.track(saved);
+  FrameworkHooks(steps).track(saved);
   EXPECT_EQ(y, again);
   EXPECT_EQ(steps.values<std::int64_t>("num_batches_tracked")[0], 1);
   for (const char* name : {"running_mean", "running_var"}) {
     EXPECT_TRUE(std::ranges::equal(steps.values<double>(name), whole.values<double>(name))) << name;
     EXPECT_NE(steps.values<double>(name)[0], name == std::string("running_var") ? 1.0 : 0.0);
   }
-  steps.eval();
-  steps.normalize({view(p.x, shape), view(again, shape), {}}, saved);
-  steps.track(saved);  // of an evaluation: nothing
+  steps.set_train(false);
+  FrameworkHooks(steps).normalize({view(p.x, shape), view(again, shape), {}}, saved);
+  FrameworkHooks(steps).track(saved);  // of an evaluation: nothing
   EXPECT_EQ(steps.values<std::int64_t>("num_batches_tracked")[0], 1);
 }
 
@@ -417,7 +420,7 @@ TEST(TwoSteps, FailReachesThePeers) {
   std::vector<std::string> seen(2);
   run_ranks(2, [&](int rank) {
     SyncBatchNorm layer(kChannels);
-    if (rank == 0) return layer.fail("input of rank 0 is no tensor");
+    if (rank == 0) return FrameworkHooks(layer).fail("input of rank 0 is no tensor");
     const Shape shape{2, kChannels, kSpatial};
     std::vector<float> x(8, 1.0F), y(8);
     try {
@@ -439,13 +442,13 @@ TEST(TwoSteps, FailOfABackwardIsOfItsForwardsMode) {
     const ForwardTensors forward{view<float>(x, shape), view(y, shape), {}};
     Saved of_training, of_evaluation;
     layer.forward(forward, of_training);
-    layer.eval();
+    layer.set_train(false);
     layer.forward(forward, of_evaluation);
-    layer.train();
-    if (rank == 0) layer.fail(of_evaluation, "nobody waits");
+    layer.set_train();
+    if (rank == 0) FrameworkHooks(layer).fail(of_evaluation, "nobody waits");
     layer.forward(forward, of_training);  // the group is whole
-    layer.eval();
-    if (rank == 0) return layer.fail(of_training, "dy of rank 0 is no tensor");
+    layer.set_train(false);
+    if (rank == 0) return FrameworkHooks(layer).fail(of_training, "dy of rank 0 is no tensor");
     try {
       layer.backward(of_training, {view<float>(y, shape), view<float>(x, shape), {}, view(dx, shape), {}});
     } catch (const PeerError& error) {

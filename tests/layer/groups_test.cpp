@@ -63,7 +63,7 @@ void expect_gone(SyncBatchNorm& layer, Call& call, const std::string& group) {
     expect_starts(outcome, "GroupError: group '" + group + "'");
     EXPECT_EQ(snapshot(layer), before);
   }
-  layer.eval();
+  layer.set_train(false);
   call.forward(layer);
   call.backward(layer);
 }
@@ -92,7 +92,7 @@ TEST(LayerGroups, DestroyedGroup) {
                        destroy_group("pair");
                        expect_gone(layer, call, "pair");
                        create_group("pair", {0, 1});  // another group: the layer's stays closed
-                       layer.train();
+                       layer.set_train();
                        expect_starts(outcome([&] { call.forward(layer); }), "GroupError: group 'pair'");
                      }),
             all(2, "ok"));
@@ -193,7 +193,7 @@ TEST(LayerGroups, WithoutInitAmongSeveralRanks) {
   expect_starts(outcome, "GroupError: group 'world'");
   expect_holds(outcome, "init()");
   EXPECT_EQ(snapshot(layer), fresh);
-  layer.eval();
+  layer.set_train(false);
   call.forward(layer);
   call.backward(layer);
 }

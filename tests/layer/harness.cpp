@@ -193,7 +193,7 @@ oracle::Result run_library(const Case& c) {
     set_num_threads(c.threads);
     SyncBatchNorm layer(c.channels, options_of(c));
     write_state(layer, c.state);
-    layer.train(c.training);
+    layer.set_train(c.training);
     const Tensor x = given(share.x);
     Tensor y = wanted(), dx = wanted(), d_residual = wanted();
     const std::vector<double> none;

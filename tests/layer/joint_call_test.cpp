@@ -406,7 +406,7 @@ TEST(JointCall, CallsUseMemoryOfTheirOwn) {
   };
   EXPECT_TRUE(starts(text(same_saved), "saved: ")) << text(same_saved);
   const auto evaluated = [](JointCall& call, Part& a, Part& b) {
-    b.layer.eval();
+    b.layer.set_train(false);
     call.forward(a.layer, a.forward(), a.saved);
     const std::string local = outcome([&] {
       call.forward(b.layer, {b.read(a.y), view(b.y, b.shape), std::nullopt}, b.saved);
@@ -431,7 +431,7 @@ TEST(JointCall, NothingToSendIsDoneAtOnce) {
   own.layer.forward(own.forward(), own.saved);
   EXPECT_EQ(alone.y, own.y);
   EXPECT_EQ(alone.layer.values<std::int64_t>("num_batches_tracked")[0], 1);
-  evaluated.layer.eval();
+  evaluated.layer.set_train(false);
   call.forward(evaluated.layer, evaluated.forward(), evaluated.saved);
   EXPECT_EQ(evaluated.saved.statistics, Saved::Statistics::running);
   call.start();

@@ -157,7 +157,7 @@ TEST(MismatchOf, Mode) {
   std::vector<std::string> seen(2);
   run_ranks(2, [&](int rank) {
     SyncBatchNorm layer(2);
-    layer.train(rank == 0);
+    layer.set_train(rank == 0);
     seen[static_cast<std::size_t>(rank)] = outcome([&] { Call({2, 2}, {1, 2, 3, 5}).forward(layer); });
   });
   EXPECT_TRUE(seen[0].starts_with("PeerError: group 'world', call 1, forward of layer '#1'")) << seen[0];

@@ -78,7 +78,7 @@ TEST(Forks, AForkOfAGroupEvaluatesAndIsRefused) {
                          EXPECT_EQ(
                              in_a_fork([&] {
                                const std::string refusal = outcome([&] { batch.step(layer); });
-                               layer.eval();
+                               layer.set_train(false);
                                return refusal.starts_with("GroupError: group 'world', forward of layer") &&
                                       refusal.find("is a fork of the one that joined") != std::string::npos &&
                                       outcome([&] { batch.step(layer); }) == "ok";

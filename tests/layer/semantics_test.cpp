@@ -70,16 +70,10 @@ TEST(NewLayer, AbsentEntries) {
 
 TEST(NewLayer, TrainAndEval) {
   SyncBatchNorm layer(1);
-  layer.eval();
-  EXPECT_FALSE(layer.training());
-  layer.train();
-  EXPECT_TRUE(layer.training());
   layer.set_train(false);
   EXPECT_FALSE(layer.training());
   layer.set_train();
   EXPECT_TRUE(layer.training());
-  layer.train(false);
-  EXPECT_FALSE(layer.training());
 }
 
 TEST(State, ViewsAreLive) {
@@ -177,7 +171,7 @@ TEST(Batches, OneElementInEvaluationWithoutRunningStatistics) {
   SyncBatchNormOptions options;
   options.track_running_stats = false;
   SyncBatchNorm layer(1, options);
-  layer.eval();
+  layer.set_train(false);
   layer.values<float>("bias")[0] = 0.25F;
   Call one({1, 1}, {1e6F});
   one.forward(layer);
@@ -269,7 +263,7 @@ TEST(Evaluation, NeverCommunicates) {
                          options.track_running_stats = track;
                          options.affine_gradients = AffineGradients::group;
                          SyncBatchNorm layer(1, options);
-                         layer.eval();
+                         layer.set_train(false);
                          if (rank != 0) return;
                          Call call({2, 1}, {1, 2});
                          call.dy = {0.5F, 0.25F};
@@ -283,7 +277,7 @@ TEST(Evaluation, NeverCommunicates) {
 
 TEST(Evaluation, ChangesNoState) {
   SyncBatchNorm layer(1);
-  layer.eval();
+  layer.set_train(false);
   const Snapshot fresh = snapshot(layer);
   Call({3, 1}, {1, 2, 9}).forward(layer);
   EXPECT_EQ(snapshot(layer).state, fresh.state);
@@ -311,7 +305,7 @@ TEST(Backward, JoinsWithoutDx) {
 TEST(Backward, BeforeForward) {
   for (const bool training : {true, false}) {
     SyncBatchNorm layer(1);
-    layer.train(training);
+    layer.set_train(training);
     Call call({2, 1}, {1, 2});
     EXPECT_EQ(outcome([&] { call.backward(layer); }),
               "InvalidArgument: backward: no forward was made before it");
@@ -358,13 +352,13 @@ TEST(SavedValues, OfEachKind) {
   SyncBatchNorm layer(1);
   layer.forward(call.forward_tensors(), saved);
   EXPECT_EQ(saved.statistics, Saved::Statistics::group_batch);
-  layer.eval();
+  layer.set_train(false);
   layer.forward(call.forward_tensors(), saved);
   EXPECT_EQ(saved.statistics, Saved::Statistics::running);
   SyncBatchNormOptions options;
   options.track_running_stats = false;
   SyncBatchNorm without(1, options);
-  without.eval();
+  without.set_train(false);
   without.forward(call.forward_tensors(), saved);
   EXPECT_EQ(saved.statistics, Saved::Statistics::local_batch);
 }

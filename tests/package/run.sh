@@ -104,7 +104,8 @@ case $1 in
     under_syncbn_run "$work/build/with_gloo"
     ;;
   add_subdirectory)
-    configure add_subdirectory -DSYNCBN_SOURCE_DIR="$SOURCE_DIR"
+    configure add_subdirectory -DSYNCBN_SOURCE_DIR="$SOURCE_DIR" -DSYNCBN_RANK_TABLES=OFF \
+      -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON
     "$CMAKE" --build "$work/build"
     expect "$work/build/threads"
     "$CMAKE" --install "$work/build" --prefix "$WORK_DIR/shared"
@@ -127,6 +128,76 @@ case $1 in
     expect mpiexec.mpich -n 2 "$work/by_pkg_config"
     ;;
   two_mpis) refused two_mpis "$WORK_DIR/static" "" "INTERFACE_syncbn_mpi_component property of \"syncbn::mpich\" does not agree" ;;
+  exported_symbols)  # of the shared installation, of the static core as a shared library, and of the Python package
+    python3 "$here/exported.py" core "$(find "$WORK_DIR/shared" -name libsyncbn.so)"
+    python3 "$here/exported.py" engine "$(find "$WORK_DIR/shared" -name libsyncbn_gloo.so)"
+    whole=("-Wl,--whole-archive" "$(find "$WORK_DIR/static" -name libsyncbn.a)" "-Wl,--no-whole-archive")
+    "$CXX" -shared "${whole[@]}" -o "$work/core.so"
+    python3 "$here/exported.py" core "$work/core.so"
+    for library in "$BUILD_DIR"/python/syncbn/{libsyncbn_runtime,engine_gloo,engine_mpi,engine_mpich}.so; do
+      kind=engine
+      [[ $library == *_runtime.so ]] && kind=core
+      if [[ -e $library ]]; then python3 "$here/exported.py" "$kind" "$library"; fi
+    done
+    # Controls: one name of {fmt}, one of a room, and a missing one are found.
+    for planted in "namespace fmt { void planted() {} }" "namespace syncbn::exact { void planted() {} }"; do
+      "$CXX" -shared -fPIC -x c++ - -x none "${whole[@]}" -o "$work/planted.so" <<<"$planted"
+      if python3 "$here/exported.py" core "$work/planted.so" >"$work/control.txt"; then
+        echo "this was not found: $planted" >&2
+        exit 1
+      fi
+      grep -F 'exported: ' "$work/control.txt" | grep -F '::planted()'
+    done
+    if python3 "$here/exported.py" core "$(find "$WORK_DIR/shared" -name libsyncbn_gloo.so)" >"$work/control.txt"; then
+      echo "an engine's library passed for the core" >&2
+      exit 1
+    fi
+    grep -F 'not exported: syncbn::init' "$work/control.txt"
+    ;;
+  public_headers)  # each alone, the fields that designated initializers leave out, and an older C++
+    check() { "$CXX" -Wall -Wextra -Werror -fsyntax-only -I"$SOURCE_DIR/include" "$@"; }
+    for header in "$SOURCE_DIR"/include/syncbn/*.h; do
+      check -std=c++20 -x c++ - <<<"#include \"syncbn/${header##*/}\""
+    done
+    check -std=c++20 "$here/headers/designated.cpp"
+    # Controls: a field without a default is refused, and C++17 gets a sentence.
+    if check -std=c++20 -x c++ - <<<"struct S { int a, b; }; S s{1};" 2>"$work/control.txt"; then
+      echo "the compiler does not warn of a field that is left out" >&2
+      exit 1
+    fi
+    if check -std=c++17 "$here/headers/designated.cpp" 2>"$work/control.txt"; then
+      echo "C++17 was accepted" >&2
+      exit 1
+    fi
+    grep -F 'syncbn needs C++20: compile with -std=c++20' "$work/control.txt"
+    ;;
+  errors_across_libraries)
+    configure errors -DCMAKE_PREFIX_PATH="$WORK_DIR/shared"
+    "$CMAKE" --build "$work/build"
+    "$work/build/catcher"
+    ;;
+  without_rank_tables)  # the shared installation is without; the README's program meets a table
+    configure find_package -DCMAKE_PREFIX_PATH="$WORK_DIR/shared" -DCOMPONENTS=""
+    "$CMAKE" --build "$work/build"
+    expect "$work/build/threads"
+    echo '{}' >"$work/table.json"
+    if RANK_TABLE_FILE="$work/table.json" RANK_ID=0 "$work/build/threads" >"$work/output.txt" 2>&1; then
+      echo "a rank table was passed over" >&2
+      exit 1
+    fi
+    grep -F 'SYNCBN_RANK_TABLES' "$work/output.txt"
+    # An option that is ON and cannot be met is an error, and so is a launcher without.
+    for options in "-DSYNCBN_RANK_TABLES=ON" "-DSYNCBN_RANK_TABLES=OFF -DSYNCBN_LAUNCHER=ON"; do
+      rm -rf "$work/build"
+      read -ra flags <<<"$options"
+      if configure add_subdirectory -DSYNCBN_SOURCE_DIR="$SOURCE_DIR" -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON \
+        "${flags[@]}" >"$work/log.txt" 2>&1; then
+        echo "configured with $options and without nlohmann_json" >&2
+        exit 1
+      fi
+      grep -E 'nlohmann_json|SYNCBN_RANK_TABLES' "$work/log.txt" | head -n 3
+    done
+    ;;
   pkg_config_static) pkg_config "$WORK_DIR/static" ;;
   pkg_config_shared) pkg_config "$WORK_DIR/shared" ;;
   missing_component)

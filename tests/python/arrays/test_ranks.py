@@ -1,5 +1,7 @@
 """Ranks as threads: groups, whose error it is, what the peers hear."""
 
+import threading
+
 import data
 import numpy as np
 import pytest
@@ -69,6 +71,30 @@ def test_bad_lists(ranks, error):
             syncbn.destroy_group("world")
 
     syncbn.run_ranks(2, body)
+
+
+def test_layer_of_another_rank():
+    """A training call belongs on the thread of the rank that made the layer. Control: its own rank calls it before and
+    after, on its thread and on a thread that it starts."""
+    layers = [None, None]
+    together = threading.Barrier(2, timeout=60)
+
+    def body(rank):
+        layer = layers[rank] = syncbn.SyncBatchNorm(2, name="bn")
+        layer(X)
+        together.wait()
+        if rank == 1:
+            for call in (lambda: layers[0](X), lambda: layers[0].backward(X)):
+                with pytest.raises(syncbn.GroupError, match="'bn'.* rank 0, .* rank 1"):
+                    call()
+        together.wait()
+        layer.backward(X)
+        helper = threading.Thread(target=layer, args=(X,))
+        helper.start()
+        helper.join()
+        return int(layer.num_batches_tracked)
+
+    assert syncbn.run_ranks(2, body) == [2, 2]
 
 
 def test_without_init():
