@@ -1,15 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <string>
 #include <vector>
 
 #include "outcome.h"
 #include "syncbn/syncbn.h"
 
-/// What the tests of semantics and errors share: float32 calls, a layer's state as bits, and each rank's
-/// outcome.
+/// Float32 calls and a layer's state as bits, for tests of semantics and errors.
 namespace syncbn::testing {
 
 /// A batch with room for what the layer writes. dy is 1, 2, 3, …
@@ -30,11 +27,5 @@ struct Snapshot {
   friend bool operator==(const Snapshot&, const Snapshot&) = default;
 };
 Snapshot snapshot(SyncBatchNorm& layer);
-
-/// The outcome of each rank of a world of threads.
-std::vector<std::string> outcomes(int size, const std::function<void(int rank)>& body);
-inline std::vector<std::string> all(int size, const std::string& outcome) {
-  return std::vector<std::string>(static_cast<std::size_t>(size), outcome);
-}
 
 }  // namespace syncbn::testing

@@ -1,4 +1,4 @@
-#include "layer/outcomes.h"
+#include "layer/calls.h"
 
 #include <bit>
 #include <cstring>
@@ -43,12 +43,6 @@ Snapshot snapshot(SyncBatchNorm& layer) {
   for (const auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale}) {
     for (const double value : *values) result.saved.push_back(std::bit_cast<std::uint64_t>(value));
   }
-  return result;
-}
-
-std::vector<std::string> outcomes(int size, const std::function<void(int rank)>& body) {
-  std::vector<std::string> result(static_cast<std::size_t>(size));
-  run_ranks(size, [&](int rank) { result[static_cast<std::size_t>(rank)] = outcome([&] { body(rank); }); });
   return result;
 }
 
