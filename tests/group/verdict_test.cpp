@@ -41,14 +41,14 @@ TEST(Verdict, AnOptionIsMissing) {
 
 TEST(Verdict, OnlyTheLayerDiffers) {
   const std::vector<RankReport> ranks = {call("forward of layer 'bn1'", "C=1"),
-                                      call("backward of layer 'bn2'", "C=1")};
+                                         call("backward of layer 'bn2'", "C=1")};
   expect_error<MismatchError>(verdict(ranks),
                               {"rank 0 ... forward of layer 'bn1' ... rank 1 ... backward of layer 'bn2'"});
 }
 
 TEST(Verdict, OnlyNumbersOfUnnamedLayersDiffer) {
   const std::vector<RankReport> ranks = {call("forward of layer '#9'", "C=1"),
-                                      call("forward of layer '#10'", "C=1")};
+                                         call("forward of layer '#10'", "C=1")};
   expect_error<MismatchError>(verdict(ranks), {"'#9' ... '#10'", "names"});
   EXPECT_FALSE(
       tells(verdict({call("forward of layer '#9'", ""), call("backward of layer '#10'", "")}), "names"));

@@ -11,15 +11,15 @@
 #include <utility>
 
 #include "engines/entry.h"
-#include "engines/handshake.h"
+#include "engines/list_agreement.h"
 #include "group/environment.h"
 #include "group/group.h"
 #include "group/ranks.h"
 #include "group/verdict.h"
 #include "messages/messages.h"
 #include "rendezvous/memory_store.h"
-#include "world/registry.h"
-#include "world/world.h"
+#include "world/current_world.h"
+#include "world/resolve_group.h"
 
 namespace syncbn::testing {
 namespace {
@@ -29,9 +29,9 @@ using world::resolve_group;
 // Outside of a world, in an environment without a launcher.
 std::string outside(const std::function<void()>& call, const Variables& variables = {}) {
   const Environment environment(variables);
-  World::set_of_process(nullptr);
+  world::set_process_world(nullptr);
   std::string text = outcome(call);
-  World::set_of_process(nullptr);
+  world::set_process_world(nullptr);
   return text;
 }
 
@@ -96,7 +96,7 @@ class Placed final : public Communicator {
   std::vector<std::int64_t> words_;
 };
 
-std::string verdict(const std::vector<group::Brought>& ranks) {
+std::string verdict(const std::vector<group::RankReport>& ranks) {
   return outcome([&] { group::throw_verdict(ranks); });
 }
 
@@ -157,12 +157,12 @@ std::string in_a_fork(const std::function<void()>& call) {
 
 std::vector<Message> group_messages() {
   using O = InitOptions&;
-  using group::Brought;
+  using group::RankReport;
   static float values[3];
   const auto odd = reinterpret_cast<float*>(reinterpret_cast<char*>(values) + 1);
-  const Brought one{false, 17, 40, 1, "forward of layer 'bn1'", "C=64, eps=1e-05"};
-  const Brought other{false, 17, 40, 2, "forward of layer 'bn1'", "C=64, eps=0.001"};
-  const Brought failed{true, 17, 0, 1, "forward of layer 'bn1'", "a reason"};
+  const RankReport one{false, 17, 40, 1, "forward of layer 'bn1'", "C=64, eps=1e-05"};
+  const RankReport other{false, 17, 40, 2, "forward of layer 'bn1'", "C=64, eps=0.001"};
+  const RankReport failed{true, 17, 0, 1, "forward of layer 'bn1'", "a reason"};
   return {
       {"init: size", [] { return refused_init([](O o) { o.size = 0; }); }},
       {"init: rank", [] { return refused_init([](O o) { o.rank = 2; }); }},
@@ -352,7 +352,7 @@ std::vector<Message> group_messages() {
        }},
       {"verdict: many different calls",
        [] {
-         std::vector<Brought> ranks;
+         std::vector<RankReport> ranks;
          for (int r = 0; r < 20; ++r) ranks.push_back({false, 1, 1, r, "a sum", "C=" + std::to_string(r)});
          return verdict(ranks);
        }},
