@@ -341,8 +341,9 @@ TEST(DoubleBackward, AnotherCallOnAPeerIsAMismatch) {
   for (const std::string& text : outcomes(2, [&](int rank) {
          Rank<double> made(scene, p, static_cast<std::size_t>(rank));
          if (rank == 0) {
-           FrameworkHooks(made.layer).double_backward(made.saved, made.sums,
-                                      {made.read(made.dy), made.read(made.x), {}, {}, {}, {}, {}});
+           FrameworkHooks(made.layer)
+               .double_backward(made.saved, made.sums,
+                                {made.read(made.dy), made.read(made.x), {}, {}, {}, {}, {}});
          } else {
            made.layer.backward(made.saved, {made.read(made.dy), made.read(made.x), {}, {}, {}});
          }
@@ -357,8 +358,9 @@ TEST(DoubleBackward, WithoutAForwardThePeersAreTold) {
   const Problem<double> p = draw_problem<double>(scene, 5);
   const auto seen = outcomes(2, [&](int rank) {
     Rank<double> made(scene, p, static_cast<std::size_t>(rank));
-    FrameworkHooks(made.layer).double_backward(rank == 0 ? Saved{} : made.saved, made.sums,
-                               {made.read(made.dy), made.read(made.x), {}, {}, {}, {}, {}});
+    FrameworkHooks(made.layer)
+        .double_backward(rank == 0 ? Saved{} : made.saved, made.sums,
+                         {made.read(made.dy), made.read(made.x), {}, {}, {}, {}, {}});
   });
   expect_error<InvalidArgument>(seen[0], {"backward", "no forward"});
   expect_error<PeerError>(seen[1], {"rank 0 ... no forward"});

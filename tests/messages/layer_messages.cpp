@@ -8,6 +8,7 @@
 
 #include "messages/messages.h"
 #include "outcome.h"
+#include "syncbn/framework.h"
 #include "syncbn/syncbn.h"
 
 namespace syncbn::testing {
@@ -129,10 +130,19 @@ std::vector<Message> layer_messages() {
       {"values: an unknown name", [] { return outcome([] { SyncBatchNorm(2).values<float>("gamma"); }); }},
       {"values: another dtype",
        [] { return outcome([] { SyncBatchNorm(2).values<double>("running_mean"); }); }},
-      {"bind: an unknown name", [] { return outcome([] { SyncBatchNorm(2).bind("gamma", elsewhere); }); }},
+      {"bind: an unknown name",
+       [] {
+         return outcome([] {
+           SyncBatchNorm layer(2);
+           FrameworkHooks(layer).bind("gamma", elsewhere);
+         });
+       }},
       {"bind: alignment",
        [] {
-         return outcome([] { SyncBatchNorm(2).bind("weight", reinterpret_cast<char*>(elsewhere) + 1); });
+         return outcome([] {
+           SyncBatchNorm layer(2);
+           FrameworkHooks(layer).bind("weight", reinterpret_cast<char*>(elsewhere) + 1);
+         });
        }},
       {"isa: an unknown name",
        [] {
@@ -173,7 +183,8 @@ std::vector<Message> layer_messages() {
          batch.forward(good);
          return outcome([&] {
            const auto x = view(std::as_const(batch.x), batch.shape);
-           batch.layer.double_backward(batch.layer.saved(), BackwardSums{}, {x, x, {}, {}, {}, {}, {}});
+           FrameworkHooks(batch.layer)
+               .double_backward(batch.layer.saved(), BackwardSums{}, {x, x, {}, {}, {}, {}, {}});
          });
        }},
       {"double backward: another layer's sums",
@@ -182,7 +193,8 @@ std::vector<Message> layer_messages() {
          batch.forward(good);
          return outcome([&] {
            const auto x = view(std::as_const(batch.x), batch.shape);
-           batch.layer.double_backward(batch.layer.saved(), BackwardSums{}, {x, x, {}, {}, {}, {}, {}});
+           FrameworkHooks(batch.layer)
+               .double_backward(batch.layer.saved(), BackwardSums{}, {x, x, {}, {}, {}, {}, {}});
          });
        }},
       {"forward: one element per channel",
