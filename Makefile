@@ -11,7 +11,7 @@ sources := find include src python/core tests examples benchmarks cmake -name '*
 run_bench = /usr/bin/python3 -B benchmarks/layer/run.py build/benchmarks --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel fuzz bench bench-torch bench-build bench-quick scaling instructions format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel fuzz bench bench-torch bench-build bench-quick scaling instructions messages format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ test-wheel: setup venv-numpy ## build the wheel anew and test it in a fresh envi
 
 wheel: venv-numpy ## build the Python package's wheel, in build/dist
 	.venv/bin/pip --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir build/dist .
+
+messages: build ## record the wording of error messages, after a deliberate change
+	SYNCBN_MESSAGES=write $(build)/bin/messages_test --gtest_filter=Messages.*
+	@if [ -e $(build)/python/syncbn ]; then SYNCBN_MESSAGES=write PYTHONPATH=$(build)/python PYTHONDONTWRITEBYTECODE=1 \
+	  .venv/bin/python -m pytest -q -p no:cacheprovider tests/python/arrays/test_messages.py; fi
 
 instructions: build ## record the instruction counts that the tests allow, after a change that is worth them
 	cmake --build --preset release --target instructions

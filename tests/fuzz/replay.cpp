@@ -1,23 +1,45 @@
-// Runs a fuzz target over the files of the folders given, in builds without libFuzzer: what was found once
+// Runs a fuzz target over its packed corpus (corpus.py), in builds without libFuzzer: what was found once
 // stays found.
+#include <charconv>
+#include <cstdint>
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
-#include <iterator>
+#include <string>
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
-int main(int argc, char** argv) {
-  int files = 0;
-  for (int i = 1; i < argc; ++i) {
-    for (const auto& entry : std::filesystem::directory_iterator(argv[i])) {
-      std::ifstream file(entry.path(), std::ios::binary);
-      const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
-      LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
-      ++files;
+namespace {
+
+// "\x7f" is one byte; every other character is itself.
+std::vector<std::uint8_t> bytes_of(const std::string& text) {
+  std::vector<std::uint8_t> bytes;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    auto byte = static_cast<std::uint8_t>(text[i]);
+    if (text[i] == '\\') {
+      std::from_chars(text.data() + i + 2, text.data() + i + 4, byte, 16);
+      i += 3;
     }
+    bytes.push_back(byte);
   }
-  std::printf("%d inputs\n", files);
-  return files > 0 ? 0 : 1;
+  return bytes;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  std::ifstream corpus(argv[1]);
+  int inputs = 0;
+  for (std::string line; std::getline(corpus, line);) {
+    const std::size_t tab = line.find('\t');
+    if (line.empty() || line[0] == '#' || tab == std::string::npos) continue;
+    std::printf("%s\n", line.substr(0, tab).c_str());
+    std::fflush(stdout);  // a target that finds a fault aborts
+    const std::vector<std::uint8_t> bytes = bytes_of(line.substr(tab + 1));
+    LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
+    ++inputs;
+  }
+  std::printf("%d inputs\n", inputs);
+  return inputs > 0 ? 0 : 1;
 }

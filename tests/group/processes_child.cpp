@@ -21,6 +21,8 @@
 #include <thread>
 #include <utility>
 
+#include "../outcome.h"
+
 extern char** environ;
 
 namespace syncbn::processes {
@@ -111,11 +113,11 @@ std::string Child::wait() {
   return end_;
 }
 
-bool Child::shows(const std::string& text) {
+bool Child::shows(const std::string& fact) {
   const auto deadline = Clock::now() + kPatience;
   for (;;) {
     const bool last_look = has_ended() || Clock::now() >= deadline;
-    if (output().find(text) != std::string::npos) return true;
+    if (syncbn::testing::tells(output(), fact)) return true;
     if (last_look) return false;
     pause();
   }

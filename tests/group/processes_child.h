@@ -34,8 +34,8 @@ class Child {
   /// Waits for its end: "exit 3", "signal 9", or "still runs" after kPatience.
   std::string wait();
   bool has_ended();
-  /// Waits until its output has `text`. False: it ended without, or not within kPatience.
-  bool shows(const std::string& text);
+  /// Waits until its output tells `fact` (testing::tells). False: it ended without, or not within kPatience.
+  bool shows(const std::string& fact);
   std::string output() const;  ///< Standard output and error so far.
 
  private:

@@ -21,7 +21,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-class GlooJob : public testing::Test {
+class GlooJob : public ::testing::Test {
  protected:
   // The store is on SYNCBN_PORT: two free ports in a row are not to be had for sure.
   Variables variables(int rank, int size) const {
@@ -58,9 +58,9 @@ class GlooJob : public testing::Test {
   void let_go() {
     for (const auto& worker : workers_) worker->close_input();
   }
-  void expect_ends(const std::string& text) {
+  void expect_ends(const std::string& fact) {
     for (const auto& worker : workers_) {
-      EXPECT_TRUE(worker->shows(text)) << "expected '" << text << "' of " << all_output();
+      EXPECT_TRUE(worker->shows(fact)) << "expected '" << fact << "' of " << all_output();
     }
     let_go();
     for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
@@ -76,7 +76,7 @@ class GlooJob : public testing::Test {
   std::vector<std::unique_ptr<Child>> workers_;
 };
 
-class GlooJobOfSize : public GlooJob, public testing::WithParamInterface<int> {};
+class GlooJobOfSize : public GlooJob, public ::testing::WithParamInterface<int> {};
 
 TEST_P(GlooJobOfSize, SumsAreRight) {
   start_all("sums", GetParam());
@@ -87,7 +87,7 @@ TEST_P(GlooJobOfSize, SumsAreRight) {
     EXPECT_TRUE(workers_[rank]->shows(line)) << line << " of " << all_output();
   }
 }
-INSTANTIATE_TEST_SUITE_P(Ranks, GlooJobOfSize, testing::Values(2, 3, 5), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Ranks, GlooJobOfSize, ::testing::Values(2, 3, 5), testing::PrintToStringParamName());
 
 TEST_F(GlooJob, StoreIsAboveTheMasterPortByDefault) {
   for (int rank = 0; rank < 2; ++rank) {
@@ -143,8 +143,7 @@ TEST_F(GlooJob, KilledPeerIsAPeerErrorAtOnce) {
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
   workers_[2]->signal(SIGKILL);
   for (const std::size_t rank : {0u, 1u}) {
-    EXPECT_TRUE(workers_[rank]->shows("PeerError on rank")) << all_output();
-    EXPECT_TRUE(workers_[rank]->shows("connection closed by rank 2")) << all_output();
+    EXPECT_TRUE(workers_[rank]->shows("PeerError on rank ... closed ... rank 2")) << all_output();
   }
   let_go();
   EXPECT_EQ(workers_[0]->wait(), "exit 0");
@@ -157,7 +156,7 @@ TEST_F(GlooJob, KilledPeerIsAPeerErrorAtOnce) {
 TEST_F(GlooJob, PeerThatLeavesIsNamed) {
   start_all("last_leaves", 3);
   for (const std::size_t rank : {0u, 1u}) {
-    EXPECT_TRUE(workers_[rank]->shows("the group was left without this call by rank 2")) << all_output();
+    EXPECT_TRUE(workers_[rank]->shows("left ... rank 2")) << all_output();
   }
   let_go();
   for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
@@ -167,7 +166,8 @@ TEST_F(GlooJob, PeerThatLeavesIsNamed) {
 TEST_F(GlooJob, PeerThatDropsACallIsNamed) {
   start_all("last_drops_a_call", 3);
   for (const std::size_t rank : {0u, 1u})
-    EXPECT_TRUE(workers_[rank]->shows(" by rank 2")) << all_output();  // "a sum was given up", or "left"
+    EXPECT_TRUE(workers_[rank]->shows("PeerError ... rank 2"))
+        << all_output();  // "a sum was given up", or "left"
   EXPECT_TRUE(workers_[2]->shows("dropped a call")) << all_output();
   let_go();
   for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
@@ -178,8 +178,7 @@ TEST_F(GlooJob, PeerThatDropsACallIsNamed) {
 TEST_F(GlooJob, StoppedPeerIsATimeoutThatNamesIt) {
   start_all("last_stops_itself", 3, kShortCalls);
   for (const std::size_t rank : {0u, 1u}) {
-    EXPECT_TRUE(workers_[rank]->shows("TimeoutError on rank")) << all_output();
-    EXPECT_TRUE(workers_[rank]->shows("(waiting for rank 2)")) << all_output();
+    EXPECT_TRUE(workers_[rank]->shows("TimeoutError on rank ... rank 2")) << all_output();
   }
   workers_[2]->signal(SIGKILL);
   let_go();
@@ -189,8 +188,7 @@ TEST_F(GlooJob, StoppedPeerIsATimeoutThatNamesIt) {
 
 TEST_F(GlooJob, RankThatNeverCallsIsATimeout) {
   start_all("last_does_not_call", 2, kShortCalls);
-  EXPECT_TRUE(workers_[0]->shows("TimeoutError on rank 0")) << all_output();
-  EXPECT_NE(workers_[0]->output().find("SYNCBN_TIMEOUT_S"), std::string::npos) << all_output();
+  EXPECT_TRUE(workers_[0]->shows("TimeoutError on rank 0 ... SYNCBN_TIMEOUT_S")) << all_output();
   let_go();
   for (const auto& worker : workers_) EXPECT_EQ(worker->wait(), "exit 0") << all_output();
 }
@@ -201,8 +199,7 @@ TEST_F(GlooJob, WrongTokenIsRefused) {
   intruder["SYNCBN_TOKEN"] = "guess";
   start("sums", variables(0, 2));
   Child& refused = start("sums", intruder);
-  EXPECT_TRUE(refused.shows("PeerError on rank -1")) << all_output();
-  EXPECT_TRUE(refused.shows("token was refused")) << all_output();
+  EXPECT_TRUE(refused.shows("PeerError on rank -1 ... token")) << all_output();
   Child& member = start("sums", variables(1, 2));  // and the job is none the worse for it
   EXPECT_TRUE(workers_[0]->shows("sums are right")) << all_output();
   EXPECT_TRUE(member.shows("sums are right")) << all_output();
@@ -215,8 +212,7 @@ TEST_F(GlooJob, RankTakenTwiceIsRefused) {
   start("sum_for_ever", variables(1, 2));
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
   Child& second = start("sums", variables(1, 2));
-  EXPECT_TRUE(second.shows("GroupError on rank -1")) << all_output();
-  EXPECT_TRUE(second.shows(fmt::format("already taken by process {} on ", workers_[1]->pid())))
+  EXPECT_TRUE(second.shows(fmt::format("GroupError on rank -1 ... process {}", workers_[1]->pid())))
       << all_output();
   for (const std::size_t rank : {0u, 1u}) EXPECT_FALSE(workers_[rank]->has_ended()) << all_output();
 }
@@ -227,11 +223,9 @@ TEST_F(GlooJob, SurplusRankIsRefused) {
   start("sum_for_ever", variables(1, 2));
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
   Child& surplus = start("sums", variables(2, 3));
-  EXPECT_TRUE(surplus.shows("GroupError on rank -1")) << all_output();
-  EXPECT_TRUE(surplus.shows("rank 0 was started in a world of 2 ranks, rank 2 in one of 3")) << all_output();
+  EXPECT_TRUE(surplus.shows("GroupError on rank -1 ... rank 0 ... 2 ranks ... rank 2 ... 3")) << all_output();
   Child& none = start("sums", variables(2, 2));
-  EXPECT_TRUE(none.shows("GroupError on rank -1")) << all_output();
-  EXPECT_TRUE(none.shows("RANK")) << all_output();
+  EXPECT_TRUE(none.shows("GroupError on rank -1 ... RANK")) << all_output();
   for (const std::size_t rank : {0u, 1u}) EXPECT_FALSE(workers_[rank]->has_ended()) << all_output();
 }
 
@@ -247,7 +241,7 @@ TEST_F(GlooJob, MissingRanksAreNamed) {
     impatient["SYNCBN_TIMEOUT_S"] = "5";  // both must be there by then
     start("sums", impatient);
   }
-  expect_ends("rank 1, 3 of 4 did not join by the deadline");
+  expect_ends("TimeoutError ... rank 1, 3 of 4");
 }
 
 // msrun without RANK_ID: the first process to take the port serves, and the store hands the ranks out.
@@ -278,7 +272,7 @@ TEST_F(GlooJob, WhenAllRanksAreHandedOutTheNextIsRefused) {
   for (int i = 0; i < 2; ++i) start("sum_for_ever", unnumbered(2));
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
   Child& surplus = start("sums", unnumbered(2));
-  EXPECT_TRUE(surplus.shows(fmt::format("all 2 ranks of the job at 127.0.0.1:{} are taken", ports_[1])))
+  EXPECT_TRUE(surplus.shows(fmt::format("GroupError ... 2 ranks ... 127.0.0.1:{}", ports_[1])))
       << all_output();
   for (const std::size_t i : {0u, 1u}) EXPECT_FALSE(workers_[i]->has_ended()) << all_output();
 }
@@ -338,8 +332,9 @@ TEST_F(GlooJob, AFloodOfSilentConnectionsBeforeItStartsDoesNoHarm) {
 
 // A stray connection to a socket on which Gloo waits for a peer spoils an attempt to connect.
 // control: where connect() has a single attempt, the test fails with "not connected".
-class GlooJobWithStranger : public GlooJob, public testing::WithParamInterface<std::string> {};
-INSTANTIATE_TEST_SUITE_P(WhoSends, GlooJobWithStranger, testing::Values("nothing", "http", "noise", "zeros"),
+class GlooJobWithStranger : public GlooJob, public ::testing::WithParamInterface<std::string> {};
+INSTANTIATE_TEST_SUITE_P(WhoSends, GlooJobWithStranger,
+                         ::testing::Values("nothing", "http", "noise", "zeros"),
                          [](const auto& bytes) { return bytes.param; });
 
 TEST_P(GlooJobWithStranger, CostsAnAttemptOnly) {

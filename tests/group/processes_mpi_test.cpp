@@ -37,7 +37,7 @@ std::vector<Mpi> mpis() {
 // In the names of the tests.
 void PrintTo(const Mpi& mpi, std::ostream* out) { *out << mpi.name; }
 
-class MpiJob : public testing::TestWithParam<Mpi> {
+class MpiJob : public ::testing::TestWithParam<Mpi> {
  protected:
   // `size` processes; the launcher passes the environment on.
   Child& start(const std::string& task, int size, Variables variables = {}) {
@@ -78,7 +78,7 @@ class MpiJob : public testing::TestWithParam<Mpi> {
 
   std::unique_ptr<Child> job_;
 };
-INSTANTIATE_TEST_SUITE_P(With, MpiJob, testing::ValuesIn(mpis()),
+INSTANTIATE_TEST_SUITE_P(With, MpiJob, ::testing::ValuesIn(mpis()),
                          [](const auto& mpi) { return std::string(mpi.param.name); });
 
 TEST_P(MpiJob, SumsAreRight) {

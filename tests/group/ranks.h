@@ -47,16 +47,12 @@ class CountingCommunicator : public Communicator {
   std::vector<std::size_t>& lengths_;  // a rank's own
 };
 
-/// Ranks as threads, each with a communicator of one group of all of them. Returns each rank's outcome of
-/// `body`.
+/// The outcome of `body` on ranks as threads, each with a communicator of one group of all of them.
 inline std::vector<std::string> on_ranks(int size, const std::function<void(Communicator&)>& body) {
   const auto world = std::make_shared<engines::ThreadWorld>(size);
-  std::vector<std::string> outcomes(static_cast<std::size_t>(size));
-  run_ranks(size, [&](int rank) {
-    const auto communicator = world->connect({"all", first_ranks(size), 0}, rank, soon());
-    outcomes[static_cast<std::size_t>(rank)] = outcome([&] { body(*communicator); });
+  return outcomes(size, [&](int rank) {
+    body(*world->connect({"all", first_ranks(size), 0}, rank, soon()));
   });
-  return outcomes;
 }
 
 }  // namespace syncbn::testing

@@ -13,6 +13,9 @@
 namespace syncbn::group {
 namespace {
 
+using testing::expect_error;
+using testing::tells;
+
 RankReport call(const std::string& subject, const std::string& settings) {
   return {false, 17, 40, 1, subject, settings};
 }
@@ -27,58 +30,50 @@ TEST(Verdict, OneOptionDiffers) {
   std::vector<RankReport> ranks(4,
                                 call("forward of layer 'bn1'", fmt::format(fmt::runtime(kSettings), 1e-5)));
   ranks[2] = call("forward of layer 'bn1'", fmt::format(fmt::runtime(kSettings), 1e-3));
-  EXPECT_EQ(verdict(ranks),
-            "MismatchError: different calls: rank 2 called forward of layer 'bn1' (eps=0.001); ranks 0-1, 3 "
-            "called forward of layer 'bn1' (eps=1e-05); the group is broken");
+  expect_error<MismatchError>(verdict(ranks), {"rank 2 ... forward of layer 'bn1' ... eps=0.001 ... ranks "
+                                               "0-1, 3 ... forward of layer 'bn1' ... eps=1e-05"});
 }
 
 TEST(Verdict, AnOptionIsMissing) {
   const std::vector<RankReport> ranks = {call("a", "C=1, relu=true"), call("a", "C=1")};
-  EXPECT_EQ(
-      verdict(ranks),
-      "MismatchError: different calls: rank 0 called a (relu=true); rank 1 called a; the group is broken");
+  expect_error<MismatchError>(verdict(ranks), {"rank 0 ... a ... relu=true ... rank 1 ... a"});
 }
 
 TEST(Verdict, OnlyTheLayerDiffers) {
   const std::vector<RankReport> ranks = {call("forward of layer 'bn1'", "C=1"),
                                          call("backward of layer 'bn2'", "C=1")};
-  EXPECT_EQ(verdict(ranks),
-            "MismatchError: different calls: rank 0 called forward of layer 'bn1'; rank 1 called backward of "
-            "layer 'bn2'; the group is broken");
+  expect_error<MismatchError>(verdict(ranks),
+                              {"rank 0 ... forward of layer 'bn1' ... rank 1 ... backward of layer 'bn2'"});
 }
 
 TEST(Verdict, OnlyNumbersOfUnnamedLayersDiffer) {
   const std::vector<RankReport> ranks = {call("forward of layer '#9'", "C=1"),
                                          call("forward of layer '#10'", "C=1")};
-  const std::string text = verdict(ranks);
-  EXPECT_NE(text.find("give them names"), std::string::npos) << text;
-  const std::string other = verdict({call("forward of layer '#9'", ""), call("backward of layer '#10'", "")});
-  EXPECT_EQ(other.find("give them names"), std::string::npos) << other;
+  expect_error<MismatchError>(verdict(ranks), {"'#9' ... '#10'", "names"});
+  EXPECT_FALSE(
+      tells(verdict({call("forward of layer '#9'", ""), call("backward of layer '#10'", "")}), "names"));
 }
 
 TEST(Verdict, LengthAndNumberOfTheCall) {
   std::vector<RankReport> ranks(3, call("all_reduce_sum", "type=float32"));
   ranks[1].words = 41;
   ranks[2].number = 18;
-  EXPECT_EQ(verdict(ranks),
-            "MismatchError: different calls: rank 0 called all_reduce_sum (call 17, 40 words); rank 1 called "
-            "all_reduce_sum (call 17, 41 words); rank 2 called all_reduce_sum (call 18, 40 words); the group "
-            "is broken");
+  expect_error<MismatchError>(
+      verdict(ranks), {"rank 0 ... all_reduce_sum ... call 17 ... 40 words ... rank 1 ... all_reduce_sum ... "
+                       "call 17 ... 41 words ... rank 2 ... all_reduce_sum ... call 18 ... 40 words"});
 }
 
 TEST(Verdict, ManyDifferentCalls) {
   std::vector<RankReport> ranks;
   for (int r = 0; r < 20; ++r) ranks.push_back(call("forward of layer 'bn1'", fmt::format("C={}", r)));
-  const std::string text = verdict(ranks);
-  EXPECT_NE(text.find("rank 7 called forward of layer 'bn1' (C=7); and 12 more; the group"),
-            std::string::npos)
-      << text;
+  expect_error<MismatchError>(verdict(ranks), {"rank 0 ... C=0 ... rank 7 ... C=7 ... 12"});
+  EXPECT_FALSE(tells(verdict(ranks), "C=8"));
 }
 
 TEST(Verdict, ReasonsOfFailedRanksAreGrouped) {
   std::vector<RankReport> ranks(4, call("a", ""));
   for (const std::size_t r : {0u, 3u}) ranks[r] = {true, 17, 0, 1, "a", "no memory"};
-  EXPECT_EQ(verdict(ranks), "PeerError: ranks 0, 3 failed before their call: no memory; the group is broken");
+  expect_error<PeerError>(verdict(ranks), {"ranks 0, 3 ... no memory"});
 }
 
 TEST(Verdict, SlotsKeepWhatFits) {
@@ -116,8 +111,7 @@ TEST(Verdict, ADifferenceBehindTheCutIsAdmitted) {
   RankReport a = call(std::string(300, 'a'), "");
   RankReport b = a;
   b.hash = a.hash + 1;
-  const std::string text = verdict({a, b});
-  EXPECT_NE(text.find("what differs is too long to be told"), std::string::npos) << text;
+  expect_error<MismatchError>(verdict({a, b}), {"rank 0", "rank 1", "too long"});
 }
 
 TEST(Verdict, ForeignWordsAreNoWildLengths) {

@@ -75,14 +75,13 @@ TEST_F(DryRunTest, TheVariableAsksForOneToo) {
   EXPECT_EQ(log(0), "3\n") << "the option is above the variable";
   Job& bad = start(dry_run(log_dir(), {}), {"true"}, {{"MS_SIMULATION_LEVEL", "high"}});
   EXPECT_EQ(bad.wait(), 2);
-  EXPECT_TRUE(contains(bad.err(), "MS_SIMULATION_LEVEL is 'high'")) << bad.err();
+  EXPECT_TRUE(contains(bad.err(), "MS_SIMULATION_LEVEL ... 'high'")) << bad.err();
 }
 
 TEST_F(DryRunTest, EndsAsItsWorkerDoes) {
   Job& job = start_shell(dry_run(log_dir(), {"--sim_level=0", "--sim_rank_id=7"}), "echo reason; exit 9");
   EXPECT_EQ(job.wait(), 9);
-  EXPECT_TRUE(contains(job.err(), "rank 7 failed first: exit code 9") && contains(job.err(), "| reason"))
-      << job.err();
+  EXPECT_TRUE(contains(job.err(), "rank 7 ... exit code 9") && contains(job.err(), "| reason")) << job.err();
 }
 
 }  // namespace

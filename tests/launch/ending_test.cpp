@@ -30,7 +30,7 @@ TEST_F(EndingTest, SignalsEndTheWholeJob) {
     ASSERT_TRUE(appears("ready0") && appears("ready1"));
     job.signal(number);
     EXPECT_EQ(job.wait(), 128 + number);
-    EXPECT_TRUE(contains(job.err(), "ended by " + name)) << job.err();
+    EXPECT_TRUE(contains(job.err(), name)) << job.err();
     EXPECT_TRUE(processes().empty()) << "nothing is left when the launcher returns";
     std::filesystem::remove(folder() / "ready0");
     std::filesystem::remove(folder() / "ready1");
@@ -52,7 +52,7 @@ TEST_F(EndingTest, AKilledSupervisorLeavesNothing) {
   ASSERT_TRUE(appears("ready0") && appears("ready1"));
   kill(read_pid("supervisor"), SIGKILL);
   EXPECT_EQ(job.wait(), 128 + SIGKILL);
-  EXPECT_TRUE(contains(job.err(), "supervisor of the job was killed by signal 9 (SIGKILL)")) << job.err();
+  EXPECT_TRUE(contains(job.err(), "supervisor ... signal 9 (SIGKILL)")) << job.err();
   EXPECT_TRUE(processes().empty());
 }
 
@@ -122,8 +122,7 @@ TEST_F(BackgroundTest, AFailureEndsTheJobAndIsReportedInTheLog) {
   EXPECT_EQ(job.wait(), 0) << job.err();
   EXPECT_TRUE(all_gone());
   const std::string report = read_file(log_dir() / "syncbn-run.log");
-  EXPECT_TRUE(contains(report, "rank 1 failed first: exit code 6") && contains(report, "  | reason\n"))
-      << report;
+  EXPECT_TRUE(contains(report, "rank 1 ... exit code 6") && contains(report, "  | reason\n")) << report;
 }
 
 TEST_F(BackgroundTest, KillOfTheSupervisorEndsTheJob) {
@@ -131,7 +130,7 @@ TEST_F(BackgroundTest, KillOfTheSupervisorEndsTheJob) {
   EXPECT_EQ(job.wait(), 0) << job.err();
   ASSERT_TRUE(appears("ready0") && appears("ready1"));
   const pid_t supervisor = read_pid("supervisor");
-  EXPECT_TRUE(contains(job.err(), fmt::format("'kill {}' ends the job", supervisor))) << job.err();
+  EXPECT_TRUE(contains(job.err(), fmt::format("'kill {}'", supervisor))) << job.err();
   kill(supervisor, SIGTERM);
   EXPECT_TRUE(all_gone());
   const std::string report = read_file(log_dir() / "syncbn-run.log");

@@ -18,6 +18,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "../outcome.h"
+
 extern char** environ;
 
 namespace syncbn::launch {
@@ -57,9 +59,7 @@ Strings lines_of(const std::string& text) {
   return lines;
 }
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
+bool contains(const std::string& text, const std::string& fact) { return testing::tells(text, fact); }
 
 int free_port() {
   static int next = 20000 + getpid() * 37 % 12000;

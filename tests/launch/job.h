@@ -23,7 +23,7 @@ bool wait_until(const std::function<bool()>& condition);
 
 std::string read_file(const std::filesystem::path& file);
 Strings lines_of(const std::string& text);
-bool contains(const std::string& text, const std::string& part);
+bool contains(const std::string& text, const std::string& fact);  ///< testing::tells
 /// A port on 127.0.0.1 that nothing listens on, below the range from which the system picks source ports.
 int free_port();
 /// 'Z' of a process that has ended and was not waited for, 0 of one that is gone.
@@ -58,7 +58,7 @@ class Job {
 
 /// A folder and a mark in the environment of its own for each test. At the end no process with that mark is
 /// left.
-class JobTest : public testing::Test {
+class JobTest : public ::testing::Test {
  protected:
   JobTest();
   ~JobTest() override;

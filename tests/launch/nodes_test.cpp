@@ -11,6 +11,7 @@
 
 #include "job.h"
 #include "network.h"
+#include "programs.h"
 
 namespace syncbn::launch {
 namespace {
@@ -158,8 +159,7 @@ TEST_F(NodesTest, AWorkerThatDiesOnOneEndsTheOther) {
   const Strings task = {SYNCBN_TRAINING_WORKER, "die"};  // rank 1
   Job& first = launch({0, 1, {"--node_rank=0"}}, 2, task);
   Job& second = launch({1, 1, {"--node_rank=1"}}, 2, task);
-  expect_end({&first, &second}, 128 + SIGKILL,
-             {"rank 1 on node 1 (", "failed first: killed by signal 9 (SIGKILL)"});
+  expect_end({&first, &second}, 128 + SIGKILL, {"rank 1 on node 1 ... signal 9 (SIGKILL)"});
 }
 #endif
 
@@ -199,7 +199,7 @@ TEST_F(NodesTest, AFailureOnOneEndsAllAndIsToldOnAll) {
     std::cout << fmt::format("a launcher had ended {} ms after the order to fail\n",
                              (steady_clock::now() - begin) / std::chrono::milliseconds(1));
     EXPECT_TRUE(contains(job->err(), "rank 3 on node ")) << job->err();
-    EXPECT_TRUE(contains(job->err(), " failed first: exit code 7; the job was ended\n")) << job->err();
+    EXPECT_TRUE(contains(job->err(), "exit code 7")) << job->err();
     EXPECT_TRUE(contains(job->err(), fmt::format("the end of {}/worker_3.log on node ", log))) << job->err();
     EXPECT_TRUE(contains(job->err(), "  | reason\n")) << job->err();
   }
@@ -224,7 +224,7 @@ TEST_F(NodesTest, AllNameTheSameFirstFailure) {
     for (const Job* job : {&first, &second}) EXPECT_TRUE(contains(job->err(), told)) << job->err();
     const int other = 11 - code;
     EXPECT_TRUE(contains((other == 0 ? first : second).err(),
-                         fmt::format("rank {} failed after it: exit code {}", other, other + 10)))
+                         fmt::format("rank {} ... exit code {}", other, other + 10)))
         << first.err() << second.err();
     for (const int rank : {0, 1}) std::filesystem::remove(folder() / fmt::format("ready{}", rank));
   }
@@ -235,8 +235,7 @@ TEST_F(NodesTest, ANodeThatCannotStartItsWorkersTellsTheOthers) {
   Job& first = launch_first({0, 1, {"--node_rank=0"}}, 2, kSleep);
   std::filesystem::create_directories(folder() / "launcher1" / "worker_1.log");
   Job& second = launch_shell({1, 1, {"--node_rank=1"}}, 2, kSleep);
-  expect_end({&first, &second}, kCannotStart,
-             {"can't run the job on node 1 (", "worker_1.log: Is a directory"});
+  expect_end({&first, &second}, kCannotStart, {"node 1", "worker_1.log: Is a directory"});
 }
 
 TEST_F(NodesTest, ANodeThatIsDoneWaitsForTheOthers) {
@@ -248,7 +247,7 @@ TEST_F(NodesTest, ANodeThatIsDoneWaitsForTheOthers) {
     Job& second = launch_shell({1, 1, {"--node_rank=1"}}, 2, script);
     ASSERT_TRUE(wait_until([&] { return processes().size() == 5; })) << "two launchers and one worker";
     write("go", "");
-    expect_end({&first, &second}, code, {code == 0 ? "" : "rank 1 on node 1 ("});
+    expect_end({&first, &second}, code, {code == 0 ? "" : "rank 1 on node 1"});
     std::filesystem::remove(folder() / "go");
   }
 }
@@ -259,7 +258,7 @@ TEST_F(NodesTest, CtrlCOnOneEndsAll) {
   Job& third = launch_shell({2, 1, {}}, 3, kSleep);
   for (int rank = 0; rank < 3; ++rank) ASSERT_TRUE(appears(fmt::format("ready{}", rank)));
   second.signal(SIGINT);
-  expect_end({&first, &second, &third}, 128 + SIGINT, {"ended by SIGINT on node "});
+  expect_end({&first, &second, &third}, 128 + SIGINT, {"SIGINT ... node"});
 }
 
 TEST_F(NodesTest, CtrlCEndsTheWaitForTheOthers) {
@@ -267,13 +266,13 @@ TEST_F(NodesTest, CtrlCEndsTheWaitForTheOthers) {
   ASSERT_TRUE(wait_until([&] { return processes().size() == 2; }));
   ASSERT_TRUE(network_.separate() || wait_until([&] { return listens(alone); }));
   alone.signal(SIGINT);
-  expect_end({&alone}, 128 + SIGINT, {"ended by SIGINT"});
+  expect_end({&alone}, 128 + SIGINT, {"SIGINT"});
   Job& first = launch_first({0, 1, {}}, 3, kSleep);
   Job& second = launch_shell({1, 1, {}}, 3, kSleep);
   // Until the second has come too: to kill it at once would be another story.
   ASSERT_TRUE(wait_until([&] { return connections(first) >= 4; }));
   first.signal(SIGTERM);
-  expect_end({&first, &second}, 128 + SIGTERM, {"ended by SIGTERM on "});
+  expect_end({&first, &second}, 128 + SIGTERM, {"SIGTERM"});
 }
 
 TEST_F(NodesTest, AKilledLauncherEndsTheOthers) {
@@ -287,9 +286,9 @@ TEST_F(NodesTest, AKilledLauncherEndsTheOthers) {
     kill(read_pid(fmt::format("supervisor{}", killed)), SIGKILL);
     expect_end({&first, &second}, kLost, {});
     const std::string told = (killed == 0 ? second : first).err();
-    EXPECT_TRUE(contains(told, fmt::format("launcher {} on ", read_pid(fmt::format("supervisor{}", killed)))))
+    EXPECT_TRUE(
+        contains(told, fmt::format("launcher {} ... lost", read_pid(fmt::format("supervisor{}", killed)))))
         << told;
-    EXPECT_TRUE(contains(told, "was lost")) << told;
     for (const int rank : {0, 1}) std::filesystem::remove(folder() / fmt::format("supervisor{}", rank));
   }
 }
@@ -300,7 +299,7 @@ TEST_F(NodesTest, AKilledFrontEndsTheOthers) {
   ASSERT_TRUE(appears("ready0") && appears("ready1"));
   second.signal(SIGKILL);
   EXPECT_EQ(second.wait(), -SIGKILL);
-  expect_end({&first}, 128 + SIGTERM, {"ended by SIGTERM on node 1 ("});
+  expect_end({&first}, 128 + SIGTERM, {"SIGTERM ... node 1"});
 }
 
 TEST_F(NodesTest, ANodeThatFallsSilentIsLost) {
@@ -311,26 +310,25 @@ TEST_F(NodesTest, ANodeThatFallsSilentIsLost) {
   ASSERT_TRUE(appears("ready0") && appears("ready1"));
   const auto begin = steady_clock::now();
   network_.cut_off(1);
-  expect_end({&first, &second}, kLost, {"was lost"});
+  expect_end({&first, &second}, kLost, {"lost"});
   std::cout << fmt::format("both had ended {} s after the cable was out\n",
                            (steady_clock::now() - begin) / std::chrono::seconds(1));
-  EXPECT_TRUE(contains(first.err(), "(10.1.0.2) was lost")) << first.err();
-  EXPECT_TRUE(contains(second.err(), "(10.1.0.1), which served the job, was lost")) << second.err();
+  EXPECT_TRUE(contains(first.err(), "(10.1.0.2) ... lost")) << first.err();
+  EXPECT_TRUE(contains(second.err(), "(10.1.0.1) ... lost")) << second.err();
 }
 
 TEST_F(NodesTest, ThoseThatWaitInVainSayWhoHasCome) {
   const Strings limited = {"--cluster_time_out=5"};  // all that come must be there by then
   Job& first = launch_first({0, 3, limited}, 6, kSleep);
   Job& second = launch_shell({1, 1, limited}, 6, kSleep);
-  expect_end(
-      {&first, &second}, kNotJoined,
-      {"2 of 6 workers are missing after 5 s (--cluster_time_out)", "3 by launcher ", "1 by launcher "});
-  EXPECT_EQ(contains(first.err(), "launchers on other machines can't reach it"), !network_.separate());
+  expect_end({&first, &second}, kNotJoined,
+             {"2 of 6 workers ... 5 s ... --cluster_time_out", "3 by launcher", "1 by launcher"});
+  EXPECT_EQ(contains(first.err(), "launchers on other machines"), !network_.separate());
   if (!network_.separate()) return;
   Job& late = launch_shell({1, 1, {"--cluster_time_out=1"}}, 6, kSleep);
-  expect_end({&late}, kNotJoined,
-             {fmt::format("no launcher of this job was found at 10.1.0.1:{} within 1 s", port_),
-              "Connection refused", "Cannot assign requested address"});
+  expect_end(
+      {&late}, kNotJoined,
+      {fmt::format("10.1.0.1:{} ... 1 s", port_), "Connection refused", "Cannot assign requested address"});
 }
 
 TEST_F(NodesTest, WorkersThatDoNotJoinAreNamed) {
@@ -345,9 +343,8 @@ TEST_F(NodesTest, WorkersThatDoNotJoinAreNamed) {
     return job.err();
   };
   EXPECT_EQ(why(first), why(second));
-  EXPECT_TRUE(contains(first.err(), "1 of 1 workers on node 0 (")) << first.err();
-  EXPECT_TRUE(contains(first.err(), "had not joined within 5 s (--cluster_time_out): rank 0;"))
-      << first.err();
+  EXPECT_TRUE(contains(first.err(), "1 of 1 workers ... node 0")) << first.err();
+  EXPECT_TRUE(contains(first.err(), "5 s ... --cluster_time_out ... rank 0")) << first.err();
 }
 
 struct Disagreement {
@@ -359,7 +356,7 @@ struct Disagreement {
 
 void PrintTo(const Disagreement& each, std::ostream* out) { *out << each.name; }
 
-class DisagreementTest : public NodesTest, public testing::WithParamInterface<Disagreement> {};
+class DisagreementTest : public NodesTest, public ::testing::WithParamInterface<Disagreement> {};
 
 TEST_P(DisagreementTest, IsToldByAllAndToThoseWhoComeLater) {
   // control: without kRefusalTime the last one waits for a launcher in vain.
@@ -374,29 +371,24 @@ TEST_P(DisagreementTest, IsToldByAllAndToThoseWhoComeLater) {
 
 INSTANTIATE_TEST_SUITE_P(
     Nodes, DisagreementTest,
-    testing::Values(Disagreement{"WorkerNum",
-                                 {4, 5},
-                                 {{0, 2, {}}, {1, 2, {}}},
-                                 {"--worker_num is 4 for launcher ", " and 5 for launcher "}},
-                    Disagreement{"TooMany",
-                                 {4, 4},
-                                 {{0, 2, {}}, {1, 3, {}}},
-                                 {"--local_worker_num adds up to 5, more than --worker_num=4: 2 by launcher ",
-                                  ", 3 by launcher "}},
-                    Disagreement{"NodeRankTwice",
-                                 {4, 4},
-                                 {{0, 2, {"--node_rank=1"}}, {1, 1, {"--node_rank=1"}}},
-                                 {"--node_rank is 1 for launcher ", " and for launcher "}},
-                    Disagreement{
-                        "NodeRankMissing",
-                        {4, 4},
-                        {{0, 2, {"--node_rank=0"}}, {1, 2, {"--node_rank=2"}}},
-                        {"--node_rank 1 is missing", "has --node_rank=2; allowed for 2 nodes: 0 to 1"}},
-                    Disagreement{"NodeRankHalfGiven",
-                                 {4, 4},
-                                 {{0, 2, {"--node_rank=1"}}, {1, 2, {}}},
-                                 {"--node_rank is 1 for launcher ", " and -1 for launcher ",
-                                  "on every node, or on none"}}),
+    ::testing::Values(
+        Disagreement{"WorkerNum", {4, 5}, {{0, 2, {}}, {1, 2, {}}}, {"--worker_num ... 4 ... 5"}},
+        Disagreement{"TooMany",
+                     {4, 4},
+                     {{0, 2, {}}, {1, 3, {}}},
+                     {"--local_worker_num ... 5 ... --worker_num=4 ... 2 by launcher ... 3 by launcher"}},
+        Disagreement{"NodeRankTwice",
+                     {4, 4},
+                     {{0, 2, {"--node_rank=1"}}, {1, 1, {"--node_rank=1"}}},
+                     {"--node_rank ... 1 ... launcher ... launcher"}},
+        Disagreement{"NodeRankMissing",
+                     {4, 4},
+                     {{0, 2, {"--node_rank=0"}}, {1, 2, {"--node_rank=2"}}},
+                     {"--node_rank 1 ... --node_rank=2 ... 0 to 1"}},
+        Disagreement{"NodeRankHalfGiven",
+                     {4, 4},
+                     {{0, 2, {"--node_rank=1"}}, {1, 2, {}}},
+                     {"--node_rank ... 1 ... -1"}}),
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST_F(NodesTest, OneTooManyIsToldAndTheJobGoesOn) {
@@ -407,37 +399,27 @@ TEST_F(NodesTest, OneTooManyIsToldAndTheJobGoesOn) {
   ASSERT_TRUE(appears("ready0") && appears("ready1"));
   Job& third = launch_shell({2, 1, {}}, 2, script);
   EXPECT_EQ(third.wait(), kCannotStart);
-  EXPECT_TRUE(contains(third.err(), "it already has its --worker_num=2 workers (1 by launcher "))
-      << third.err();
-  EXPECT_TRUE(contains(third.err(), "the 1 of this launcher are too many")) << third.err();
+  EXPECT_TRUE(contains(third.err(), "--worker_num=2 ... 1 by launcher")) << third.err();
+  EXPECT_TRUE(contains(third.err(), "1 of this launcher")) << third.err();
   write("go", "");
   expect_end({&first, &second}, 0, {});
   EXPECT_EQ(worker_log(0, 0) + worker_log(1, 1), "done\ndone\n");
 }
 
 TEST_F(NodesTest, AStrangerAtThePortIsNoLauncher) {
-  write("stranger.py",
-        "import os, socket, sys, time\n"
-        "listener = socket.create_server((sys.argv[1], int(sys.argv[2])))\n"
-        "open(os.environ['DIR'] + '/listening', 'w').close()\n"
-        "while True:\n"
-        "    connection = listener.accept()[0]\n"
-        "    if sys.argv[3] == 'web': connection.send(b'HTTP/1.1 400 Bad Request\\r\\n')\n"
-        "    else: time.sleep(1000)\n");
   for (const std::string kind : {"web", "silent"}) {
     SCOPED_TRACE(kind);
     std::filesystem::create_directory(folder() / kind);
     Strings command = network_.on(0);
-    command.insert(command.end(), {"python3", (folder() / "stranger.py").string(), network_.address(0),
-                                   std::to_string(port_), kind});
+    command.insert(command.end(),
+                   {"python3", program("stranger.py"), network_.address(0), std::to_string(port_), kind});
     Job stranger(command, {{"DIR", folder().string()}}, folder() / kind);
     ASSERT_TRUE(appears("listening")) << stranger.err();
     Job& first = launch_shell({0, 1, {"--cluster_time_out=1"}}, 2, kSleep);
     Job& second = launch_shell({1, 1, {"--cluster_time_out=1"}}, 2, kSleep);
-    const std::string found = fmt::format("no launcher of this job was found at {}:{}", network_.address(0), port_);
+    const std::string found = fmt::format("{}:{}", network_.address(0), port_);
     expect_end({&first, &second}, kind == "web" ? kCannotStart : kNotJoined,
-               {found, kind == "web" ? "not an answer of a syncbn store" : "no answer by the deadline"});
-    EXPECT_TRUE(contains(first.err(), "does not serve the job itself")) << first.err();
+               {found, kind == "web" ? "answer ... store" : "deadline"});
     EXPECT_TRUE(contains(first.err(), "Address already in use")) << first.err();
     std::filesystem::remove(folder() / "listening");
   }
@@ -449,9 +431,9 @@ TEST_F(NodesTest, AnotherTokenIsRefused) {
   ASSERT_TRUE(wait_until([&] { return listens(first); }));
   Job& second = launch({1, 1, {}}, 2, {"bash", "-c", kSleep}, with_token("theirs"));
   EXPECT_EQ(second.wait(), kCannotStart);
-  EXPECT_TRUE(contains(second.err(), "the job's token was refused (SYNCBN_TOKEN)")) << second.err();
+  EXPECT_TRUE(contains(second.err(), "token ... SYNCBN_TOKEN")) << second.err();
   first.signal(SIGINT);
-  expect_end({&first}, 128 + SIGINT, {"ended by SIGINT"});
+  expect_end({&first}, 128 + SIGINT, {"SIGINT"});
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "environment/rank_table.h"
 #include "job.h"
+#include "programs.h"
 #include "rendezvous/socket.h"
 
 namespace syncbn::launch {
@@ -110,26 +111,20 @@ TEST_F(WorkersTest, MeetAtSyncbnPortWhereItIsSet) {
 }
 
 TEST_F(WorkersTest, LeadASessionWithEmptyInputAndNoOpenFiles) {
-  write(
-      "task.py",
-      "import os, sys\n"
-      "print(os.getsid(0) == os.getpid() == os.getpgrp(), repr(sys.stdin.read()))\n"
-      "print(sorted(int(f) for f in os.listdir('/proc/self/fd'))[:3], os.path.exists('/proc/self/fd/9'))\n");
   const int leaked = dup2(STDERR_FILENO, 9);  // inherited by syncbn-run, not by its workers
-  Job& job = start(options(1), {(folder() / "task.py").string()});
+  Job& job = start(options(1), {program("show_process.py")});
   close(leaked);
   EXPECT_EQ(job.wait(), 0) << job.err();
   EXPECT_EQ(log(0), "True ''\n[0, 1, 2] False\n");
 }
 
 TEST_F(WorkersTest, TaskGetsItsArgumentsAsTheyAre) {
-  write("task.py", "import sys\nprint(sys.argv[1:])\n");
   const Strings arguments = {"-s", "--join", "False", "--worker_num=7", "a b", "", "--", "-1"};
   const std::string expected = "['-s', '--join', 'False', '--worker_num=7', 'a b', '', '--', '-1']\n";
   for (const Strings& front : {Strings{}, Strings{"python3"}}) {
     SCOPED_TRACE(fmt::format("in front: {}", fmt::join(front, " ")));
     Strings task = front;
-    task.push_back((folder() / "task.py").string());
+    task.push_back(program("show_arguments.py"));
     task.insert(task.end(), arguments.begin(), arguments.end());
     Job& job = start(options(1), task);
     EXPECT_EQ(job.wait(), 0) << job.err();
@@ -173,12 +168,7 @@ TEST_F(WorkersTest, LogNamesAreFilledIn) {
 TEST_F(WorkersTest, OutputIsShownAsItComes) {
   // control: without PYTHONUNBUFFERED in a worker's environment, and without the inotify watch, nothing is
   // shown in time.
-  write("task.py",
-        "import os, time\n"
-        "print('ready')\n"
-        "while not os.path.exists(os.environ['DIR'] + '/go'): time.sleep(0.005)\n"
-        "print('done')\n");
-  Job& job = start(options(1), {(folder() / "task.py").string()});
+  Job& job = start(options(1), {program("echo_until_go.py")});
   EXPECT_TRUE(job.shows("[0] ready\n"));
   EXPECT_FALSE(contains(job.out(), "done"));
   write("go", "");
@@ -189,16 +179,7 @@ TEST_F(WorkersTest, OutputIsShownAsItComes) {
 TEST_F(WorkersTest, LinesAreNeverMixed) {
   // Each line is written in pieces, with the other ranks' pieces in between.
   // control: a follower that shows every chunk at once, whether or not its line has ended, fails here.
-  write("task.py",
-        "import os, sys, time\n"
-        "rank = os.environ['RANK']\n"
-        "for line in range(40):\n"
-        "    for piece in range(5):\n"
-        "        sys.stdout.write(rank * 7)\n"
-        "        sys.stdout.flush()\n"
-        "        time.sleep(0.0005)\n"
-        "    print(' line', line)\n");
-  Job& job = start(options(3), {(folder() / "task.py").string()});
+  Job& job = start(options(3), {program("lines_in_pieces.py")});
   ASSERT_EQ(job.wait(), 0) << job.err();
   const Strings lines = lines_of(job.out());
   EXPECT_EQ(lines.size(), 120U);

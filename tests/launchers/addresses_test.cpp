@@ -17,7 +17,7 @@ namespace {
 using processes::Child;
 using processes::Variables;
 
-class Addresses : public testing::Test {
+class Addresses : public ::testing::Test {
  protected:
   Child& start(std::vector<std::string> prefix, int rank, const std::string& host,
                const char* timeout = "60") {
@@ -47,8 +47,7 @@ class Addresses : public testing::Test {
 
 TEST_F(Addresses, NameThatNeverComesIsATimeoutOnEveryRank) {
   for (const int rank : {0, 1}) start({}, rank, "no-such-host.invalid", "1");
-  expect_ends(
-      "TimeoutError on rank -1: rendezvous: 'no-such-host.invalid' did not get an address by the deadline");
+  expect_ends("TimeoutError on rank -1 ... 'no-such-host.invalid'");
 }
 
 // control: where rank 0 asks for the name once, it fails at once.

@@ -17,7 +17,7 @@ using processes::Variables;
 
 std::unique_ptr<SlurmCluster> cluster;  // of all tests
 
-class ClusterOfAllTests : public testing::Environment {
+class ClusterOfAllTests : public ::testing::Environment {
   void SetUp() override {
     if (geteuid() == 0) cluster = std::make_unique<SlurmCluster>();
   }
@@ -28,9 +28,9 @@ class ClusterOfAllTests : public testing::Environment {
     cluster = nullptr;
   }
 };
-const testing::Environment* const environment = testing::AddGlobalTestEnvironment(new ClusterOfAllTests);
+const ::testing::Environment* const environment = ::testing::AddGlobalTestEnvironment(new ClusterOfAllTests);
 
-class Slurm : public testing::Test {
+class Slurm : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!cluster) GTEST_SKIP() << "slurmd starts processes for any user and has to be root for it";
@@ -77,7 +77,7 @@ struct Step {
   const char* worker;         // linked with gloo and an MPI
   const char* end_of_failed;  // srun's, where a rank exited with 7
 };
-class SlurmStep : public Slurm, public testing::WithParamInterface<Step> {
+class SlurmStep : public Slurm, public ::testing::WithParamInterface<Step> {
  protected:
   std::string srun(const std::string& task, const Variables& variables = {}) {
     return Slurm::srun(GetParam().mpi, GetParam().worker, task, variables);
@@ -93,7 +93,7 @@ std::vector<Step> steps() {
 #endif
   return all;
 }
-INSTANTIATE_TEST_SUITE_P(With, SlurmStep, testing::ValuesIn(steps()),
+INSTANTIATE_TEST_SUITE_P(With, SlurmStep, ::testing::ValuesIn(steps()),
                          [](const auto& step) { return std::string(step.param.name); });
 
 TEST_P(SlurmStep, SumsAreRight) {

@@ -63,8 +63,8 @@ TEST_F(Torchrun, AMismatchEndsTheJobAndSaysWhoCalledWhat) {
   Job& job = run_job(on_one_node(3, free_ports_in_a_row()), {"different_counts", "strict"});
   EXPECT_EQ(job.wait(), 1) << job.err();
   EXPECT_TRUE(contains(job.out(), "MismatchError on rank")) << job.out();
-  EXPECT_TRUE(contains(job.out(),
-                       "rank 2 called all_reduce_sum (values=5); ranks 0-1 called all_reduce_sum (values=4)"))
+  EXPECT_TRUE(contains(
+      job.out(), "rank 2 ... all_reduce_sum ... values=5 ... ranks 0-1 ... all_reduce_sum ... values=4"))
       << job.out();
 }
 
@@ -74,7 +74,7 @@ TEST_F(Torchrun, APortInUseIsNamed) {
   const base::Fd other = rendezvous::listen_on("127.0.0.1", port + 1);
   Job& job = run_job(on_one_node(2, port), {"sums", "strict"});
   EXPECT_EQ(job.wait(), 1) << job.err();
-  const std::string message = fmt::format("can't listen on 127.0.0.1:{}: Address already in use", port + 1);
+  const std::string message = fmt::format("127.0.0.1:{} ... Address already in use", port + 1);
   EXPECT_TRUE(contains(job.out(), message)) << job.out();
 }
 

@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "kernels/data.h"
-#include "layer/outcomes.h"
+#include "layer/calls.h"
 #include "syncbn/syncbn.h"
 
 namespace syncbn::testing {
@@ -213,8 +213,8 @@ TEST(SavedValues, IncompleteOnesAreRefused) {
   for (auto values : {&Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale}) {
     Saved cut = saved;
     (cut.*values).pop_back();
-    EXPECT_EQ("InvalidArgument: saved: 1 channels, expected num_features = 2",
-              outcome([&] { layer.backward(cut, call.backward_tensors()); }));
+    expect_error<InvalidArgument>([&] { layer.backward(cut, call.backward_tensors()); },
+                                  {"saved", "1 channels", "num_features ... 2"});
   }
 }
 

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "layer/outcomes.h"
+#include "layer/calls.h"
 #include "syncbn/syncbn.h"
 
 namespace syncbn::testing {
@@ -20,7 +20,7 @@ namespace {
 struct Setting {
   std::string name;
   std::function<void(SyncBatchNormOptions&)> differ;  // of rank 1
-  std::vector<std::string> told;                      // what each rank's message holds: who brought what
+  std::vector<std::string> facts;                     // what rank 1 and what the others brought
 };
 std::ostream& operator<<(std::ostream& out, const Setting& setting) { return out << setting.name; }
 
@@ -40,15 +40,16 @@ const std::vector<Setting> kSettings = {
      [](auto& o) { o.nonfinite = Nonfinite::error; },
      {"nonfinite=error", "nonfinite=propagate"}},
     {"activation", [](auto& o) { o.activation = Activation::relu; }, {"activation=relu", "activation=none"}},
-    {"name", [](auto& o) { o.name = "other"; }, {"layer 'other'", "layer '#2'"}},
+    {"name", [](auto& o) { o.name = "other"; }, {"'other'", "'#2'"}},
 };
 
+// `told`: what rank 1 brought, what ranks 0 and 2 brought, and more.
 void expect_told(const std::string& outcome, const std::vector<std::string>& told) {
-  EXPECT_TRUE(outcome.starts_with("MismatchError: group 'world', call 2, ")) << outcome;
-  for (const std::string& text : told)
-    EXPECT_NE(outcome.find(text), std::string::npos) << outcome << "\nlacks " << text;
-  EXPECT_NE(outcome.find("rank 1"), std::string::npos) << outcome;
-  EXPECT_NE(outcome.find("ranks 0, 2"), std::string::npos) << outcome;
+  std::vector<std::string> facts(told.begin() + 2, told.end());
+  facts.push_back("'world'");
+  facts.push_back("call 2");
+  facts.push_back("rank 1 ... " + told[0] + " ... ranks 0, 2 ... " + told[1]);
+  expect_error<MismatchError>(outcome, facts);
 }
 
 // Three ranks, one good call, then `call`, in which rank 1 differs; every rank's message tells who brought
@@ -70,9 +71,7 @@ void expect_mismatch(const SyncBatchNormOptions& of_rank_1,
                        if (layer.options().track_running_stats) {
                          EXPECT_EQ(layer.values<std::int64_t>("num_batches_tracked")[0], 0);
                        }
-                       const std::string next = outcome([&] { batch.forward(good); });
-                       EXPECT_TRUE(next.starts_with("GroupError: group 'world'")) << next;
-                       EXPECT_NE(next.find("broken"), std::string::npos) << next;
+                       expect_error<GroupError>([&] { batch.forward(good); }, {"'world'", "broken"});
                      }),
             all(3, "ok"));
 }
@@ -87,7 +86,7 @@ TEST_P(Mismatch, InForward) {
       [](SyncBatchNorm&, SyncBatchNorm& layer, int) {
         Call({2, 2}, {1, 2, 3, 5}).forward(layer);
       },
-      GetParam().told);
+      GetParam().facts);
 }
 
 INSTANTIATE_TEST_SUITE_P(Settings, Mismatch, ::testing::ValuesIn(kSettings),
@@ -124,7 +123,7 @@ TEST(MismatchOf, Direction) {
                     if (rank == 1) return batch.backward(good);
                     batch.forward(layer);
                   },
-                  {"backward of layer '#1'", "forward of layer '#2'"});
+                  {"backward ... '#1'", "forward ... '#2'"});
 }
 
 TEST(MismatchOf, LayerOrder) {
@@ -132,7 +131,7 @@ TEST(MismatchOf, LayerOrder) {
                   [](SyncBatchNorm& good, SyncBatchNorm& layer, int rank) {
                     Call({2, 2}, {1, 2, 3, 5}).forward(rank == 1 ? good : layer);
                   },
-                  {"layer '#1'", "layer '#2'", "give them names"});
+                  {"'#1'", "'#2'", "names"});
 }
 
 // What may differ: samples and spatial sizes, and how many dimensions hold them.
@@ -154,13 +153,12 @@ TEST(MismatchOf, NotOfShapes) {
 // Evaluation says nothing to the group: the others hear of a rank in another mode when it ends, or by the
 // deadline.
 TEST(MismatchOf, Mode) {
-  std::vector<std::string> seen(2);
-  run_ranks(2, [&](int rank) {
+  const auto seen = outcomes(2, [&](int rank) {
     SyncBatchNorm layer(2);
     layer.set_train(rank == 0);
-    seen[static_cast<std::size_t>(rank)] = outcome([&] { Call({2, 2}, {1, 2, 3, 5}).forward(layer); });
+    Call({2, 2}, {1, 2, 3, 5}).forward(layer);
   });
-  EXPECT_TRUE(seen[0].starts_with("PeerError: group 'world', call 1, forward of layer '#1'")) << seen[0];
+  expect_error<PeerError>(seen[0], {"'world'", "call 1", "forward ... '#1'"});
   EXPECT_EQ(seen[1], "ok");
 }
 
@@ -170,7 +168,7 @@ struct Failure {
   std::string name;
   std::function<void(SyncBatchNorm&, Call&)> call;  // of rank 1, instead of a good forward or backward
   bool backward;
-  std::string own;  // how its message begins, and what the others are told
+  std::vector<std::string> facts;  // of its message, and of what the others are told
 };
 std::ostream& operator<<(std::ostream& out, const Failure& failure) { return out << failure.name; }
 
@@ -179,70 +177,73 @@ const std::vector<Failure> kFailures = {
      [](SyncBatchNorm& layer, Call&) {
        Call({1, 3}, {1, 2, 3}).forward(layer);
      },
-     false, "x: shape (1, 3), expected C = num_features = 2"},
+     false,
+     {"x", "(1, 3)", "num_features ... 2"}},
     {"null_data",
      [](SyncBatchNorm& layer, Call& batch) {
        ForwardTensors tensors = batch.forward_tensors();
        tensors.x.data = nullptr;
        layer.forward(tensors);
      },
-     false, "x: null data, expected 4 elements"},
+     false,
+     {"x", "null", "4 elements"}},
     {"overlap",
      [](SyncBatchNorm& layer, Call& batch) {
        ForwardTensors tensors = batch.forward_tensors();
        tensors.y.data = batch.x.data();
        layer.forward(tensors);
      },
-     false, "y: 16 bytes at "},
+     false,
+     {"y", "16 bytes", "x"}},
     {"dy_dtype",
      [](SyncBatchNorm& layer, Call& batch) {
        BackwardTensors tensors = batch.backward_tensors();
        tensors.dy.dtype = DType::float16;
        layer.backward(tensors);
      },
-     true, "dy: float16, expected x's float32"},
+     true,
+     {"dy", "float16", "float32"}},
     {"count",
      [](SyncBatchNorm& layer, Call&) {
        Call({50, 2}, std::vector<float>(100, 1)).backward(layer);
      },
-     true, "x: 50 elements per channel, expected at most 6"},
+     true,
+     {"x", "50 elements ... 6"}},
     {"saved",
      [](SyncBatchNorm& layer, Call& batch) {
        Saved saved = layer.saved();
        saved.mean.pop_back();
        layer.backward(saved, batch.backward_tensors());
      },
-     true, "saved: 1 channels, expected num_features = 2"},
+     true,
+     {"saved", "1 channels", "num_features ... 2"}},
 };
 
 class LocalFailure : public ::testing::TestWithParam<Failure> {};
 
 TEST_P(LocalFailure, IsItsOwnErrorAndThePeersAreTold) {
   const Failure& failure = GetParam();
-  EXPECT_EQ(
-      outcomes(3,
-               [&](int rank) {
-                 SyncBatchNorm layer(2);
-                 Call batch({2, 2}, {1, 2, 3, 5});
-                 batch.forward(layer);
-                 const Snapshot before = snapshot(layer);
-                 const std::string outcome = testing::outcome([&] {
-                   if (rank == 1) return failure.call(layer, batch);
-                   failure.backward ? batch.backward(layer) : batch.forward(layer);
-                 });
-                 if (rank == 1) {
-                   EXPECT_TRUE(outcome.starts_with("InvalidArgument: " + failure.own)) << outcome;
-                 } else {
-                   EXPECT_TRUE(outcome.starts_with("PeerError: ")) << outcome;
-                   EXPECT_NE(outcome.find("rank 1 failed before its call: " + failure.own), std::string::npos)
-                       << outcome;
-                 }
-                 EXPECT_EQ(snapshot(layer), before);
-                 const std::string next = testing::outcome([&] { batch.forward(layer); });
-                 EXPECT_TRUE(next.starts_with("GroupError: ")) << next;
-                 EXPECT_EQ(snapshot(layer), before);
-               }),
-      all(3, "ok"));
+  EXPECT_EQ(outcomes(3,
+                     [&](int rank) {
+                       SyncBatchNorm layer(2);
+                       Call batch({2, 2}, {1, 2, 3, 5});
+                       batch.forward(layer);
+                       const Snapshot before = snapshot(layer);
+                       const std::string outcome = testing::outcome([&] {
+                         if (rank == 1) return failure.call(layer, batch);
+                         failure.backward ? batch.backward(layer) : batch.forward(layer);
+                       });
+                       if (rank == 1) {
+                         expect_error<InvalidArgument>(outcome, failure.facts);
+                       } else {
+                         for (const std::string& fact : failure.facts)
+                           expect_error<PeerError>(outcome, {"rank 1 ... " + fact});
+                       }
+                       EXPECT_EQ(snapshot(layer), before);
+                       expect_error<GroupError>([&] { batch.forward(layer); }, {"'world'"});
+                       EXPECT_EQ(snapshot(layer), before);
+                     }),
+            all(3, "ok"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Failures, LocalFailure, ::testing::ValuesIn(kFailures),
@@ -258,8 +259,7 @@ TEST_P(LocalFailure, AloneBreaksNothing) {
                        batch.forward(layer);
                        Call part({2, 2}, {1, 2, 3, 5});
                        const Snapshot before = snapshot(layer);
-                       const std::string outcome = testing::outcome([&] { failure.call(layer, part); });
-                       EXPECT_TRUE(outcome.starts_with("InvalidArgument: " + failure.own)) << outcome;
+                       expect_error<InvalidArgument>([&] { failure.call(layer, part); }, failure.facts);
                        EXPECT_EQ(snapshot(layer), before);
                        batch.forward(layer);
                        batch.backward(layer);
@@ -268,18 +268,15 @@ TEST_P(LocalFailure, AloneBreaksNothing) {
 }
 
 TEST(FailedCall, BackwardBeforeForwardInAGroup) {
-  std::vector<std::string> seen(2);
-  run_ranks(2, [&](int rank) {
+  const auto seen = outcomes(2, [&](int rank) {
     SyncBatchNorm first(1);
     SyncBatchNorm layer(1);
     Call batch({2, 1}, {1, 2});
     batch.forward(first);
-    seen[static_cast<std::size_t>(rank)] = outcome([&] { batch.backward(rank == 1 ? layer : first); });
+    batch.backward(rank == 1 ? layer : first);
   });
-  EXPECT_EQ(seen[1], "InvalidArgument: backward: no forward was made before it");
-  EXPECT_NE(seen[0].find("Error: group 'world', call 2, backward of layer '#1'"), std::string::npos)
-      << seen[0];
-  EXPECT_NE(seen[0].find("no forward was made before it"), std::string::npos) << seen[0];
+  expect_error<InvalidArgument>(seen[1], {"backward", "no forward"});
+  expect_error<PeerError>(seen[0], {"'world'", "call 2", "backward ... '#1'", "rank 1 ... no forward"});
 }
 
 }  // namespace

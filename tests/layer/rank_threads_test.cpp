@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "layer/outcomes.h"
+#include "layer/calls.h"
 #include "syncbn/framework.h"
 #include "syncbn/syncbn.h"
 

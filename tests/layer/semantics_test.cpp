@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "kernels/paths.h"
-#include "layer/outcomes.h"
+#include "layer/calls.h"
 #include "syncbn/syncbn.h"
 
 namespace syncbn::testing {
@@ -156,8 +156,7 @@ TEST(Batches, TotalCountOne) {
                          two.forward(layer);
                          const Snapshot before = snapshot(layer);
                          Call one = rank == size - 1 ? Call({1, 1}, {5}) : Call({0, 1}, {});
-                         const std::string outcome = testing::outcome([&] { one.forward(layer); });
-                         EXPECT_TRUE(outcome.starts_with("InvalidArgument: x: 1 element")) << outcome;
+                         expect_error<InvalidArgument>([&] { one.forward(layer); }, {"x", "1 element ... 2"});
                          EXPECT_EQ(snapshot(layer), before);
                          two.backward(layer);  // the Saved of the good forward is still there
                          two.forward(layer);
@@ -231,9 +230,8 @@ TEST(NonFinite, ErrorOnEveryRankAndTheGroupIsIntact) {
                          options.nonfinite = Nonfinite::error;
                          SyncBatchNorm layer(2, options);
                          const Snapshot fresh = snapshot(layer);
-                         const std::string outcome =
-                             testing::outcome([&] { partly_odd(rank, odd).forward(layer); });
-                         EXPECT_TRUE(outcome.starts_with("InvalidArgument: x: channel 0 ")) << outcome;
+                         expect_error<InvalidArgument>([&] { partly_odd(rank, odd).forward(layer); },
+                                                       {"x", "channel 0", "nonfinite"});
                          EXPECT_EQ(snapshot(layer), fresh);
                          partly_odd(rank, 7).forward(layer);
                          EXPECT_EQ(layer.values<std::int64_t>("num_batches_tracked")[0], 1);
@@ -307,8 +305,7 @@ TEST(Backward, BeforeForward) {
     SyncBatchNorm layer(1);
     layer.set_train(training);
     Call call({2, 1}, {1, 2});
-    EXPECT_EQ(outcome([&] { call.backward(layer); }),
-              "InvalidArgument: backward: no forward was made before it");
+    expect_error<InvalidArgument>([&] { call.backward(layer); }, {"backward", "no forward"});
   }
 }
 

@@ -208,8 +208,8 @@ class Course {
 
 std::ostream& operator<<(std::ostream& out, const Engine& engine) { return out << engine.name; }
 
-class Matrix : public testing::TestWithParam<Engine> {};
-INSTANTIATE_TEST_SUITE_P(On, Matrix, testing::ValuesIn(engines()), [](const auto& engine) {
+class Matrix : public ::testing::TestWithParam<Engine> {};
+INSTANTIATE_TEST_SUITE_P(On, Matrix, ::testing::ValuesIn(engines()), [](const auto& engine) {
   std::string name = engine.param.name;
   std::erase_if(name, [](char c) { return c == ' ' || c == '.'; });
   return name;

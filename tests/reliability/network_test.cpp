@@ -45,7 +45,7 @@ const std::vector<Trouble> kTroubles = {
 
 std::ostream& operator<<(std::ostream& out, const Trouble& trouble) { return out << trouble.row; }
 
-class Net : public launch::JobTest, public testing::WithParamInterface<Trouble> {
+class Net : public launch::JobTest, public ::testing::WithParamInterface<Trouble> {
  protected:
   Job& run_on(int node, const Strings& command, const Variables& variables, const std::string& name) {
     Strings all = network_.on(node);
@@ -64,7 +64,7 @@ class Net : public launch::JobTest, public testing::WithParamInterface<Trouble> 
 
   const launch::Network network_{kSize, folder() / "network"};
 };
-INSTANTIATE_TEST_SUITE_P(Bad, Net, testing::ValuesIn(kTroubles),
+INSTANTIATE_TEST_SUITE_P(Bad, Net, ::testing::ValuesIn(kTroubles),
                          [](const auto& trouble) { return trouble.param.name; });
 
 std::string outcome_of(const Job& job) {
@@ -117,7 +117,8 @@ TEST_P(Net, OutcomesAreAsDocumented) {
     if (others.empty()) others = outcome_of(job);
     EXPECT_EQ(outcome_of(job), others) << job.out();
     if (trouble.expires) {
-      EXPECT_TRUE(launch::contains(job.out(), fmt::format("waiting for rank {}", kBadNode))) << job.out();
+      EXPECT_TRUE(launch::contains(job.out(), fmt::format("TimeoutError ... rank {}", kBadNode)))
+          << job.out();
     }
   }
   std::ofstream(folder() / "go").close();

@@ -80,7 +80,7 @@ def test_axes_last():
     y = last(np.moveaxis(x, 1, -1))  # strided: dense in the other order
     assert data.same_bits(first(x), np.moveaxis(y, -1, 1))
     assert data.same_bits(first.backward(x), np.moveaxis(last.backward(np.moveaxis(x, 1, -1)), -1, 1))
-    with pytest.raises(ValueError, match=r"x: shape \(3,\), expected at least two axes \(N, ..., C\)"):
+    with pytest.raises(ValueError, match=r"^x: .*\(3,\).*\(N, ..., C\)"):
         last(np.ones(3, np.float32))
 
 

@@ -165,7 +165,7 @@ def test_the_peers_hear_of_a_lack_of_memory():
             with pytest.raises(MemoryError):
                 bn(np.broadcast_to(np.float32(1), (2**41, 2)))
         else:
-            with pytest.raises(syncbn.PeerError, match="rank 1 failed before its call"):
+            with pytest.raises(syncbn.PeerError, match="rank 1"):
                 bn(x)
 
     syncbn.run_ranks(2, body)
@@ -225,7 +225,7 @@ def test_integers_that_no_argument_has_place_for(name, call, value):
 
 @pytest.mark.parametrize("size", [0, -1, 2**16 + 1])
 def test_number_of_ranks(size):
-    with pytest.raises(ValueError, match=rf"^size: {size}, expected a number of ranks in \[1, 65536\]"):
+    with pytest.raises(ValueError, match=rf"^size: {size},.*\[1, 65536\]"):
         syncbn.run_ranks(size, lambda rank: None)
 
 
@@ -250,7 +250,7 @@ def test_no_state(state):
 
 @pytest.mark.parametrize("options", [{"host": "elsewhere"}, {"port": 1}, {"timeout": 1}, {"token": "x"}], ids=str)
 def test_half_a_world(options):
-    with pytest.raises(ValueError, match="expected together with rank and size"):
+    with pytest.raises(ValueError, match="rank and size"):
         syncbn.init(**options)
     assert not syncbn.is_initialized()
 

