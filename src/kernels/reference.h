@@ -13,9 +13,9 @@
 /// and as the twin that every fast path must equal bit for bit.
 namespace syncbn::kernels::reference {
 
-/// As kernels::accumulate of a part.
+/// Adds Σa and Σa·b of a part to its records, which are digits.
 void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, const Part& part,
-                std::int64_t* records);
+                exact::Records records);
 
 /// y = fma(x − mean_hi, k, shift), plus residual, through ReLU; rounded once to the storage type.
 template <class Storage>

@@ -2,7 +2,6 @@
 
 #include "base/fp_environment.h"
 #include "exact/finish.h"
-#include "exact/window_sums.h"
 #include "kernels/accumulate.h"
 #include "kernels/apply.h"
 #include "kernels/convert.h"
@@ -22,35 +21,34 @@ class Backward {
         tensors_{t.dy.data, t.x.data, relu && t.y ? t.y->data : nullptr, t.dx ? t.dx->data : nullptr,
                  t.d_residual ? t.d_residual->data : nullptr},
         saved_(saved),
-        format_(exact::sum_format(geometry_.dtype)),
         work_(work) {}
 
   kernels::Operand gradient() const { return {tensors_.dy, tensors_.y}; }
 
   // fl64(A) and fl64(B − mean·A): each exact and rounded once.
-  void set_sums(std::int64_t first, std::int64_t channels, const std::int64_t* records,
+  void set_sums(std::int64_t first, std::int64_t channels, exact::ConstRecords records,
                 std::vector<double>& a, std::vector<double>& b) const {
     for (std::int64_t c = 0; c < channels; ++c) {
       const auto i = static_cast<std::size_t>(first + c);
-      a[i] = exact::rounded_sum(records + c * format_.words(), format_);
-      b[i] = exact::centred_product(records + c * format_.words(), format_, saved_.mean[i]);
+      a[i] = exact::rounded_sum(records[c]);
+      b[i] = exact::centred_product(records[c], saved_.mean[i]);
     }
   }
-  // From what is easiest to finish to what can be sent.
-  void keep_own_sums(std::int64_t* records) {
+  // Computes this rank's own sums from the records, then expands the records to digits for the wire.
+  void keep_own_sums(exact::Records records) {
     layer::for_each_channels(geometry_.channels, [&](std::int64_t c, std::int64_t channels) {
-      std::int64_t* own = records + c * format_.words();
+      const exact::Records own = records.from(c);
       if (geometry_.positions() != 0) {
         set_sums(c, channels, own, work_.sums.own_a, work_.sums.own_b);
       }
-      for (std::int64_t i = 0; i < channels; ++i) exact::spread(own + i * format_.words(), format_);
+      for (std::int64_t i = 0; i < channels; ++i) own[i].expand();
     });
   }
 
   // dx and d_residual from the sums over the batch that the statistics are of.
-  void apply(const std::int64_t* records) {
+  void apply(exact::ConstRecords records) {
     layer::for_each_channels(geometry_.channels, [&](std::int64_t c, std::int64_t channels) {
-      finish(c, channels, records + c * format_.words());
+      finish(c, channels, records.from(c));
     });
     kernels::differentiate(tensors_, geometry_, coefficients());
   }
@@ -58,7 +56,7 @@ class Backward {
   // All of it, some channels at a time.
   void fused(std::int64_t together) {
     const kernels::Write write = kernels::write_for(geometry_, together);
-    layer::for_each_block(geometry_, together, [&](const kernels::Part& part, std::int64_t* records) {
+    layer::for_each_block(geometry_, together, [&](const kernels::Part& part, exact::Records records) {
       kernels::accumulate(gradient(), {tensors_.x}, geometry_, part, records);
       finish(part.channel, part.channels, records);
       kernels::differentiate(tensors_, geometry_, part, coefficients(), write);
@@ -68,7 +66,7 @@ class Backward {
  private:
   bool of_batch() const { return saved_.statistics != Saved::Statistics::running; }
 
-  void finish(std::int64_t first, std::int64_t channels, const std::int64_t* records) {
+  void finish(std::int64_t first, std::int64_t channels, exact::ConstRecords records) {
     set_sums(first, channels, records, work_.sums.a, work_.sums.b);
     const auto n = static_cast<double>(saved_.count);
     kernels::with_storage(geometry_.dtype, [&](auto* null) {
@@ -100,7 +98,6 @@ class Backward {
   const kernels::Geometry geometry_;
   const kernels::GradientTensors tensors_;
   const Saved& saved_;
-  const exact::SumFormat& format_;
   layer::Workspace& work_;
 };
 
@@ -163,15 +160,18 @@ void SyncBatchNorm::Impl::start_backward(const Saved& from, const BackwardTensor
   work.resize_backward(num_features);
   if (records.empty()) return;
   Backward steps(t, from, options.activation == Activation::relu, work);
-  kernels::accumulate(steps.gradient(), {t.x.data}, geometry, records.data(), kernels::Form::either);
-  if (of_group) steps.keep_own_sums(records.data());
+  const exact::Records sums(records.data(), exact::sum_format(t.x.dtype));
+  kernels::accumulate(steps.gradient(), {t.x.data}, geometry, sums, kernels::Use::finish);
+  if (of_group) steps.keep_own_sums(sums);
 }
 
 void SyncBatchNorm::Impl::finish_backward(const Saved& from, const BackwardTensors& t,
                                           std::span<const std::int64_t> records, bool of_group,
                                           layer::Workspace& work) {
   const std::int64_t positions = layer::geometry_of(t.x).positions();
-  if (from.count != 0) Backward(t, from, options.activation == Activation::relu, work).apply(records.data());
+  if (from.count != 0)
+    Backward(t, from, options.activation == Activation::relu, work)
+        .apply({records.data(), exact::sum_format(t.x.dtype)});
   if (!of_group && positions != 0) {
     work.sums.own_a = work.sums.a;
     work.sums.own_b = work.sums.b;

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "base/parallel_for.h"
-#include "exact/exact_sum.h"
+#include "exact/record.h"
 #include "kernels/batch.h"
 #include "syncbn/threads.h"
 
@@ -30,8 +30,9 @@ void for_each_block(const kernels::Geometry& geometry, std::int64_t together, co
     for (std::int64_t block = blocks * task / tasks; block < blocks * (task + 1) / tasks; ++block) {
       const std::int64_t channel = block * together;
       const std::int64_t channels = std::min(together, geometry.channels - channel);
-      std::int64_t records[kBlockWords];
-      body(kernels::Part{channel, channels, 0, geometry.positions()}, records);
+      std::int64_t words[kBlockWords];
+      body(kernels::Part{channel, channels, 0, geometry.positions()},
+           exact::Records(words, exact::sum_format(geometry.dtype)));
     }
   });
 }

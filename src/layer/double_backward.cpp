@@ -133,8 +133,8 @@ void SyncBatchNorm::Impl::double_backward(const Saved& from, const BackwardSums&
     return message.data() + 2 * records + (which * channels + c) * static_cast<std::size_t>(value_words);
   };
   const auto q_of = [&](std::size_t c) {
-    return exact::centred_product(message.data() + records + c * static_cast<std::size_t>(format.words()),
-                                  format, 0.0);
+    return exact::centred_product(
+        exact::ConstRecords(message.data() + records, format)[static_cast<std::int64_t>(c)], 0.0);
   };
   const auto prepare = [&] {
     if (options.affine_gradients == AffineGradients::group)
@@ -150,9 +150,9 @@ void SyncBatchNorm::Impl::double_backward(const Saved& from, const BackwardSums&
     message.resize(2 * records + 2 * channels * static_cast<std::size_t>(value_words));
     if (t.ddx) {
       const kernels::Operand u{t.ddx->data};
-      kernels::accumulate(u, {t.x.data}, geometry, message.data(), kernels::Form::digits);
-      kernels::accumulate({t.dy.data, relu ? t.y->data : nullptr}, u, geometry, message.data() + records,
-                          kernels::Form::digits);
+      kernels::accumulate(u, {t.x.data}, geometry, {message.data(), format}, kernels::Use::wire);
+      kernels::accumulate({t.dy.data, relu ? t.y->data : nullptr}, u, geometry,
+                          {message.data() + records, format}, kernels::Use::wire);
     }
     layer::for_each_channel(num_features, [&](std::int64_t c) {
       const auto i = static_cast<std::size_t>(c);
@@ -177,11 +177,11 @@ void SyncBatchNorm::Impl::double_backward(const Saved& from, const BackwardSums&
     const auto i = static_cast<std::size_t>(c);
     Sums s{};
     if (of_batch) {
-      const std::int64_t* record = message.data() + i * static_cast<std::size_t>(format.words());
+      const exact::ConstRecord record = exact::ConstRecords(message.data(), format)[c];
       s = {sums.a[i],
            sums.b[i],
-           exact::rounded_sum(record, format),
-           exact::centred_product(record, format, from.mean[i]),
+           exact::rounded_sum(record),
+           exact::centred_product(record, from.mean[i]),
            q_of(i),
            exact::value_of<double>(row(0, i), value_format),
            exact::value_of<double>(row(1, i), value_format)};

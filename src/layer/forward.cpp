@@ -28,17 +28,16 @@ class Forward {
         work_(work) {}
 
   // Of a batch of which every rank has its sums; `records`: of all channels, where they are not summed here.
-  void by_batch(std::int64_t together, const std::int64_t* records) {
-    const std::int64_t words = exact::sum_format(geometry_.dtype).words();
+  void by_batch(std::int64_t together, exact::ConstRecords records) {
     if (together == 0) {
       layer::for_each_channels(geometry_.channels, [&](std::int64_t c, std::int64_t channels) {
-        finish(c, channels, records + c * words);
+        finish(c, channels, records.from(c));
       });
       kernels::normalize(tensors_, geometry_, coefficients(), relu());
       return;
     }
     const kernels::Write write = kernels::write_for(geometry_, together);
-    layer::for_each_block(geometry_, together, [&](const kernels::Part& part, std::int64_t* block) {
+    layer::for_each_block(geometry_, together, [&](const kernels::Part& part, exact::Records block) {
       kernels::accumulate({tensors_.x}, {tensors_.x}, geometry_, part, block);
       finish(part.channel, part.channels, block);
       kernels::normalize(tensors_, geometry_, part, coefficients(), relu(), write);
@@ -61,13 +60,11 @@ class Forward {
  private:
   bool relu() const { return options_.activation == Activation::relu; }
 
-  void finish(std::int64_t first, std::int64_t channels, const std::int64_t* records) {
-    const exact::SumFormat& format = exact::sum_format(geometry_.dtype);
+  void finish(std::int64_t first, std::int64_t channels, exact::ConstRecords records) {
     Saved& made = work_.saved;
     for (std::int64_t c = 0; c < channels; ++c) {
       const auto i = static_cast<std::size_t>(first + c);
-      const exact::Statistics s =
-          exact::statistics(records + c * format.words(), format, made.count, options_.eps);
+      const exact::Statistics s = exact::statistics(records[c], made.count, options_.eps);
       made.mean[i] = s.mean;
       made.var[i] = s.var;
       made.invstd[i] = s.invstd;
@@ -161,8 +158,8 @@ void SyncBatchNorm::Impl::start_forward(const ForwardTensors& t, std::span<std::
   work.resize_forward(num_features);
   message[0] = geometry.positions();
   if (message.size() == 1) return;
-  kernels::accumulate({t.x.data}, {t.x.data}, geometry, message.data() + 1,
-                      of_group ? kernels::Form::digits : kernels::Form::either);
+  kernels::accumulate({t.x.data}, {t.x.data}, geometry, {message.data() + 1, exact::sum_format(t.x.dtype)},
+                      of_group ? kernels::Use::wire : kernels::Use::finish);
 }
 
 void SyncBatchNorm::Impl::finish_forward(const ForwardTensors& t, std::int64_t together,
@@ -178,7 +175,8 @@ void SyncBatchNorm::Impl::finish_forward(const ForwardTensors& t, std::int64_t t
                     "unbiased variance",
                     group.name()));
   }
-  Forward(t, parameters, options, work).by_batch(together, message.data() + 1);
+  Forward(t, parameters, options, work)
+      .by_batch(together, {message.data() + 1, exact::sum_format(t.x.dtype)});
   for (std::int64_t c = 0; c < num_features && options.nonfinite == Nonfinite::error; ++c) {
     if (is_finite(made, c)) continue;
     throw InvalidArgument(fmt::format(
@@ -204,9 +202,10 @@ void SyncBatchNorm::Impl::make_alone(const ForwardTensors& t) {
   std::vector<std::int64_t>& records = workspace_.message;
   if (together == 0) {
     records.resize(static_cast<std::size_t>(num_features * exact::sum_format(t.x.dtype).words()));
-    kernels::accumulate({t.x.data}, {t.x.data}, geometry, records.data(), kernels::Form::either);
+    kernels::accumulate({t.x.data}, {t.x.data}, geometry, {records.data(), exact::sum_format(t.x.dtype)},
+                        kernels::Use::finish);
   }
-  if (made.count != 0) forward.by_batch(together, records.data());
+  if (made.count != 0) forward.by_batch(together, {records.data(), exact::sum_format(t.x.dtype)});
 }
 
 void SyncBatchNorm::Impl::track(const Saved& from) {

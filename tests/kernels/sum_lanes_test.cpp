@@ -27,7 +27,7 @@ Record expected_record(const Floats& a, const Floats& b, std::size_t lane) {
   const auto rows = static_cast<std::int64_t>(a.size() / kLanes);
   const auto channel = static_cast<std::int64_t>(lane);
   reference::accumulate({a.data()}, {b.data()}, {DType::float32, Layout::channels_last, rows, kLanes, 1},
-                        {channel, 1, 0, rows}, record.data());
+                        {channel, 1, 0, rows}, {record.data(), kFormat});
   return record;
 }
 
@@ -37,7 +37,7 @@ Record record_of(const LaneSums& sums, std::size_t lane, const Window& window) {
   std::int64_t* products = record.data() + kFormat.sum_digits;
   exact::add_scaled(products, sums.high[lane], window.high_ulp - 2 * kFormat.unit);
   exact::add_scaled(products, sums.low[lane], window.low_ulp - 2 * kFormat.unit);
-  exact::normalise(record.data(), kFormat);
+  exact::Record(record.data(), kFormat).propagate_carries();
   return record;
 }
 
@@ -170,11 +170,11 @@ TEST_P(SumLanes, LevelsAreExactWhateverTheRange) {
         LaneLevelSums sums;
         sum_lanes_levels(terms, starts, pass, sums);
         for (std::size_t lane = 0; lane < kLanes; ++lane) {
-          add_levels_to_digits(records[lane].data(), kFormat, levels[lane], pass, sums.of(lane));
+          add_levels({records[lane].data(), kFormat}, levels[lane], pass, sums.of(lane));
         }
       }
       for (std::size_t lane = 0; lane < kLanes; ++lane) {
-        exact::normalise(records[lane].data(), kFormat);
+        exact::Record(records[lane].data(), kFormat).propagate_carries();
         ASSERT_EQ(expected_record(finite_a, squares ? finite_a : b, lane), records[lane])
             << "rows " << rows << ", round " << round << ", lane " << lane;
       }
