@@ -41,13 +41,12 @@ inline double running_update(double running, double batch, double factor) {
 }
 
 /// y = fma(x − mean_hi, k, shift) in the compute type T: float for 16- and 32-bit input, double for float64.
-template <class T>
+/// `Value` is T for one channel, T* for columns of (C,), or a vector of T.
+template <class Value>
 struct ForwardCoefficients {
-  T mean_hi;
-  T k;
-  T shift;
+  Value mean_hi, k, shift;
 };
-/// scale = weight · invstd, bias 0 where absent.
+/// scale = weight · invstd; bias is 0 if the layer has none.
 template <class T>
 ForwardCoefficients<T> forward_coefficients(double mean, double scale, double bias) {
   const T mean_hi = static_cast<T>(mean);
@@ -56,13 +55,10 @@ ForwardCoefficients<T> forward_coefficients(double mean, double scale, double bi
   return {mean_hi, static_cast<T>(scale), static_cast<T>(bias - correction)};
 }
 
-/// dx = fma(k, dy, fma(c2, x − mean_hi, c1)) in the compute type T.
-template <class T>
+/// dx = fma(k, dy, fma(c2, x − mean_hi, c1)) in the compute type T; `Value` as above.
+template <class Value>
 struct BackwardCoefficients {
-  T mean_hi;
-  T k;
-  T c2;
-  T c1;
+  Value mean_hi, k, c2, c1;
 };
 /// a = fl64(A), d = fl64(B − mean·A), over n elements.
 template <class T>

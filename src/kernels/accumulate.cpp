@@ -9,9 +9,8 @@
 #include "base/parallel_for.h"
 #include "exact/record.h"
 #include "kernels/block_summer.h"
-#include "kernels/convert.h"
-#include "kernels/isa.h"
 #include "kernels/lane_summer.h"
+#include "kernels/plan.h"
 #include "kernels/reference.h"
 #include "kernels/sum_doubles.h"
 #include "syncbn/threads.h"
@@ -19,14 +18,11 @@
 namespace syncbn::kernels {
 namespace {
 
-// Fewer elements are not worth waking a thread: a few µs of work.
-constexpr std::int64_t kTaskElements = 16384;
-// Channels-last: channels that are summed side by side. Their accumulators stay in a core's first cache, and
-// their piece of a row is long enough for memory.
+// Channels-last: number of channels that are summed side by side. Their accumulators stay in a core's first
+// cache, and their piece of a row is long enough for memory.
 constexpr std::int64_t kChannelsTogether = 256;
-// Channels-last: fewer positions are not worth a task, for each channel's sums must be brought to its record.
+// Channels-last: fewer positions are not worth a task, because a task must merge the sums of every channel.
 constexpr std::int64_t kSlicePositions = 2048;
-constexpr std::int64_t kLocalWords = 6144;  // 48 KB
 
 template <class Storage>
 Rows<Storage> terms_at(const Operand& a, const Operand& b, std::int64_t offset) {
@@ -36,13 +32,13 @@ Rows<Storage> terms_at(const Operand& a, const Operand& b, std::int64_t offset) 
   return {at(a.values), at(b.values), at(a.mask), 0, 0, 0};
 }
 
-// Channels-first: what one block may hold. A row of n elements takes ⌈n / step⌉ of its steps.
+// Channels-first: size of a block in steps of its accumulators. A row of n elements takes ⌈n / step⌉ steps.
 struct BlockSize {
   std::int64_t step, steps;
 };
 
-// Calls body(terms) for the positions of a part of one channel, in blocks of whole rows or, where those are
-// too long, of pieces of a row of about the same length.
+// Calls body(terms) for the positions of a part of one channel, in blocks of whole rows. Rows that are too
+// long for a block are cut into pieces of about the same length.
 template <class Storage, class Body>
 void for_each_block(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                     std::int64_t channel, const BlockSize& size, const Body& body) {
@@ -76,7 +72,7 @@ void sum_channels_first(const Operand& a, const Operand& b, const Geometry& g, c
     BlockSummer<Storage> summer;
     for (std::int64_t c = 0; c < part.channels; ++c) {
       for_each_block<Storage>(a, b, g, part, part.channel + c,
-                              {static_cast<std::int64_t>(block_step()), kMaxAdditions},
+                              {static_cast<std::int64_t>(summer.step()), kMaxAdditions},
                               [&](const Rows<Storage>& terms) { summer.add(terms, records[c]); });
       summer.complete(records[c]);
     }
@@ -105,7 +101,7 @@ Rows<Storage> shifted(Rows<Storage> terms, std::size_t channels) {
   return terms;
 }
 
-// Where there are fewer than kLanes channels: a copy with zeros beside them.
+// A copy of the last channels, fewer than kLanes, with zeros beside them.
 template <class Storage>
 class LaneTile {
  public:
@@ -130,7 +126,7 @@ class LaneTile {
   Tile a_{}, b_{}, mask_{};
 };
 
-// Up to kChannelsTogether channels.
+// Sums up to kChannelsTogether channels.
 template <class Storage>
 void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                       exact::Records records) {
@@ -153,7 +149,7 @@ void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, con
   for (std::size_t c = 0; c < channels; c += kLanes) summers[c / kLanes].complete();
 }
 
-// Few channels: several rows as one, each element of which is summed apart.
+// Few channels: sums several rows as one row, each element apart, then merges the records of each channel.
 template <class Storage>
 void sum_folded(const Operand& a, const Operand& b, const Geometry& g, const Part& part, std::int64_t rows,
                 exact::Records records) {
@@ -168,7 +164,6 @@ void sum_folded(const Operand& a, const Operand& b, const Geometry& g, const Par
   std::array<std::int64_t, kLocalWords> words;
   const exact::Records sums(words.data(), records.format());
   sum_side_by_side<Storage>(from(a), from(b), wide, whole(wide), sums);
-  records.clear(g.channels);
   reference::accumulate(a, b, g, {0, g.channels, part.begin + folded * rows, part.end}, records);
   for (std::int64_t i = 0; i < wide.channels; ++i) {
     records[i % g.channels].merge(sums[i]);
@@ -198,22 +193,26 @@ void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, co
 
 }  // namespace
 
-void accumulate(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
-                exact::Records records) {
-  // The other ways set the records.
-  if (part.begin == part.end || use_reference() || g.dtype == DType::float64) {
-    records.clear(part.channels);
-  }
+template <class Storage>
+void accumulate_part(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
+                     exact::Records records) {
+  // The summers of 16 and 32 bits set the records, sum_doubles adds to them.
+  if (part.begin == part.end || std::is_same_v<Storage, double>) records.clear(part.channels);
   if (part.begin == part.end) return;
-  if (use_reference()) return reference::accumulate(a, b, g, part, records);
-  with_storage(g.dtype, [&](auto* null) {
-    using Storage = std::remove_pointer_t<decltype(null)>;
-    (g.layout == Layout::channels_last ? sum_channels_last<Storage>
-                                       : sum_channels_first<Storage>)(a, b, g, part, records);
-  });
+  (g.layout == Layout::channels_last ? sum_channels_last<Storage>
+                                     : sum_channels_first<Storage>)(a, b, g, part, records);
 }
+template void accumulate_part<float16>(const Operand&, const Operand&, const Geometry&, const Part&,
+                                       exact::Records);
+template void accumulate_part<bfloat16>(const Operand&, const Operand&, const Geometry&, const Part&,
+                                        exact::Records);
+template void accumulate_part<float>(const Operand&, const Operand&, const Geometry&, const Part&,
+                                     exact::Records);
+template void accumulate_part<double>(const Operand&, const Operand&, const Geometry&, const Part&,
+                                      exact::Records);
 
-void accumulate(const Operand& a, const Operand& b, const Geometry& g, exact::Records records, Use use) {
+void accumulate(AccumulatePart accumulate_part, const Operand& a, const Operand& b, const Geometry& g,
+                exact::Records records, Use use) {
   const std::int64_t positions = g.positions();
   const std::int64_t tasks = std::clamp<std::int64_t>(g.elements() / kTaskElements, 1, 8 * get_num_threads());
   // By channels first, then by positions until every thread has some; in channels-last the other way round,
@@ -244,13 +243,13 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& g, exact::Re
                     positions * (slice + 1) / slices};
     const exact::Records own = records.from(channel);
     if (slices == 1) {
-      accumulate(a, b, g, part, own);
+      accumulate_part(a, b, g, part, own);
       if (use == Use::wire) expand(own, part.channels);
       return;
     }
     std::array<std::int64_t, kLocalWords> words;
     const exact::Records local(words.data(), records.format());
-    accumulate(a, b, g, part, local);
+    accumulate_part(a, b, g, part, local);
     const std::lock_guard lock(merging);
     for (std::int64_t c = 0; c < part.channels; ++c) own[c].merge(local[c]);
   });

@@ -27,11 +27,12 @@ void flag_specials(const Rows<Storage>& terms, exact::Record record) {
 }
 
 template <class Storage>
-BlockSummer<Storage>::BlockSummer() : window_(window_of<Storage>(a_exponent_, b_exponent_)) {}
+BlockSummer<Storage>::BlockSummer()
+    : loops_(block_tables().of<Storage>()), window_(window_of<Storage>(a_exponent_, b_exponent_)) {}
 
 template <class Storage>
 void BlockSummer<Storage>::add(const Rows<Storage>& terms, exact::Record record) {
-  const BlockSum sums = sum_block(terms, window_);
+  const BlockSum sums = loops_.sum(terms, window_);
   const OperandRange& b = terms.squares() ? sums.a : sums.b;
   if (!window_.holds(sums.a, b)) return add_by_levels(terms, sums.a, b, record);
   sums_.sum += sums.sum;
@@ -79,7 +80,7 @@ void BlockSummer<Storage>::add_by_levels(const Rows<Storage>& terms, OperandRang
   if (a.has_specials() || b.has_specials()) flag_specials(terms, record);
   const Levels levels = levels_of<Storage>(a, b);
   for (int pass = 0; pass < levels.passes; ++pass) {
-    add_levels(record, levels, pass, sum_block_levels(terms, levels, pass));
+    add_levels(record, levels, pass, loops_.sum_levels(terms, levels, pass));
     count_adds(kProductLevels, record);
   }
   if (!a.has_specials()) a_exponent_ = next_exponent(a.max);

@@ -19,6 +19,8 @@ class BlockSummer {
  public:
   BlockSummer();
 
+  /// Elements of one step of the accumulators: BlockLoops::step.
+  std::size_t step() const { return loops_.step(); }
   /// `terms`: at most kMaxAdditions to an accumulator.
   void add(const Rows<Storage>& terms, exact::Record record);
   /// Completes the record after its last block. The blocks of another record may follow.
@@ -30,6 +32,7 @@ class BlockSummer {
   void drain(exact::Record record);
   void count_adds(int adds, exact::Record record);
 
+  const BlockLoops<Storage>& loops_;
   int a_exponent_ = 2;
   int b_exponent_ = 2;
   Window window_;

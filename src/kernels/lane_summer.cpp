@@ -26,6 +26,7 @@ template <class Storage>
 void LaneSummer<Storage>::begin(const Rows<Storage>& terms, std::size_t channels, exact::Records records) {
   constexpr std::size_t kPeek = 8;
   static constexpr LaneWindows kNone{};  // nothing fits
+  loops_ = &lane_tables().of<Storage>();
   channels_ = channels;
   records_ = records[0].sum();
   sums_ = {};
@@ -38,7 +39,7 @@ void LaneSummer<Storage>::begin(const Rows<Storage>& terms, std::size_t channels
   Rows<Storage> first = terms;
   first.rows = std::min(first.rows, kPeek);
   LaneRanges seen;
-  sum_lanes(first, kNone, sums_, seen);
+  loops_->sum(first, kNone, sums_, seen);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     const std::uint32_t b_max = terms.squares() ? seen.a_max[lane] : seen.b_max[lane];
     // Eight rows are a small sample, so leave one extra octave of headroom.
@@ -61,7 +62,7 @@ Window LaneSummer<Storage>::window(std::size_t lane) const {
 template <class Storage>
 void LaneSummer<Storage>::add(const Rows<Storage>& terms) {
   LaneRanges seen;
-  if (!sum_lanes(terms, windows_, sums_, seen)) add_by_levels(terms, seen);
+  if (!loops_->sum(terms, windows_, sums_, seen)) add_by_levels(terms, seen);
   if (++blocks_ < kBlocksBeforeDrain) return;
   for (std::size_t lane = 0; lane < channels_; ++lane) drain(lane);
   blocks_ = 0;
@@ -138,7 +139,7 @@ void LaneSummer<Storage>::add_by_levels(const Rows<Storage>& terms, const LaneRa
   count_adds(2);
   for (int pass = 0; pass < starts.passes; ++pass) {
     LaneLevelSums sums;
-    sum_lanes_levels(terms, starts, pass, sums);
+    loops_->sum_levels(terms, starts, pass, sums);
     for (std::size_t lane = 0; lane < channels_; ++lane) {
       if (pass < levels[lane].passes) add_levels(digits(lane), levels[lane], pass, sums.of(lane));
     }

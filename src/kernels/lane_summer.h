@@ -35,6 +35,7 @@ class LaneSummer {
   exact::Record digits(std::size_t lane);
   void add_by_levels(const Rows<Storage>& terms, const LaneRanges& seen);
 
+  const LaneLoops<Storage>* loops_;
   std::size_t channels_;
   std::int64_t* records_;  // of the format of Storage
   LaneWindows windows_;

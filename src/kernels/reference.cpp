@@ -6,6 +6,7 @@ namespace syncbn::kernels::reference {
 void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, const Part& part,
                 exact::Records records) {
   const int unit = records.format().unit;
+  records.clear(part.channels);
   with_storage(geometry.dtype, [&](auto* null) {
     using Storage = std::remove_pointer_t<decltype(null)>;
     const auto load = [](const Operand& operand, std::int64_t offset) {

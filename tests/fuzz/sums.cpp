@@ -13,7 +13,7 @@
 #include "exact/exact_sum.h"
 #include "exact/finish.h"
 #include "fuzz/input.h"
-#include "kernels/accumulate.h"
+#include "kernels/loops.h"
 #include "oracle/sums.h"
 #include "syncbn/isa.h"
 #include "syncbn/threads.h"
@@ -94,8 +94,8 @@ struct Batch {
     const T* const other = b.empty() ? a.data() : b.data();
     std::vector<std::int64_t> result(static_cast<std::size_t>(geometry.channels * format.words()));
     const kernels::Operand first{a.data() + offset, mask.empty() ? nullptr : mask.data() + offset};
-    kernels::accumulate(first, {other + offset}, share, {result.data(), exact::sum_format(share.dtype)},
-                        kernels::Use::wire);
+    kernels::accumulate(kernels::loops<T>().accumulate, first, {other + offset}, share,
+                        {result.data(), exact::sum_format(share.dtype)}, kernels::Use::wire);
     return result;
   }
 };

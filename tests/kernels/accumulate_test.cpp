@@ -7,7 +7,7 @@
 // channel's mask; in sum_doubles the mask, the low half of a product, or a NaN of b alone left out: each
 // makes a test here fail.
 
-#include "kernels/accumulate.h"
+#include "kernels/loops.h"
 
 #include <gtest/gtest.h>
 
@@ -58,7 +58,7 @@ void expect_reference(const Dims& dims, Layout layout, Kind kind, bool masked, i
   };
   const auto accumulated = [&](const Operand& a, const Operand& b) {
     Record records(words_of(g));
-    accumulate(a, b, g, {records.data(), exact::sum_format(g.dtype)}, Use::wire);
+    accumulate(loops<Storage>().accumulate, a, b, g, {records.data(), exact::sum_format(g.dtype)}, Use::wire);
     return records;
   };
   set_num_threads(threads);
@@ -118,7 +118,7 @@ TEST_P(Accumulate, RangesThatJump) {
         Record expected(words_of(g)), actual(words_of(g));
         reference::accumulate({pair.first->data()}, {pair.second->data()}, g, whole(g),
                               {expected.data(), exact::sum_format(g.dtype)});
-        accumulate({pair.first->data()}, {pair.second->data()}, g,
+        accumulate(loops<float>().accumulate, {pair.first->data()}, {pair.second->data()}, g,
                    {actual.data(), exact::sum_format(g.dtype)}, Use::wire);
         EXPECT_EQ(expected, actual) << "step " << step << ", layout " << static_cast<int>(layout);
       }
@@ -229,8 +229,8 @@ TEST(Reference, FlagsOfSpecialTerms) {
     const ForcedIsa isa(name);
     for (const auto& c : cases) {
       Record record(static_cast<std::size_t>(format.words()));
-      accumulate({&c.a}, {&c.b}, {DType::float32, Layout::channels_last, 1, 1, 1}, {record.data(), format},
-                 Use::wire);
+      accumulate(loops<float>().accumulate, {&c.a}, {&c.b}, {DType::float32, Layout::channels_last, 1, 1, 1},
+                 {record.data(), format}, Use::wire);
       EXPECT_EQ(c.sum, record[static_cast<std::size_t>(format.words() - 2)]) << name << c.a << " * " << c.b;
       EXPECT_EQ(c.product, record[static_cast<std::size_t>(format.words() - 1)])
           << name << c.a << " * " << c.b;

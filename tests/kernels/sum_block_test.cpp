@@ -22,6 +22,17 @@ namespace {
 using Floats = std::vector<float>;
 using Record = std::vector<std::int64_t>;
 
+// The loops of the forced instruction set.
+std::size_t block_step() { return block_tables().of<float>().step(); }
+template <class Storage>
+BlockSum sum_block(const Rows<Storage>& terms, const Window& window) {
+  return block_tables().of<Storage>().sum(terms, window);
+}
+template <class Storage>
+LevelSums sum_block_levels(const Rows<Storage>& terms, const Levels& levels, int pass) {
+  return block_tables().of<Storage>().sum_levels(terms, levels, pass);
+}
+
 Record expected_record(const Floats& a, const Floats& b, DType dtype = DType::float32) {
   Record record(static_cast<std::size_t>(exact::sum_format(dtype).words()));
   const auto n = static_cast<std::int64_t>(a.size());

@@ -20,6 +20,14 @@ namespace {
 using Floats = std::vector<float>;
 using Record = std::vector<std::int64_t>;
 
+// The loops of the forced instruction set.
+bool sum_lanes(const Rows<float>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
+  return lane_tables().of<float>().sum(terms, windows, sums, seen);
+}
+void sum_lanes_levels(const Rows<float>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
+  lane_tables().of<float>().sum_levels(terms, levels, pass, sums);
+}
+
 const exact::SumFormat& kFormat = exact::sum_format(DType::float32);
 
 Record expected_record(const Floats& a, const Floats& b, std::size_t lane) {

@@ -73,7 +73,7 @@ TEST_P(Summers, DigitsOfLanesDoNotOverflow) {
 TEST_P(Summers, SumsOfBlocksDoNotOverflow) {
   const ForcedIsa isa(GetParam());
   constexpr int kBlocks = (1 << 8) + 2;
-  const Floats block(kMaxAdditions * block_step(), kLargest);
+  const Floats block(kMaxAdditions * block_tables().of<float>().step(), kLargest);
   Record record(static_cast<std::size_t>(kFormat.words()));
   BlockSummer<float> summer;
   for (int i = 0; i <= kBlocks; ++i) {  // the first misses its window

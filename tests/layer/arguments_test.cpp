@@ -591,7 +591,7 @@ TEST(BadInput, WhatADoubleBackwardWasLeft) {
       "no forward", [](Saved& saved, BackwardSums&) { saved = {}; },
       "backward: no forward was made before it");
   refused(
-      "another layer's", [](Saved& saved, BackwardSums&) { saved.var.push_back(1); },
+      "another layer's", [](Saved& saved, BackwardSums&) { saved.var.reset(3, kHostMemory); },
       "saved: 3 channels, expected num_features = 2");
   refused(
       "fewer elements than the call", [](Saved& saved, BackwardSums&) { saved.count = 3; },
@@ -600,7 +600,7 @@ TEST(BadInput, WhatADoubleBackwardWasLeft) {
       "no sums", [](Saved&, BackwardSums& sums) { sums = {}; },
       "sums: 0 channels, expected num_features = 2");
   refused(
-      "sums of another layer", [](Saved&, BackwardSums& sums) { sums.own_b.pop_back(); },
+      "sums of another layer", [](Saved&, BackwardSums& sums) { sums.own_b.reset(1, kHostMemory); },
       "sums: 1 channels, expected num_features = 2");
 }
 
