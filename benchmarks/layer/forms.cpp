@@ -4,8 +4,8 @@
 
 #include "contenders.h"
 #include "exact/finish.h"
-#include "kernels/accumulate.h"
-#include "layer/impl.h"
+#include "kernels/loops.h"
+#include "kernels/plan.h"
 
 namespace bench {
 namespace {
@@ -99,16 +99,20 @@ void finish(const Report& report) {
   const syncbn::exact::SumFormat& format = syncbn::exact::sum_format(DType::float32);
   const Buffer x(problem, 1);
   std::vector<std::int64_t> records(static_cast<std::size_t>(kChannels * format.words()));
-  syncbn::kernels::accumulate({x.data()}, {x.data()},
-                              {DType::float32, Layout::channels_last, kSamples, kChannels, 1}, records.data(),
-                              syncbn::kernels::Form::either);
+  syncbn::kernels::accumulate(syncbn::kernels::loops<float>().accumulate, {x.data()}, {x.data()},
+                              {DType::float32, Layout::channels_last, kSamples, kChannels, 1},
+                              {records.data(), format}, syncbn::kernels::Use::finish);
   std::vector<syncbn::exact::Statistics> statistics(kChannels);
   report.compare(
       about, std::vector<Contender>{{"16384 channels", [&] {
-                                       syncbn::layer::for_each_channel(kChannels, [&](std::int64_t c) {
-                                         statistics[static_cast<std::size_t>(c)] = syncbn::exact::statistics(
-                                             records.data() + c * format.words(), format, kSamples, 1e-5);
-                                       });
+                                       syncbn::kernels::for_each_channels(
+                                           kChannels, [&](std::int64_t first, std::int64_t count) {
+                                             for (std::int64_t c = first; c < first + count; ++c)
+                                               statistics[static_cast<std::size_t>(c)] =
+                                                   syncbn::exact::statistics(
+                                                       syncbn::exact::ConstRecords(records.data(), format)[c],
+                                                       kSamples, 1e-5);
+                                           });
                                      }}});
 }
 

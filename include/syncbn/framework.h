@@ -16,10 +16,10 @@ namespace syncbn {
 /// Channel sums that one backward leaves for a double backward. Every vector has C elements, in double. dy'
 /// is dy, and zero where ReLU is closed.
 struct BackwardSums {
-  std::vector<double> a = {};      ///< Sum of dy' over the batch behind the statistics.
-  std::vector<double> b = {};      ///< Sum of dy' * (x - mean) over the same batch.
-  std::vector<double> own_a = {};  ///< Sum of dy' over this rank's share of the batch.
-  std::vector<double> own_b = {};  ///< Sum of dy' * (x - mean) over this rank's share.
+  Column a = {};      ///< Sum of dy' over the batch behind the statistics.
+  Column b = {};      ///< Sum of dy' * (x - mean) over the same batch.
+  Column own_a = {};  ///< Sum of dy' over this rank's share of the batch.
+  Column own_b = {};  ///< Sum of dy' * (x - mean) over this rank's share.
 };
 
 /// Tensors of one double backward call. A double backward takes the gradients of some function of backward's

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "syncbn/column.h"
 #include "syncbn/dtype.h"
 #include "syncbn/export.h"
 #include "syncbn/tensor.h"
@@ -67,7 +68,8 @@ struct SyncBatchNormOptions {
   std::string name = {};
 };
 
-/// Values per channel that a forward leaves for its backward. x, and y under relu, are passed again.
+/// Values per channel that a forward leaves for its backward: a head, and columns that live where the tensors
+/// live. x, and y under relu, are passed again.
 struct Saved {
   /// The statistics that the forward used.
   enum class Statistics : std::uint8_t {
@@ -77,12 +79,12 @@ struct Saved {
     running,      ///< Evaluation: the running statistics; nothing is sent.
   };
   Statistics statistics = Statistics::none;
-  std::int64_t count = 0;                 ///< Elements per channel behind the statistics.
-  std::vector<double> mean = {};          ///< (C,)
-  std::vector<double> var = {};           ///< (C,) biased
-  std::vector<double> invstd = {};        ///< (C,) 1 / sqrt(var + eps)
-  std::vector<double> scale = {};         ///< (C,) weight * invstd
-  std::vector<double> var_unbiased = {};  ///< (C,) Training only.
+  std::int64_t count = 0;    ///< Elements per channel behind the statistics.
+  Column mean = {};          ///< (C,)
+  Column var = {};           ///< (C,) biased
+  Column invstd = {};        ///< (C,) 1 / sqrt(var + eps)
+  Column scale = {};         ///< (C,) weight * invstd
+  Column var_unbiased = {};  ///< (C,) Training only.
 };
 
 /// Writable view of one parameter, buffer or gradient of a layer. Valid as long as the layer, or as the

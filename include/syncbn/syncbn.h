@@ -2,6 +2,7 @@
 
 /// Everything that a program needs. Not included: syncbn/framework.h, for frameworks.
 
+#include "syncbn/column.h"
 #include "syncbn/communicator.h"
 #include "syncbn/dtype.h"
 #include "syncbn/error.h"

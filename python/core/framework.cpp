@@ -25,21 +25,21 @@ using Address = std::uintptr_t;
 // or recompute. Saved is a head of two numbers (the kind of statistics and the count), then columns of (C,).
 // BackwardSums is columns alone.
 constexpr std::int64_t kSavedHead = 2;
-constexpr std::array<std::vector<double> Saved::*, 5> kSavedColumns = {
+constexpr std::array<Column Saved::*, 5> kSavedColumns = {
     &Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale, &Saved::var_unbiased};
-constexpr std::array<std::vector<double> BackwardSums::*, 4> kSumsColumns = {
+constexpr std::array<Column BackwardSums::*, 4> kSumsColumns = {
     &BackwardSums::a, &BackwardSums::b, &BackwardSums::own_a, &BackwardSums::own_b};
 
 template <class Struct, std::size_t size>
 void read(const double* from, std::int64_t channels,
-          const std::array<std::vector<double> Struct::*, size>& columns, Struct& to) {
+          const std::array<Column Struct::*, size>& columns, Struct& to) {
   for (const auto column : columns) {
     (to.*column).assign(from, from + channels);
     from += channels;
   }
 }
 template <class Struct, std::size_t size>
-void write(const Struct& from, const std::array<std::vector<double> Struct::*, size>& columns, double* to) {
+void write(const Struct& from, const std::array<Column Struct::*, size>& columns, double* to) {
   for (const auto column : columns) to = std::copy((from.*column).begin(), (from.*column).end(), to);
 }
 

@@ -31,24 +31,13 @@ double special_value(std::int64_t flags) {
   return plus ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
 }
 
-void normalise(std::int64_t* digits, int count) {
+void propagate_carries(std::int64_t* digits, int count) {
   constexpr std::int64_t radix = std::int64_t{1} << kDigitBits;
   for (int i = 0; i + 1 < count; ++i) {
     const std::int64_t carry = (digits[i] + radix / 2) >> kDigitBits;
     digits[i] -= carry * radix;
     digits[i + 1] += carry;
   }
-}
-
-void normalise(std::int64_t* record, const SumFormat& format) {
-  normalise(record, format.sum_digits);
-  normalise(record + format.sum_digits, format.product_digits);
-}
-
-void merge(std::int64_t* into, const std::int64_t* from, const SumFormat& format) {
-  for (int i = 0; i < format.sum_flags(); ++i) into[i] += from[i];
-  into[format.sum_flags()] |= from[format.sum_flags()];
-  into[format.product_flags()] |= from[format.product_flags()];
 }
 
 }  // namespace syncbn::exact

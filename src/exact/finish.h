@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "exact/exact_sum.h"
+#include "exact/record.h"
 
 /// From a channel's exact sums to coefficients: the arithmetic of bits_version 1, one rounding after the
 /// other, each in sight. docs/design.md states it; a changed bit here is a new bits_version.
@@ -13,7 +13,7 @@ namespace syncbn::exact {
 #error "syncbn: fast-math deletes the roundings that the results are made of"
 #endif
 
-/// Of one channel, over `count` elements.
+/// Statistics of one channel over `count` elements.
 struct Statistics {
   double mean;
   double var;           ///< biased, m2 / n / n
@@ -22,16 +22,16 @@ struct Statistics {
 };
 
 /// fl64(Σa), or the special value.
-double rounded_sum(const std::int64_t* record, const SumFormat& format);
-/// fl64(Σa·b − mean·Σa): exact, rounded once; where a sum is special or mean is not finite, in double.
-double centred_product(const std::int64_t* record, const SumFormat& format, double mean);
+double rounded_sum(ConstRecord record);
+/// fl64(Σa·b − mean·Σa): exact, rounded once. If a sum is special or mean is not finite: computed in double.
+double centred_product(ConstRecord record, double mean);
 /// 1 / sqrt(var + eps)
 inline double inverse_std(double var, double eps) {
   const double shifted = var + eps;
   return 1 / std::sqrt(shifted);
 }
 /// mean = S1 / n, m2 = fl64(n·S2 − S1²), var = m2 / n / n; count > 0. The record holds S1 = Σx, S2 = Σx².
-Statistics statistics(const std::int64_t* record, const SumFormat& format, std::int64_t count, double eps);
+Statistics statistics(ConstRecord record, std::int64_t count, double eps);
 /// (1 − factor)·running + factor·batch, before it is rounded to the layer's dtype.
 inline double running_update(double running, double batch, double factor) {
   const double keep = 1 - factor;
@@ -41,13 +41,12 @@ inline double running_update(double running, double batch, double factor) {
 }
 
 /// y = fma(x − mean_hi, k, shift) in the compute type T: float for 16- and 32-bit input, double for float64.
-template <class T>
+/// `Value` is T for one channel, T* for columns of (C,), or a vector of T.
+template <class Value>
 struct ForwardCoefficients {
-  T mean_hi;
-  T k;
-  T shift;
+  Value mean_hi, k, shift;
 };
-/// scale = weight · invstd, bias 0 where absent.
+/// scale = weight · invstd; bias is 0 if the layer has none.
 template <class T>
 ForwardCoefficients<T> forward_coefficients(double mean, double scale, double bias) {
   const T mean_hi = static_cast<T>(mean);
@@ -56,13 +55,10 @@ ForwardCoefficients<T> forward_coefficients(double mean, double scale, double bi
   return {mean_hi, static_cast<T>(scale), static_cast<T>(bias - correction)};
 }
 
-/// dx = fma(k, dy, fma(c2, x − mean_hi, c1)) in the compute type T.
-template <class T>
+/// dx = fma(k, dy, fma(c2, x − mean_hi, c1)) in the compute type T; `Value` as above.
+template <class Value>
 struct BackwardCoefficients {
-  T mean_hi;
-  T k;
-  T c2;
-  T c1;
+  Value mean_hi, k, c2, c1;
 };
 /// a = fl64(A), d = fl64(B − mean·A), over n elements.
 template <class T>

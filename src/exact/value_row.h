@@ -1,35 +1,26 @@
 #pragma once
 
-#include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
 
 #include "exact/exact_sum.h"
+#include "exact/parts.h"
 #include "exact/wide_int.h"
 
-/// Rows for sums of single values, which are no channel's: the digits of one sum, then its flags. A row has
-/// sum_digits + 1 words.
+/// Rows for sums of single values that belong to no channel: the digits of one sum, then its flags.
 namespace syncbn::exact {
 
 inline constexpr int value_row_words(const SumFormat& format) { return format.sum_digits + 1; }
 
-/// Adds to a zeroed row. NaN and infinities only raise a flag.
-template <class T>
-void add_value(T value, const SumFormat& format, std::int64_t* row) {
+/// Adds a value to a zeroed row. NaN and infinities only raise a flag.
+inline void add_value(double value, const SumFormat& format, std::int64_t* row) {
   if (!std::isfinite(value)) {
-    row[format.sum_digits] = flag_of(static_cast<double>(value));
+    row[format.sum_digits] = flag_of(value);
     return;
   }
-  // value = significand · 2^(unit + shift)
-  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  constexpr int kFraction = sizeof(T) == 4 ? 23 : 52;
-  const auto bits = std::bit_cast<Bits>(value);
-  const auto fraction = static_cast<std::int64_t>(bits & ((Bits{1} << kFraction) - 1));
-  const int biased = static_cast<int>(bits << 1 >> (kFraction + 1));
-  const std::int64_t significand = biased == 0 ? fraction : fraction | std::int64_t{1} << kFraction;
-  add_scaled(row, std::signbit(value) ? -significand : significand, std::max(biased, 1) - 1);
+  const Parts parts = odd_parts_of(value);
+  add_scaled(row, parts.significand, parts.exponent - format.unit);
 }
 
 /// The sum, rounded once.

@@ -7,12 +7,10 @@
 #include <type_traits>
 
 #include "base/parallel_for.h"
-#include "exact/exact_sum.h"
-#include "exact/window_sums.h"
+#include "exact/record.h"
 #include "kernels/block_summer.h"
-#include "kernels/convert.h"
-#include "kernels/isa.h"
 #include "kernels/lane_summer.h"
+#include "kernels/plan.h"
 #include "kernels/reference.h"
 #include "kernels/sum_doubles.h"
 #include "syncbn/threads.h"
@@ -20,14 +18,11 @@
 namespace syncbn::kernels {
 namespace {
 
-// Fewer elements are not worth waking a thread: a few µs of work.
-constexpr std::int64_t kTaskElements = 16384;
-// Channels-last: channels that are summed side by side. Their accumulators stay in a core's first cache, and
-// their piece of a row is long enough for memory.
+// Channels-last: number of channels that are summed side by side. Their accumulators stay in a core's first
+// cache, and their piece of a row is long enough for memory.
 constexpr std::int64_t kChannelsTogether = 256;
-// Channels-last: fewer positions are not worth a task, for each channel's sums must be brought to its record.
+// Channels-last: fewer positions are not worth a task, because a task must merge the sums of every channel.
 constexpr std::int64_t kSlicePositions = 2048;
-constexpr std::int64_t kLocalWords = 6144;  // 48 KB
 
 template <class Storage>
 Rows<Storage> terms_at(const Operand& a, const Operand& b, std::int64_t offset) {
@@ -37,13 +32,13 @@ Rows<Storage> terms_at(const Operand& a, const Operand& b, std::int64_t offset) 
   return {at(a.values), at(b.values), at(a.mask), 0, 0, 0};
 }
 
-// Channels-first: what one block may hold. A row of n elements takes ⌈n / step⌉ of its steps.
+// Channels-first: size of a block in steps of its accumulators. A row of n elements takes ⌈n / step⌉ steps.
 struct BlockSize {
   std::int64_t step, steps;
 };
 
-// Calls body(terms) for the positions of a part of one channel, in blocks of whole rows or, where those are
-// too long, of pieces of a row of about the same length.
+// Calls body(terms) for the positions of a part of one channel, in blocks of whole rows. Rows that are too
+// long for a block are cut into pieces of about the same length.
 template <class Storage, class Body>
 void for_each_block(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                     std::int64_t channel, const BlockSize& size, const Body& body) {
@@ -67,20 +62,19 @@ void for_each_block(const Operand& a, const Operand& b, const Geometry& g, const
 
 template <class Storage>
 void sum_channels_first(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
-                        std::int64_t* records) {
-  const std::int64_t words = exact::sum_format(g.dtype).words();
+                        exact::Records records) {
   if constexpr (std::is_same_v<Storage, double>) {
     for (std::int64_t c = 0; c < part.channels; ++c) {
       for_each_block<double>(a, b, g, part, part.channel + c, {1, kMaxDoubles},
-                             [&](const Rows<double>& terms) { sum_doubles(terms, records + c * words); });
+                             [&](const Rows<double>& terms) { sum_doubles(terms, records[c]); });
     }
   } else {
     BlockSummer<Storage> summer;
     for (std::int64_t c = 0; c < part.channels; ++c) {
       for_each_block<Storage>(a, b, g, part, part.channel + c,
-                              {static_cast<std::int64_t>(block_step()), kMaxAdditions},
-                              [&](const Rows<Storage>& terms) { summer.add(terms, records + c * words); });
-      summer.finish(records + c * words);
+                              {static_cast<std::int64_t>(summer.step()), kMaxAdditions},
+                              [&](const Rows<Storage>& terms) { summer.add(terms, records[c]); });
+      summer.complete(records[c]);
     }
   }
 }
@@ -107,7 +101,7 @@ Rows<Storage> shifted(Rows<Storage> terms, std::size_t channels) {
   return terms;
 }
 
-// Where there are fewer than kLanes channels: a copy with zeros beside them.
+// A copy of the last channels, fewer than kLanes, with zeros beside them.
 template <class Storage>
 class LaneTile {
  public:
@@ -132,36 +126,34 @@ class LaneTile {
   Tile a_{}, b_{}, mask_{};
 };
 
-// Up to kChannelsTogether channels.
+// Sums up to kChannelsTogether channels.
 template <class Storage>
 void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
-                      std::int64_t* records) {
-  const std::int64_t words = exact::sum_format(g.dtype).words();
+                      exact::Records records) {
   std::array<LaneSummer<Storage>, kChannelsTogether / kLanes> summers;
   std::optional<LaneTile<Storage>> tile;
   if (static_cast<std::size_t>(part.channels) % kLanes != 0) tile.emplace();
   const auto channels = static_cast<std::size_t>(part.channels);
-  bool started = false;
+  bool begun = false;
   for_each_stretch<Storage>(a, b, g, part, kMaxAdditions, [&](const Rows<Storage>& first) {
     for (std::size_t c = 0; c < channels; c += kLanes) {
       const std::size_t count = std::min(kLanes, channels - c);
       Rows<Storage> terms = shifted(first, c);
       if (count < kLanes) terms = tile->copy(terms, count);
       LaneSummer<Storage>& summer = summers[c / kLanes];
-      if (!started) summer.start(terms, count, records + static_cast<std::int64_t>(c) * words);
+      if (!begun) summer.begin(terms, count, records.from(static_cast<std::int64_t>(c)));
       summer.add(terms);
     }
-    started = true;
+    begun = true;
   });
-  for (std::size_t c = 0; c < channels; c += kLanes) summers[c / kLanes].finish();
+  for (std::size_t c = 0; c < channels; c += kLanes) summers[c / kLanes].complete();
 }
 
-// Few channels: several rows as one, each element of which is summed apart.
+// Few channels: sums several rows as one row, each element apart, then merges the records of each channel.
 template <class Storage>
 void sum_folded(const Operand& a, const Operand& b, const Geometry& g, const Part& part, std::int64_t rows,
-                std::int64_t* records) {
-  const exact::SumFormat& format = exact::sum_format(g.dtype);
-  const std::int64_t words = format.words(), folded = (part.end - part.begin) / rows;
+                exact::Records records) {
+  const std::int64_t folded = (part.end - part.begin) / rows;
   const auto from = [&](const Operand& operand) {
     const auto at = [&](const void* data) -> const void* {
       return data == nullptr ? nullptr : static_cast<const Storage*>(data) + part.begin * g.channels;
@@ -169,62 +161,64 @@ void sum_folded(const Operand& a, const Operand& b, const Geometry& g, const Par
     return Operand{at(operand.values), at(operand.mask)};
   };
   const Geometry wide{g.dtype, Layout::channels_last, 1, rows * g.channels, folded};
-  std::array<std::int64_t, kLocalWords> sums;
-  sum_side_by_side<Storage>(from(a), from(b), wide, whole(wide), sums.data());
-  std::fill_n(records, g.channels * words, 0);
+  std::array<std::int64_t, kLocalWords> words;
+  const exact::Records sums(words.data(), records.format());
+  sum_side_by_side<Storage>(from(a), from(b), wide, whole(wide), sums);
   reference::accumulate(a, b, g, {0, g.channels, part.begin + folded * rows, part.end}, records);
   for (std::int64_t i = 0; i < wide.channels; ++i) {
-    exact::unite(records + i % g.channels * words, sums.data() + i * words, format);
+    records[i % g.channels].merge(sums[i]);
   }
 }
 
 template <class Storage>
 void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
-                       std::int64_t* records) {
+                       exact::Records records) {
   if constexpr (!std::is_same_v<Storage, double>) {
     const std::int64_t rows = rows_in_one(g, part);
     if (rows > 1) return sum_folded<Storage>(a, b, g, part, rows, records);
   }
-  const std::int64_t words = exact::sum_format(g.dtype).words();
   for (std::int64_t c = 0; c < part.channels; c += kChannelsTogether) {
     const Part some{part.channel + c, std::min(kChannelsTogether, part.channels - c), part.begin, part.end};
     if constexpr (std::is_same_v<Storage, double>) {
       for_each_stretch<double>(a, b, g, some, kMaxDoubles, [&](const Rows<double>& first) {
         for (std::int64_t i = 0; i < some.channels; ++i) {
-          sum_doubles(shifted(first, static_cast<std::size_t>(i)), records + (c + i) * words);
+          sum_doubles(shifted(first, static_cast<std::size_t>(i)), records[c + i]);
         }
       });
     } else {
-      sum_side_by_side<Storage>(a, b, g, some, records + c * words);
+      sum_side_by_side<Storage>(a, b, g, some, records.from(c));
     }
   }
 }
 
 }  // namespace
 
-void accumulate(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
-                std::int64_t* records) {
-  // The summers of the other dtypes set them.
-  if (part.begin == part.end || use_reference() || g.dtype == DType::float64) {
-    std::fill_n(records, part.channels * exact::sum_format(g.dtype).words(), 0);
-  }
+template <class Storage>
+void accumulate_part(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
+                     exact::Records records) {
+  // The summers of 16 and 32 bits set the records, sum_doubles adds to them.
+  if (part.begin == part.end || std::is_same_v<Storage, double>) records.clear(part.channels);
   if (part.begin == part.end) return;
-  if (use_reference()) return reference::accumulate(a, b, g, part, records);
-  with_storage(g.dtype, [&](auto* null) {
-    using Storage = std::remove_pointer_t<decltype(null)>;
-    (g.layout == Layout::channels_last ? sum_channels_last<Storage>
-                                       : sum_channels_first<Storage>)(a, b, g, part, records);
-  });
+  (g.layout == Layout::channels_last ? sum_channels_last<Storage>
+                                     : sum_channels_first<Storage>)(a, b, g, part, records);
 }
+template void accumulate_part<float16>(const Operand&, const Operand&, const Geometry&, const Part&,
+                                       exact::Records);
+template void accumulate_part<bfloat16>(const Operand&, const Operand&, const Geometry&, const Part&,
+                                        exact::Records);
+template void accumulate_part<float>(const Operand&, const Operand&, const Geometry&, const Part&,
+                                     exact::Records);
+template void accumulate_part<double>(const Operand&, const Operand&, const Geometry&, const Part&,
+                                      exact::Records);
 
-void accumulate(const Operand& a, const Operand& b, const Geometry& g, std::int64_t* records, Form form) {
-  const exact::SumFormat& format = exact::sum_format(g.dtype);
+void accumulate(AccumulatePart accumulate_part, const Operand& a, const Operand& b, const Geometry& g,
+                exact::Records records, Use use) {
   const std::int64_t positions = g.positions();
   const std::int64_t tasks = std::clamp<std::int64_t>(g.elements() / kTaskElements, 1, 8 * get_num_threads());
   // By channels first, then by positions until every thread has some; in channels-last the other way round,
   // so that memory is read in long pieces. The sums don't care.
   std::int64_t width = 1, slices = 1;
-  const std::int64_t widest = std::min(kChannelsTogether, kLocalWords / format.words());
+  const std::int64_t widest = std::min(kChannelsTogether, kLocalWords / records.format().words());
   if (g.layout == Layout::channels_last) {
     slices = std::clamp<std::int64_t>(positions / kSlicePositions, 1, tasks);
     const std::int64_t columns = (tasks + slices - 1) / slices;
@@ -235,11 +229,11 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& g, std::int6
     slices = std::max<std::int64_t>(tasks * width / g.channels, 1);
   }
   const std::int64_t columns = (g.channels + width - 1) / width;
-  const auto for_each_record = [&](std::int64_t* first, std::int64_t channels, const auto& body) {
-    for (std::int64_t c = 0; c < channels; ++c) body(first + c * format.words());
+  const auto expand = [](exact::Records some, std::int64_t channels) {
+    for (std::int64_t c = 0; c < channels; ++c) some[c].expand();
   };
   if (slices > 1) {
-    for_each_record(records, g.channels, [&](std::int64_t* record) { exact::set(record, format, {}); });
+    for (std::int64_t c = 0; c < g.channels; ++c) records[c].set({});
   }
   std::mutex merging;
   base::parallel_for(static_cast<int>(columns * slices), [&](int task) {
@@ -247,20 +241,19 @@ void accumulate(const Operand& a, const Operand& b, const Geometry& g, std::int6
     const std::int64_t slice = task / columns;
     const Part part{channel, std::min(width, g.channels - channel), positions * slice / slices,
                     positions * (slice + 1) / slices};
-    std::int64_t* own = records + channel * format.words();
+    const exact::Records own = records.from(channel);
     if (slices == 1) {
-      accumulate(a, b, g, part, own);
-      if (form == Form::either) return;
-      return for_each_record(own, part.channels, [&](std::int64_t* r) { exact::spread(r, format); });
+      accumulate_part(a, b, g, part, own);
+      if (use == Use::wire) expand(own, part.channels);
+      return;
     }
-    std::array<std::int64_t, kLocalWords> local;
-    accumulate(a, b, g, part, local.data());
+    std::array<std::int64_t, kLocalWords> words;
+    const exact::Records local(words.data(), records.format());
+    accumulate_part(a, b, g, part, local);
     const std::lock_guard lock(merging);
-    for_each_record(local.data(), part.channels,
-                    [&](std::int64_t* r) { exact::unite(own + (r - local.data()), r, format); });
+    for (std::int64_t c = 0; c < part.channels; ++c) own[c].merge(local[c]);
   });
-  if (slices == 1 || form == Form::either) return;
-  for_each_record(records, g.channels, [&](std::int64_t* record) { exact::spread(record, format); });
+  if (slices > 1 && use == Use::wire) expand(records, g.channels);
 }
 
 }  // namespace syncbn::kernels

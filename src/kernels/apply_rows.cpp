@@ -1,6 +1,5 @@
 #include "kernels/apply_rows.h"
 
-#include <array>
 #include <cstdint>
 
 #undef HWY_TARGET_INCLUDE
@@ -19,14 +18,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 #if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
 // Never dispatched to: these targets do not fuse, and the result would have other bits.
 template <class Storage>
-void normalize(const NormalizeRows<Storage>&, const NormalizeSegment<Compute<Storage>>&, Write) {}
+void normalize(const NormalizeRows<Storage>&, const ForwardColumns<const Compute<Storage>>&, Write) {}
 template <class Storage>
-void differentiate(const GradientRows<Storage>&, const GradientSegment<Compute<Storage>>&, Write) {}
+void differentiate(const GradientRows<Storage>&, const BackwardColumns<const Compute<Storage>>&, Write) {}
 #else
 
-// Into the second cache: it may be needed only after all of this.
+// Prefetches into the second cache: the data may be needed only after this whole loop.
 HWY_INLINE void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }
-// Not in channels-first with 16 bits: the sums of those take longer than memory takes to bring them.
+// No prefetch in channels-first with 16 bits: their sums take longer than the memory.
 template <bool kPerElement, class Storage>
 constexpr bool kFetched = kPerElement || sizeof(Storage) >= 4;
 template <Write kWrite, class Storage>
@@ -35,24 +34,32 @@ HWY_INLINE void fetch_to_write(const Storage* p, const Extent& extent) {
     __builtin_prefetch(p + extent.written_ahead, 1, 3);
 }
 
-// The coefficients of one row.
-template <class Storage, std::size_t kCount>
-using Coefficients = std::array<ComputeVec<Storage>, kCount>;
-
-template <class Storage, std::size_t kCount>
-HWY_INLINE Coefficients<Storage, kCount> join(const Coefficients<Storage, kCount>& before,
-                                              const Coefficients<Storage, kCount>& after, std::size_t first) {
+// The coefficients of one row in the lanes of vectors. Joined: those of `before` in the first lanes.
+template <class Storage>
+using ForwardVectors = exact::ForwardCoefficients<ComputeVec<Storage>>;
+template <class Storage>
+using BackwardVectors = exact::BackwardCoefficients<ComputeVec<Storage>>;
+template <class Storage, class V>
+HWY_INLINE exact::ForwardCoefficients<V> join(const exact::ForwardCoefficients<V>& before,
+                                              const exact::ForwardCoefficients<V>& after, std::size_t first) {
   const auto mask = hn::FirstN(ComputeTag<Storage>(), first);
-  // Not made empty: that does not compile for NEON, whose vectors have constructors.
-  Coefficients<Storage, kCount> joined = after;
-  for (std::size_t k = 0; k < kCount; ++k) joined[k] = hn::IfThenElse(mask, before[k], joined[k]);
-  return joined;
+  return {hn::IfThenElse(mask, before.mean_hi, after.mean_hi), hn::IfThenElse(mask, before.k, after.k),
+          hn::IfThenElse(mask, before.shift, after.shift)};
+}
+template <class Storage, class V>
+HWY_INLINE exact::BackwardCoefficients<V> join(const exact::BackwardCoefficients<V>& before,
+                                               const exact::BackwardCoefficients<V>& after,
+                                               std::size_t first) {
+  const auto mask = hn::FirstN(ComputeTag<Storage>(), first);
+  return {hn::IfThenElse(mask, before.mean_hi, after.mean_hi), hn::IfThenElse(mask, before.k, after.k),
+          hn::IfThenElse(mask, before.c2, after.c2), hn::IfThenElse(mask, before.c1, after.c1)};
 }
 
-// Calls body(i, j, coefficients, read, write) for vectors of elements, of which the first is element i of the
-// extent and j of its row. Streaming writes want aligned vectors: what comes before the first and after the
-// last goes through the caches. Rows of a channel each that follow on one another are one run, in which a
-// vector may hold the end of one and the beginning of the next: short rows have few whole lines of their own.
+// Calls body(i, j, coefficients, read, write) for vectors of elements; the first lane is element i of the
+// extent and element j of its row. Streaming writes need aligned vectors: the elements before the first
+// aligned vector and after the last go through the caches. Contiguous rows of one channel each are one run,
+// in which a vector may hold the end of one row and the beginning of the next: short rows have few whole
+// cache lines of their own.
 template <bool kPerElement, Write kWrite, class Storage, class OfRow, class Body>
 HWY_INLINE void for_each_vector(const Storage* written, const Extent& extent, const OfRow& of_row,
                                 const Body& body) {
@@ -96,46 +103,46 @@ HWY_INLINE void for_each_vector(const Storage* written, const Extent& extent, co
 }
 
 template <bool kPerElement, Write kWrite, class Storage>
-void normalize_rows_of(const NormalizeRows<Storage> t, const NormalizeSegment<Compute<Storage>> c) {
+void normalize_rows_of(const NormalizeRows<Storage> t, const ForwardColumns<const Compute<Storage>> c) {
   const ComputeTag<Storage> d;
   const auto of_row = [&](std::size_t row) HWY_ATTR {
     const std::size_t j = row * !kPerElement;
-    return Coefficients<Storage, 3>{hn::Set(d, c.mean_hi[j]), hn::Set(d, c.k[j]), hn::Set(d, c.shift[j])};
+    return ForwardVectors<Storage>{hn::Set(d, c.mean_hi[j]), hn::Set(d, c.k[j]), hn::Set(d, c.shift[j])};
   };
   for_each_vector<kPerElement, kWrite>(
       t.y, t.extent, of_row,
       [&](std::size_t i, std::size_t j, const auto& of, const auto& read, const auto& write) HWY_ATTR {
-        const auto coefficient = [&](std::size_t which, const Compute<Storage>* values) HWY_ATTR {
+        const auto coefficient = [&](const auto& of_this_row, const Compute<Storage>* values) HWY_ATTR {
           if constexpr (kPerElement) return read(values + j);
-          return of[which];
+          return of_this_row;
         };
         if constexpr (kFetched<kPerElement, Storage>) fetch(t.x + i + t.extent.ahead);
         fetch_to_write<kWrite>(t.y + i, t.extent);
-        auto value = hn::MulAdd(hn::Sub(read(t.x + i), coefficient(0, c.mean_hi)), coefficient(1, c.k),
-                                coefficient(2, c.shift));
-        // In channels-last the machine sees it coming, and fetching costs 5 to 14 %.
+        auto value = hn::MulAdd(hn::Sub(read(t.x + i), coefficient(of.mean_hi, c.mean_hi)),
+                                coefficient(of.k, c.k), coefficient(of.shift, c.shift));
+        // In channels-last the hardware's prefetcher is enough, and fetching costs 5 to 14 %.
         if (!kPerElement && t.residual != nullptr) fetch(t.residual + i + t.extent.residual_ahead);
         if (t.residual != nullptr) value = hn::Add(value, read(t.residual + i));
-        if (c.relu) value = where_passes(value, value);
+        if (t.relu) value = where_passes(value, value);
         write(value, t.y + i);
       });
 }
 
 template <bool kPerElement, Write kWrite, class Storage>
-void differentiate_rows_of(const GradientRows<Storage> t, const GradientSegment<Compute<Storage>> c) {
+void differentiate_rows_of(const GradientRows<Storage> t, const BackwardColumns<const Compute<Storage>> c) {
   const ComputeTag<Storage> d;
   const auto of_row = [&](std::size_t row) HWY_ATTR {
     const std::size_t j = row * !kPerElement;
-    return Coefficients<Storage, 4>{hn::Set(d, c.mean_hi[j]), hn::Set(d, c.k[j]), hn::Set(d, c.c2[j]),
+    return BackwardVectors<Storage>{hn::Set(d, c.mean_hi[j]), hn::Set(d, c.k[j]), hn::Set(d, c.c2[j]),
                                     hn::Set(d, c.c1[j])};
   };
   const Storage* written = t.dx != nullptr ? t.dx : t.d_residual;  // both alike
   for_each_vector<kPerElement, kWrite>(
       written, t.extent, of_row,
       [&](std::size_t i, std::size_t j, const auto& of, const auto& read, const auto& write) HWY_ATTR {
-        const auto coefficient = [&](std::size_t which, const Compute<Storage>* values) HWY_ATTR {
+        const auto coefficient = [&](const auto& of_this_row, const Compute<Storage>* values) HWY_ATTR {
           if constexpr (kPerElement) return read(values + j);
-          return of[which];
+          return of_this_row;
         };
         if constexpr (kFetched<kPerElement, Storage>) {
           fetch(t.dy + i + t.extent.ahead);
@@ -147,10 +154,11 @@ void differentiate_rows_of(const GradientRows<Storage> t, const GradientSegment<
         if (t.d_residual != nullptr) write(masked, t.d_residual + i);
         if (t.dx == nullptr) return;
         fetch_to_write<kWrite>(t.dx + i, t.extent);
-        const auto slope = coefficient(1, c.k);
-        if (c.of_batch) {
-          const auto inner = hn::MulAdd(
-              coefficient(2, c.c2), hn::Sub(read(t.x + i), coefficient(0, c.mean_hi)), coefficient(3, c.c1));
+        const auto slope = coefficient(of.k, c.k);
+        if (t.of_batch) {
+          const auto inner =
+              hn::MulAdd(coefficient(of.c2, c.c2), hn::Sub(read(t.x + i), coefficient(of.mean_hi, c.mean_hi)),
+                         coefficient(of.c1, c.c1));
           write(hn::MulAdd(slope, masked, inner), t.dx + i);
         } else {
           write(hn::Mul(slope, masked), t.dx + i);
@@ -159,66 +167,47 @@ void differentiate_rows_of(const GradientRows<Storage> t, const GradientSegment<
 }
 
 template <class Storage>
-void normalize(const NormalizeRows<Storage>& t, const NormalizeSegment<Compute<Storage>>& c, Write write) {
+void normalize(const NormalizeRows<Storage>& t, const ForwardColumns<const Compute<Storage>>& c,
+               Write write) {
   if (write == Write::streaming) {
-    c.per_element ? normalize_rows_of<true, Write::streaming>(t, c)
-                  : normalize_rows_of<false, Write::streaming>(t, c);
+    t.extent.per_element ? normalize_rows_of<true, Write::streaming>(t, c)
+                         : normalize_rows_of<false, Write::streaming>(t, c);
   } else {
-    c.per_element ? normalize_rows_of<true, Write::cached>(t, c)
-                  : normalize_rows_of<false, Write::cached>(t, c);
+    t.extent.per_element ? normalize_rows_of<true, Write::cached>(t, c)
+                         : normalize_rows_of<false, Write::cached>(t, c);
   }
 }
 template <class Storage>
-void differentiate(const GradientRows<Storage>& t, const GradientSegment<Compute<Storage>>& c, Write write) {
+void differentiate(const GradientRows<Storage>& t, const BackwardColumns<const Compute<Storage>>& c,
+                   Write write) {
   if (write == Write::streaming) {
-    c.per_element ? differentiate_rows_of<true, Write::streaming>(t, c)
-                  : differentiate_rows_of<false, Write::streaming>(t, c);
+    t.extent.per_element ? differentiate_rows_of<true, Write::streaming>(t, c)
+                         : differentiate_rows_of<false, Write::streaming>(t, c);
   } else {
-    c.per_element ? differentiate_rows_of<true, Write::cached>(t, c)
-                  : differentiate_rows_of<false, Write::cached>(t, c);
+    t.extent.per_element ? differentiate_rows_of<true, Write::cached>(t, c)
+                         : differentiate_rows_of<false, Write::cached>(t, c);
   }
 }
 #endif
 
-#define SYNCBN_APPLY(Storage)                                                                              \
-  void normalize_##Storage(const NormalizeRows<Storage>& t, const NormalizeSegment<Compute<Storage>>& c,   \
-                           Write w) {                                                                      \
-    normalize(t, c, w);                                                                                    \
-  }                                                                                                        \
-  void differentiate_##Storage(const GradientRows<Storage>& t, const GradientSegment<Compute<Storage>>& c, \
-                               Write w) {                                                                  \
-    differentiate(t, c, w);                                                                                \
-  }
-SYNCBN_APPLY(float)
-SYNCBN_APPLY(double)
-SYNCBN_APPLY(float16)
-SYNCBN_APPLY(bfloat16)
-#undef SYNCBN_APPLY
+const PerStorage<ApplyLoops>& apply_tables() {
+  static constexpr PerStorage<ApplyLoops> kTables{{normalize<float16>, differentiate<float16>},
+                                                  {normalize<bfloat16>, differentiate<bfloat16>},
+                                                  {normalize<float>, differentiate<float>},
+                                                  {normalize<double>, differentiate<double>}};
+  return kTables;
+}
 
 }  // namespace syncbn::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace syncbn::kernels {
+namespace {
+HWY_EXPORT(apply_tables);
+}
 
-#define SYNCBN_APPLY(Storage)                                                                         \
-  HWY_EXPORT(normalize_##Storage);                                                                    \
-  HWY_EXPORT(differentiate_##Storage);                                                                \
-  template <>                                                                                         \
-  void normalize_rows(const NormalizeRows<Storage>& t, const NormalizeSegment<Compute<Storage>>& c,   \
-                      Write w) {                                                                      \
-    HWY_DISPATCH_TABLE(normalize_##Storage)[target_index()](t, c, w);                                 \
-  }                                                                                                   \
-  template <>                                                                                         \
-  void differentiate_rows(const GradientRows<Storage>& t, const GradientSegment<Compute<Storage>>& c, \
-                          Write w) {                                                                  \
-    HWY_DISPATCH_TABLE(differentiate_##Storage)[target_index()](t, c, w);                             \
-  }
-SYNCBN_APPLY(float)
-SYNCBN_APPLY(double)
-SYNCBN_APPLY(float16)
-SYNCBN_APPLY(bfloat16)
-#undef SYNCBN_APPLY
+const PerStorage<ApplyLoops>& apply_tables() { return HWY_DISPATCH_TABLE(apply_tables)[target_index()](); }
 
 }  // namespace syncbn::kernels
 #endif

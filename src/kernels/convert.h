@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include "syncbn/dtype.h"
 
@@ -51,13 +52,31 @@ inline float16 narrow<float16>(float value) {
   return float16(static_cast<double>(value));
 }
 
-/// ReLU's mask: whether the gradient passes where the output is y.
+/// The mask of ReLU: whether the gradient passes if the output is y.
 template <class T>
 bool passes(T y) {
   return y > 0 || y != y;
 }
 
-/// Calls body with a null pointer of the storage type that `dtype` names.
+/// A table of functions for each storage type.
+template <template <class> class Table>
+struct PerStorage {
+  Table<float16> half;
+  Table<bfloat16> brain;
+  Table<float> single;
+  Table<double> wide;
+
+  template <class Storage>
+  const Table<Storage>& of() const {
+    if constexpr (std::is_same_v<Storage, float16>) return half;
+    if constexpr (std::is_same_v<Storage, bfloat16>) return brain;
+    if constexpr (std::is_same_v<Storage, float>) return single;
+    if constexpr (std::is_same_v<Storage, double>) return wide;
+  }
+};
+
+/// Calls body with a null pointer of the storage type that `dtype` names. The one place that tells dtypes
+/// apart.
 template <class Body>
 decltype(auto) with_storage(DType dtype, const Body& body) {
   switch (dtype) {

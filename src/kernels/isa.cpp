@@ -14,9 +14,9 @@ namespace {
 
 struct Isa {
   const char* name;
-  std::int64_t targets;  // of Highway; 0: the reference
+  std::int64_t targets;  // of Highway; 0: the plain loops
 };
-// Only targets with a fused multiply-add: elsewhere the reference runs, with std::fma.
+// Only targets with a fused multiply-add: elsewhere the plain loops run, with std::fma.
 constexpr Isa kIsas[] = {
     {"avx512", HWY_AVX3_DL | HWY_AVX3}, {"avx2", HWY_AVX2}, {"neon", HWY_NEON}, {"scalar", 0}};
 
@@ -79,7 +79,7 @@ const hwy::ChosenTarget& chosen_target() {
   return choice.target;
 }
 
-bool use_reference() { return active().targets == 0; }
+bool has_vector_code() { return active().targets != 0; }
 
 }  // namespace kernels
 }  // namespace syncbn

@@ -8,11 +8,11 @@
 
 namespace syncbn::kernels {
 
-/// The instruction set in use, as Highway's dispatch tables want it. The library keeps a choice of its own:
-/// the host program may use Highway too.
+/// The instruction set in use, for Highway's dispatch tables. The choice is the library's own, because the
+/// host program may use Highway too.
 const hwy::ChosenTarget& chosen_target();
-/// No vector code: the reference runs.
-bool use_reference();
+/// Whether the instruction set in use has vector code; else the plain loops run.
+bool has_vector_code();
 
 /// Index into a table of HWY_EXPORT.
 inline std::size_t target_index() {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "exact/window_sums.h"
 #include "kernels/block_summer.h"
 
 namespace syncbn::kernels {
@@ -24,11 +23,12 @@ Rows<Storage> column(Rows<Storage> terms, std::size_t lane) {
 }  // namespace
 
 template <class Storage>
-void LaneSummer<Storage>::start(const Rows<Storage>& terms, std::size_t channels, std::int64_t* records) {
+void LaneSummer<Storage>::begin(const Rows<Storage>& terms, std::size_t channels, exact::Records records) {
   constexpr std::size_t kPeek = 8;
   static constexpr LaneWindows kNone{};  // nothing fits
+  loops_ = &lane_tables().of<Storage>();
   channels_ = channels;
-  records_ = records;
+  records_ = records[0].sum();
   sums_ = {};
   has_digits_ = {};
   blocks_ = adds_ = 0;
@@ -39,10 +39,10 @@ void LaneSummer<Storage>::start(const Rows<Storage>& terms, std::size_t channels
   Rows<Storage> first = terms;
   first.rows = std::min(first.rows, kPeek);
   LaneRanges seen;
-  sum_lanes(first, kNone, sums_, seen);
+  loops_->sum(first, kNone, sums_, seen);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     const std::uint32_t b_max = terms.squares() ? seen.a_max[lane] : seen.b_max[lane];
-    // So few say little about the others: one octave more to spare.
+    // Eight rows are a small sample, so leave one extra octave of headroom.
     aim(lane, std::min(next_exponent(seen.a_max[lane]) + 1, 127), std::min(next_exponent(b_max) + 1, 127));
   }
 }
@@ -62,7 +62,7 @@ Window LaneSummer<Storage>::window(std::size_t lane) const {
 template <class Storage>
 void LaneSummer<Storage>::add(const Rows<Storage>& terms) {
   LaneRanges seen;
-  if (!sum_lanes(terms, windows_, sums_, seen)) add_by_levels(terms, seen);
+  if (!loops_->sum(terms, windows_, sums_, seen)) add_by_levels(terms, seen);
   if (++blocks_ < kBlocksBeforeDrain) return;
   for (std::size_t lane = 0; lane < channels_; ++lane) drain(lane);
   blocks_ = 0;
@@ -70,50 +70,53 @@ void LaneSummer<Storage>::add(const Rows<Storage>& terms) {
 }
 
 template <class Storage>
-void LaneSummer<Storage>::finish() {
+void LaneSummer<Storage>::complete() {
   for (std::size_t lane = 0; lane < channels_; ++lane) {
     if (has_digits_[lane]) {
       drain(lane);
-      exact::normalise(record(lane), format());
+      record(lane).propagate_carries();
     } else {
-      const Window w = window(lane);
-      exact::set(record(lane), format(), w.sums(sums_.sum[lane], sums_.high[lane], sums_.low[lane]));
+      record(lane).set(window_sums(lane));
     }
   }
 }
 
 template <class Storage>
-std::int64_t* LaneSummer<Storage>::record(std::size_t lane) {
-  return records_ + static_cast<std::int64_t>(lane) * format().words();
+exact::WindowSums LaneSummer<Storage>::window_sums(std::size_t lane) const {
+  return window(lane).sums(sums_.sum[lane], sums_.high[lane], sums_.low[lane]);
 }
 
-// Of the record, which are zero at first.
 template <class Storage>
-std::int64_t* LaneSummer<Storage>::digits(std::size_t lane) {
-  if (!has_digits_[lane]) std::fill_n(record(lane), format().words(), 0);
+exact::Record LaneSummer<Storage>::record(std::size_t lane) const {
+  return exact::Records(records_, exact::sum_format(dtype_of<Storage>))[static_cast<std::int64_t>(lane)];
+}
+
+// The lane's record as digits, which are zero at first.
+template <class Storage>
+exact::Record LaneSummer<Storage>::digits(std::size_t lane) {
+  if (!has_digits_[lane]) record(lane).clear();
   has_digits_[lane] = true;
   return record(lane);
 }
 
-// Each lane has had up to so many additions to a digit since the last call.
+// `adds`: the most additions that a digit of a lane has had since the last call.
 template <class Storage>
 void LaneSummer<Storage>::count_adds(int adds) {
   adds_ += adds;
-  if (adds_ < exact::kAddsBeforeNormalise) return;
+  if (adds_ < exact::kAddsBeforeCarry) return;
   for (std::size_t lane = 0; lane < channels_; ++lane) {
-    if (has_digits_[lane]) exact::normalise(record(lane), format());
+    if (has_digits_[lane]) record(lane).propagate_carries();
   }
   adds_ = 0;
 }
 
 template <class Storage>
 void LaneSummer<Storage>::drain(std::size_t lane) {
-  exact::add_to_digits(digits(lane), format(),
-                       window(lane).sums(sums_.sum[lane], sums_.high[lane], sums_.low[lane]));
+  digits(lane).add(window_sums(lane));
   sums_.sum[lane] = sums_.high[lane] = sums_.low[lane] = 0;
 }
 
-// To where the elements just seen lie.
+// Moves the lane's window to the elements just seen.
 template <class Storage>
 void LaneSummer<Storage>::move_to(std::size_t lane, OperandRange a, OperandRange b) {
   drain(lane);
@@ -136,10 +139,9 @@ void LaneSummer<Storage>::add_by_levels(const Rows<Storage>& terms, const LaneRa
   count_adds(2);
   for (int pass = 0; pass < starts.passes; ++pass) {
     LaneLevelSums sums;
-    sum_lanes_levels(terms, starts, pass, sums);
+    loops_->sum_levels(terms, starts, pass, sums);
     for (std::size_t lane = 0; lane < channels_; ++lane) {
-      if (pass < levels[lane].passes)
-        add_levels_to_digits(digits(lane), format(), levels[lane], pass, sums.of(lane));
+      if (pass < levels[lane].passes) add_levels(digits(lane), levels[lane], pass, sums.of(lane));
     }
     count_adds(kProductLevels);
   }

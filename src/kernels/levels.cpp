@@ -15,8 +15,8 @@ int passes_to(int bit, int highest_ulp, int levels) {
   return (missing + kLevelBits - 1) / kLevelBits / levels + 1;
 }
 
-// digits += value · 2^shift. A level may reach below the format's unit, of which all terms are multiples:
-// what it holds is one too, and has, unless it is 0, more bits than are shifted out.
+// digits += value · 2^shift. A level's unit may lie below the format's unit. All terms are multiples of the
+// format's unit, so the level's value is one too: the bits that are shifted out are zero.
 void add(std::int64_t* digits, std::int64_t value, int shift) {
   if (value != 0) exact::add_scaled(digits, shift < 0 ? value >> -shift : value, std::max(shift, 0));
 }
@@ -35,15 +35,15 @@ Levels make_levels(OperandRange a, OperandRange b, int largest) {
   return {start_at(sum), start_at(product), sum - 52, product - 52, passes};
 }
 
-void add_levels_to_digits(std::int64_t* digits, const exact::SumFormat& format, const Levels& levels,
-                          int pass, const LevelSums& sums) {
+void add_levels(exact::Record record, const Levels& levels, int pass, const LevelSums& sums) {
+  const int record_unit = record.format().unit;
   for (int i = 0; i < kSumLevels; ++i) {
     const int unit = levels.sum_ulp - kLevelBits * (pass * kSumLevels + i);
-    add(digits, sums.sum[i], unit - format.unit);
+    add(record.sum(), sums.sum[i], unit - record_unit);
   }
   for (int i = 0; i < kProductLevels; ++i) {
     const int unit = levels.product_ulp - kLevelBits * (pass * kProductLevels + i);
-    add(digits + format.sum_digits, sums.product[i], unit - 2 * format.unit);
+    add(record.product(), sums.product[i], unit - 2 * record_unit);
   }
 }
 

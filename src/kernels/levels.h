@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "exact/exact_sum.h"
+#include "exact/record.h"
 #include "kernels/window.h"
 
 /// Exact sums of blocks whose elements spread over more octaves than a window has: accumulators on several
@@ -37,8 +37,7 @@ Levels levels_of(OperandRange a, OperandRange b) {
 struct LevelSums {
   std::int64_t sum[kSumLevels], product[kProductLevels];
 };
-/// digits += sums; they are due to be normalised sooner by kProductLevels additions.
-void add_levels_to_digits(std::int64_t* digits, const exact::SumFormat& format, const Levels& levels,
-                          int pass, const LevelSums& sums);
+/// Adds `sums` to a record held as digits. Counts as kProductLevels additions toward kAddsBeforeCarry.
+void add_levels(exact::Record record, const Levels& levels, int pass, const LevelSums& sums);
 
 }  // namespace syncbn::kernels

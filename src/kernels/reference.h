@@ -2,52 +2,55 @@
 
 #include <cmath>
 #include <cstddef>
-#include <cstdint>
 
-#include "kernels/accumulate.h"
-#include "kernels/apply.h"
-#include "kernels/batch.h"
-#include "kernels/convert.h"
+#include "exact/record.h"
+#include "kernels/types.h"
 
-/// The kernels as plain loops: what they compute, for reading, for machines without vector code, for float64,
-/// and as the twin that every fast path must equal bit for bit.
+/// The kernels as plain loops: for reading, for machines without vector code, and as the twin that every fast
+/// path must equal bit for bit.
 namespace syncbn::kernels::reference {
 
-/// As kernels::accumulate of a part.
+/// Sets the records of the channels of a part to Σa and Σa·b, as digits.
 void accumulate(const Operand& a, const Operand& b, const Geometry& geometry, const Part& part,
-                std::int64_t* records);
+                exact::Records records);
 
 /// y = fma(x − mean_hi, k, shift), plus residual, through ReLU; rounded once to the storage type.
 template <class Storage>
-void normalize(const Storage* x, const Storage* residual, Storage* y, std::size_t n,
-               const NormalizeSegment<Compute<Storage>>& c) {
+void normalize(const NormalizeRows<Storage>& t, const ForwardColumns<const Compute<Storage>>& c,
+               Write = Write::cached) {
   using T = Compute<Storage>;
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::size_t j = c.per_element ? i : 0;
-    const T centred = widen(x[i]) - c.mean_hi[j];
-    T value = std::fma(centred, c.k[j], c.shift[j]);
-    if (residual != nullptr) value = value + widen(residual[i]);
-    if (c.relu) value = passes(value) ? value : T{0};
-    y[i] = narrow<Storage>(value);
+  for (std::size_t row = 0; row < t.extent.rows; ++row) {
+    for (std::size_t place = 0; place < t.extent.n; ++place) {
+      const std::size_t i = row * t.extent.stride + place;
+      const std::size_t j = t.extent.per_element ? place : row;
+      const T centred = widen(t.x[i]) - c.mean_hi[j];
+      T value = std::fma(centred, c.k[j], c.shift[j]);
+      if (t.residual != nullptr) value = value + widen(t.residual[i]);
+      if (t.relu) value = passes(value) ? value : T{0};
+      t.y[i] = narrow<Storage>(value);
+    }
   }
 }
 
-/// dx = fma(k, dy', fma(c2, x − mean_hi, c1)), or k·dy' where the statistics were not the batch's; d_residual
-/// = dy'. y is null where there is no ReLU; dx and d_residual may be null.
+/// dx = fma(k, dy', fma(c2, x − mean_hi, c1)), or k·dy' if the statistics were not the batch's; d_residual =
+/// dy'.
 template <class Storage>
-void differentiate(const Storage* dy, const Storage* x, const Storage* y, Storage* dx, Storage* d_residual,
-                   std::size_t n, const GradientSegment<Compute<Storage>>& c) {
+void differentiate(const GradientRows<Storage>& t, const BackwardColumns<const Compute<Storage>>& c,
+                   Write = Write::cached) {
   using T = Compute<Storage>;
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::size_t j = c.per_element ? i : 0;
-    const T masked = y == nullptr || passes(widen(y[i])) ? widen(dy[i]) : T{0};
-    if (d_residual != nullptr) d_residual[i] = narrow<Storage>(masked);
-    if (dx == nullptr) continue;
-    if (c.of_batch) {
-      const T centred = widen(x[i]) - c.mean_hi[j];
-      dx[i] = narrow<Storage>(std::fma(c.k[j], masked, std::fma(c.c2[j], centred, c.c1[j])));
-    } else {
-      dx[i] = narrow<Storage>(c.k[j] * masked);
+  for (std::size_t row = 0; row < t.extent.rows; ++row) {
+    for (std::size_t place = 0; place < t.extent.n; ++place) {
+      const std::size_t i = row * t.extent.stride + place;
+      const std::size_t j = t.extent.per_element ? place : row;
+      const T masked = t.y == nullptr || passes(widen(t.y[i])) ? widen(t.dy[i]) : T{0};
+      if (t.d_residual != nullptr) t.d_residual[i] = narrow<Storage>(masked);
+      if (t.dx == nullptr) continue;
+      if (t.of_batch) {
+        const T centred = widen(t.x[i]) - c.mean_hi[j];
+        t.dx[i] = narrow<Storage>(std::fma(c.k[j], masked, std::fma(c.c2[j], centred, c.c1[j])));
+      } else {
+        t.dx[i] = narrow<Storage>(c.k[j] * masked);
+      }
     }
   }
 }

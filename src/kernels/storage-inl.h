@@ -13,8 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/apply.h"
-#include "kernels/convert.h"
+#include "kernels/types.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace syncbn::kernels::HWY_NAMESPACE {

@@ -14,7 +14,7 @@ namespace syncbn::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
-// Never dispatched to: without vector registers the reference runs.
+// Never dispatched to: without vector registers the plain loops run.
 std::size_t step() { return 1; }
 template <class Storage>
 BlockSum sum(const Rows<Storage>&, const Window&) {
@@ -150,17 +150,12 @@ LevelSums sum_levels(const Rows<Storage>& terms, const Levels& levels, int pass)
 }
 #endif
 
-BlockSum sum_float(const Rows<float>& terms, const Window& window) { return sum(terms, window); }
-BlockSum sum_float16(const Rows<float16>& terms, const Window& window) { return sum(terms, window); }
-BlockSum sum_bfloat16(const Rows<bfloat16>& terms, const Window& window) { return sum(terms, window); }
-LevelSums levels_float(const Rows<float>& terms, const Levels& levels, int pass) {
-  return sum_levels(terms, levels, pass);
-}
-LevelSums levels_float16(const Rows<float16>& terms, const Levels& levels, int pass) {
-  return sum_levels(terms, levels, pass);
-}
-LevelSums levels_bfloat16(const Rows<bfloat16>& terms, const Levels& levels, int pass) {
-  return sum_levels(terms, levels, pass);
+const PerStorage<BlockLoops>& block_tables() {
+  static constexpr PerStorage<BlockLoops> kTables{{step, sum<float16>, sum_levels<float16>},
+                                                  {step, sum<bfloat16>, sum_levels<bfloat16>},
+                                                  {step, sum<float>, sum_levels<float>},
+                                                  {}};
+  return kTables;
 }
 
 }  // namespace syncbn::kernels::HWY_NAMESPACE
@@ -169,37 +164,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace syncbn::kernels {
 namespace {
+HWY_EXPORT(block_tables);
+}
 
-HWY_EXPORT(step);
-HWY_EXPORT(sum_float);
-HWY_EXPORT(sum_float16);
-HWY_EXPORT(sum_bfloat16);
-HWY_EXPORT(levels_float);
-HWY_EXPORT(levels_float16);
-HWY_EXPORT(levels_bfloat16);
-
-}  // namespace
-
-std::size_t block_step() { return HWY_DISPATCH_TABLE(step)[target_index()](); }
-
-BlockSum sum_block(const Rows<float>& terms, const Window& window) {
-  return HWY_DISPATCH_TABLE(sum_float)[target_index()](terms, window);
-}
-BlockSum sum_block(const Rows<float16>& terms, const Window& window) {
-  return HWY_DISPATCH_TABLE(sum_float16)[target_index()](terms, window);
-}
-BlockSum sum_block(const Rows<bfloat16>& terms, const Window& window) {
-  return HWY_DISPATCH_TABLE(sum_bfloat16)[target_index()](terms, window);
-}
-LevelSums sum_block_levels(const Rows<float>& terms, const Levels& levels, int pass) {
-  return HWY_DISPATCH_TABLE(levels_float)[target_index()](terms, levels, pass);
-}
-LevelSums sum_block_levels(const Rows<float16>& terms, const Levels& levels, int pass) {
-  return HWY_DISPATCH_TABLE(levels_float16)[target_index()](terms, levels, pass);
-}
-LevelSums sum_block_levels(const Rows<bfloat16>& terms, const Levels& levels, int pass) {
-  return HWY_DISPATCH_TABLE(levels_bfloat16)[target_index()](terms, levels, pass);
-}
+const PerStorage<BlockLoops>& block_tables() { return HWY_DISPATCH_TABLE(block_tables)[target_index()](); }
 
 }  // namespace syncbn::kernels
 #endif

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/convert.h"
 #include "kernels/levels.h"
 #include "kernels/window.h"
 
@@ -10,22 +11,25 @@
 /// window of exponents.
 namespace syncbn::kernels {
 
-/// Elements that the accumulators take in one step: rows of n cost each ⌈n / block_step()⌉ additions of the
-/// kMaxAdditions that a block may have.
-std::size_t block_step();
-
 struct BlockSum {
   std::int64_t sum, high, low;  ///< Σa, and Σa·b = high + low, in the window's units.
-  OperandRange a, b;            ///< b's is not set where it is a.
+  OperandRange a, b;            ///< b is not set if both operands are the same.
 };
 
-/// Exact if all nonzero elements lie in the window, which the caller reads off their ranges.
-BlockSum sum_block(const Rows<float>& terms, const Window& window);
-BlockSum sum_block(const Rows<float16>& terms, const Window& window);
-BlockSum sum_block(const Rows<bfloat16>& terms, const Window& window);
-/// One of the passes that together are exact; what is not finite counts as zero.
-LevelSums sum_block_levels(const Rows<float>& terms, const Levels& levels, int pass);
-LevelSums sum_block_levels(const Rows<float16>& terms, const Levels& levels, int pass);
-LevelSums sum_block_levels(const Rows<bfloat16>& terms, const Levels& levels, int pass);
+/// The loops over the elements of a block, for one storage type.
+template <class Storage>
+struct BlockLoops {
+  /// Elements that the accumulators take in one step. A row of n costs ⌈n / step⌉ of the kMaxAdditions of a
+  /// block.
+  std::size_t (*step)();
+  /// Exact if all nonzero elements lie in the window; the caller compares it with their ranges.
+  BlockSum (*sum)(const Rows<Storage>&, const Window&);
+  /// One of the passes that together are exact. A term that is not finite counts as zero.
+  LevelSums (*sum_levels)(const Rows<Storage>&, const Levels&, int pass);
+};
+template <>
+struct BlockLoops<double> {};  // sum_doubles.h
+/// The loops of the instruction set in use, which has vector code.
+const PerStorage<BlockLoops>& block_tables();
 
 }  // namespace syncbn::kernels

@@ -1,10 +1,9 @@
 #include "kernels/sum_doubles.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
-#include "exact/exact_sum.h"
+#include "exact/parts.h"
 #include "kernels/convert.h"
 
 namespace syncbn::kernels {
@@ -14,22 +13,11 @@ using int128 = __int128;
 
 constexpr int kExponents = 2047;  // of finite doubles, 0 to 2046
 
-// value = significand · 2^(exponent - 1075). A subnormal's exponent is 1, as its bits mean; a zero may have
-// any.
-struct Parts {
-  std::int64_t significand;
-  int exponent;
-};
-int exponent_bits(double value) {
-  return static_cast<int>(std::bit_cast<std::uint64_t>(value) >> 52 & 0x7ff);
-}
-Parts parts_of(double value, int lowest) {
-  const auto bits = std::bit_cast<std::uint64_t>(value);
-  const int exponent = exponent_bits(value);
-  const auto magnitude = static_cast<std::int64_t>((bits & ((std::uint64_t{1} << 52) - 1)) |
-                                                   static_cast<std::uint64_t>(exponent != 0) << 52);
-  const auto sign = static_cast<std::int64_t>(bits) >> 63;  // 0 or -1
-  return {(magnitude ^ sign) - sign, std::max(exponent, lowest)};
+// Takes a value apart with its biased exponent, 1 for subnormals. A zero may have any exponent: it gets
+// `lowest`.
+exact::Parts biased_parts_of(double value, int lowest) {
+  const exact::Parts parts = exact::parts_of(value);
+  return {parts.significand, std::max(parts.exponent + 1075, lowest)};
 }
 
 // The exponents of a block's nonzero elements.
@@ -37,19 +25,18 @@ struct Span {
   int lowest = kExponents, highest = 1;
   void see(double value) {
     if (value == 0) return;
-    const int exponent = std::max(exponent_bits(value), 1);
+    const int exponent = std::max(exact::biased_exponent(value), 1);
     lowest = std::min(lowest, exponent);
     highest = std::max(highest, exponent);
   }
 };
 
-// Terms that are not finite are flagged, and count as zero.
-void set_aside_specials(double* a, double* b, std::size_t n, std::int64_t* record) {
-  const exact::SumFormat& format = exact::sum_format(DType::float64);
+// Flags the terms that are not finite and makes them zero.
+void set_aside_specials(double* a, double* b, std::size_t n, exact::Record record) {
   for (std::size_t i = 0; i < n; ++i) {
     const bool a_finite = std::isfinite(a[i]), b_finite = std::isfinite(b[i]);
-    if (!a_finite) record[format.sum_flags()] |= exact::flag_of(a[i]);
-    if (!a_finite || !b_finite) record[format.product_flags()] |= exact::flag_of(a[i] * b[i]);
+    if (!a_finite) record.flag_sum(a[i]);
+    if (!a_finite || !b_finite) record.flag_product(a[i] * b[i]);
     if (!a_finite) a[i] = 0;
     if (!b_finite) b[i] = 0;
   }
@@ -63,11 +50,10 @@ void add_wide(std::int64_t* digits, int128 value, int shift) {
 
 }  // namespace
 
-// Significands of one exponent are integers of one unit, and their products those of one sum of exponents:
-// each is added to a bucket of its own (after Neal's large superaccumulator), and only full blocks of them to
+// Significands of one exponent are integers in one unit, and so are products of one sum of exponents. Each is
+// added to the bucket of its exponent (after Neal's large superaccumulator); only full blocks are added to
 // the digits. 1,024 significands of 53 bits fit 64 bits, and as many products of 106 bits fit 128.
-void sum_doubles(const Rows<double>& terms, std::int64_t* record) {
-  const exact::SumFormat& format = exact::sum_format(DType::float64);
+void sum_doubles(const Rows<double>& terms, exact::Record record) {
   const std::size_t n = terms.rows * terms.n;
   double a[kMaxDoubles], b[kMaxDoubles];
   bool finite = true;
@@ -93,18 +79,18 @@ void sum_doubles(const Rows<double>& terms, std::int64_t* record) {
   std::fill_n(sums, a_span.highest - a_span.lowest + 1, 0);
   std::fill_n(products, highest - lowest + 1, 0);
   for (std::size_t i = 0; i < n; ++i) {
-    const Parts x = parts_of(a[i], a_span.lowest);
-    const Parts y = parts_of(b[i], lowest - a_span.lowest);
+    const exact::Parts x = biased_parts_of(a[i], a_span.lowest);
+    const exact::Parts y = biased_parts_of(b[i], lowest - a_span.lowest);
     sums[x.exponent - a_span.lowest] += x.significand;
     products[x.exponent + y.exponent - lowest] += int128{x.significand} * y.significand;
   }
   for (int e = a_span.lowest; e <= a_span.highest; ++e) {
-    exact::add_scaled(record, sums[e - a_span.lowest], e - 1);
+    exact::add_scaled(record.sum(), sums[e - a_span.lowest], e - 1);
   }
   for (int e = lowest; e <= highest; ++e) {
-    add_wide(record + format.sum_digits, products[e - lowest], e - 2);
+    add_wide(record.product(), products[e - lowest], e - 2);
   }
-  exact::normalise(record, format);
+  record.propagate_carries();
 }
 
 }  // namespace syncbn::kernels

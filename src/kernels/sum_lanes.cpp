@@ -15,7 +15,7 @@ namespace syncbn::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
-// Never dispatched to: without vector registers the reference runs.
+// Never dispatched to: without vector registers the plain loops run.
 template <class Storage>
 bool sum(const Rows<Storage>&, const LaneWindows&, LaneSums&, LaneRanges&) {
   return false;
@@ -179,23 +179,12 @@ void sum_levels(const Rows<Storage>& terms, const LaneLevels& levels, int pass, 
 }
 #endif
 
-bool sum_float(const Rows<float>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
-  return sum(terms, windows, sums, seen);
-}
-bool sum_float16(const Rows<float16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
-  return sum(terms, windows, sums, seen);
-}
-bool sum_bfloat16(const Rows<bfloat16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
-  return sum(terms, windows, sums, seen);
-}
-void levels_float(const Rows<float>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
-  sum_levels(terms, levels, pass, sums);
-}
-void levels_float16(const Rows<float16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
-  sum_levels(terms, levels, pass, sums);
-}
-void levels_bfloat16(const Rows<bfloat16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
-  sum_levels(terms, levels, pass, sums);
+const PerStorage<LaneLoops>& lane_tables() {
+  static constexpr PerStorage<LaneLoops> kTables{{sum<float16>, sum_levels<float16>},
+                                                 {sum<bfloat16>, sum_levels<bfloat16>},
+                                                 {sum<float>, sum_levels<float>},
+                                                 {}};
+  return kTables;
 }
 
 }  // namespace syncbn::kernels::HWY_NAMESPACE
@@ -204,15 +193,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace syncbn::kernels {
 namespace {
+HWY_EXPORT(lane_tables);
+}
 
-HWY_EXPORT(sum_float);
-HWY_EXPORT(sum_float16);
-HWY_EXPORT(sum_bfloat16);
-HWY_EXPORT(levels_float);
-HWY_EXPORT(levels_float16);
-HWY_EXPORT(levels_bfloat16);
-
-}  // namespace
+const PerStorage<LaneLoops>& lane_tables() { return HWY_DISPATCH_TABLE(lane_tables)[target_index()](); }
 
 void LaneWindows::set(std::size_t lane, const Window& window) {
   sum_start[lane] = window.sum_start;
@@ -235,25 +219,6 @@ LevelSums LaneLevelSums::of(std::size_t lane) const {
   for (int i = 0; i < kSumLevels; ++i) sums.sum[i] = sum[i][lane];
   for (int i = 0; i < kProductLevels; ++i) sums.product[i] = product[i][lane];
   return sums;
-}
-
-bool sum_lanes(const Rows<float>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
-  return HWY_DISPATCH_TABLE(sum_float)[target_index()](terms, windows, sums, seen);
-}
-bool sum_lanes(const Rows<float16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
-  return HWY_DISPATCH_TABLE(sum_float16)[target_index()](terms, windows, sums, seen);
-}
-bool sum_lanes(const Rows<bfloat16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
-  return HWY_DISPATCH_TABLE(sum_bfloat16)[target_index()](terms, windows, sums, seen);
-}
-void sum_lanes_levels(const Rows<float>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
-  HWY_DISPATCH_TABLE(levels_float)[target_index()](terms, levels, pass, sums);
-}
-void sum_lanes_levels(const Rows<float16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
-  HWY_DISPATCH_TABLE(levels_float16)[target_index()](terms, levels, pass, sums);
-}
-void sum_lanes_levels(const Rows<bfloat16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
-  HWY_DISPATCH_TABLE(levels_bfloat16)[target_index()](terms, levels, pass, sums);
 }
 
 }  // namespace syncbn::kernels

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/convert.h"
 #include "kernels/levels.h"
 #include "kernels/window.h"
 
@@ -10,7 +11,7 @@
 /// window of its own.
 namespace syncbn::kernels {
 
-/// Channels that one call sums, on every instruction set: two cache lines of floats.
+/// Number of channels that one call sums, on every instruction set: two cache lines of floats.
 inline constexpr std::size_t kLanes = 32;
 
 struct LaneWindows {
@@ -29,13 +30,6 @@ struct LaneRanges {
   OperandRange b(std::size_t lane) const { return {b_max[lane], b_min_minus_one[lane]}; }
 };
 
-/// Adds the sums of up to kMaxAdditions rows of kLanes elements to `sums`, of those lanes only where all
-/// nonzero elements lie in the window. Whether that was so in all lanes. `seen` tells the ranges; b's are not
-/// set where it is a.
-bool sum_lanes(const Rows<float>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen);
-bool sum_lanes(const Rows<float16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen);
-bool sum_lanes(const Rows<bfloat16>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen);
-
 struct LaneLevels {
   alignas(64) double sum_start[kLanes], product_start[kLanes];
   int passes = 1;  ///< The most that a lane asks for.
@@ -47,9 +41,21 @@ struct LaneLevelSums {
 
   LevelSums of(std::size_t lane) const;
 };
-/// Sets `sums` to those of one of the passes that together are exact; what is not finite counts as zero.
-void sum_lanes_levels(const Rows<float>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums);
-void sum_lanes_levels(const Rows<float16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums);
-void sum_lanes_levels(const Rows<bfloat16>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums);
+
+/// The loops over the elements of kLanes channels, for one storage type.
+template <class Storage>
+struct LaneLoops {
+  /// Adds the sums of up to kMaxAdditions rows of kLanes elements to `sums`, but only in lanes whose nonzero
+  /// elements all lie in the window. Returns whether that was so in all lanes. `seen` gets the ranges; b's
+  /// are not set if both operands are the same.
+  bool (*sum)(const Rows<Storage>&, const LaneWindows&, LaneSums& sums, LaneRanges& seen);
+  /// Sets `sums` to the sums of one of the passes that together are exact. A term that is not finite counts
+  /// as zero.
+  void (*sum_levels)(const Rows<Storage>&, const LaneLevels&, int pass, LaneLevelSums& sums);
+};
+template <>
+struct LaneLoops<double> {};  // sum_doubles.h
+/// The loops of the instruction set in use, which has vector code.
+const PerStorage<LaneLoops>& lane_tables();
 
 }  // namespace syncbn::kernels

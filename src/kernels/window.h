@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "exact/window_sums.h"
+#include "exact/record.h"
 #include "syncbn/dtype.h"
 
 /// What the vector kernels of the exact sums have in common: the terms that one call sums, and the window of

@@ -54,7 +54,8 @@ void sum(std::span<T> values, std::string_view name) {
   do {  // no values are a call, too
     const std::size_t count = std::min(kValuesAtOnce, values.size() - begin);
     message.assign(count * words, 0);
-    for (std::size_t i = 0; i < count; ++i) exact::add_value(values[begin + i], format, &message[i * words]);
+    for (std::size_t i = 0; i < count; ++i)
+      exact::add_value(static_cast<double>(values[begin + i]), format, &message[i * words]);
     group->sum(call, message);
     for (std::size_t i = 0; i < count; ++i) sums[begin + i] = exact::value_of<T>(&message[i * words], format);
     begin += count;

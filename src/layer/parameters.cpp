@@ -12,7 +12,7 @@ ChannelValues::ChannelValues(DType dtype, std::int64_t channels, double value)
 }
 
 void ChannelValues::fill(double value) {
-  for (std::size_t i = 0; i < size_; ++i) set(static_cast<std::int64_t>(i), value);
+  kernels::kernels_for(dtype_).fill(view(), static_cast<std::int64_t>(size_), value);
 }
 
 StateEntry ChannelValues::entry(std::string name) { return {std::move(name), data(), dtype_, size_}; }

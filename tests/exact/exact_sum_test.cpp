@@ -1,8 +1,7 @@
-// Digits, records and flags against GMP.
+// Digits and flags against GMP.
 //
-// control: add_scaled with the sign dropped on the second digit (`value < 0 && i == first`), normalise
-// rounding down instead of to nearest (no radix / 2), or merge adding the flags instead of uniting them,
-// makes these tests fail.
+// control: add_scaled with the sign dropped on the second digit (`value < 0 && i == first`), or
+// propagate_carries rounding down instead of to nearest (no radix / 2), makes these tests fail.
 
 #include "exact/exact_sum.h"
 
@@ -51,25 +50,25 @@ TEST(ExactSum, AddScaled) {
 }
 
 // The sanitized build traps an overflow here.
-TEST(ExactSum, AddsBeforeNormalise) {
+TEST(ExactSum, AddsBeforeCarry) {
   for (const std::int64_t value : {kMax, kMin}) {
     Digits digits(5, value > 0 ? (std::int64_t{1} << 46) - 1 : -(std::int64_t{1} << 46));
     const mpz_class before = integer(digits);
-    for (int k = 0; k < kAddsBeforeNormalise; ++k) add_scaled(digits.data(), value, kDigitBits - 1);
-    EXPECT_EQ(before + kAddsBeforeNormalise * scaled(value, kDigitBits - 1), integer(digits));
-    normalise(digits.data(), 5);
-    EXPECT_EQ(before + kAddsBeforeNormalise * scaled(value, kDigitBits - 1), integer(digits));
+    for (int k = 0; k < kAddsBeforeCarry; ++k) add_scaled(digits.data(), value, kDigitBits - 1);
+    EXPECT_EQ(before + kAddsBeforeCarry * scaled(value, kDigitBits - 1), integer(digits));
+    propagate_carries(digits.data(), 5);
+    EXPECT_EQ(before + kAddsBeforeCarry * scaled(value, kDigitBits - 1), integer(digits));
   }
 }
 
-TEST(ExactSum, Normalise) {
+TEST(ExactSum, PropagateCarries) {
   std::mt19937_64 random(2);
   for (const std::size_t count : {1U, 2U, 3U, 7U, 13U, 46U, 91U}) {
     for (int k = 0; k < 50; ++k) {
       Digits digits(count);
       for (std::int64_t& digit : digits) digit = static_cast<std::int64_t>(random()) / 2;
       const mpz_class value = integer(digits);
-      normalise(digits.data(), static_cast<int>(count));
+      propagate_carries(digits.data(), static_cast<int>(count));
       EXPECT_EQ(value, integer(digits));
       for (std::size_t i = 0; i + 1 < count; ++i) {
         EXPECT_GE(digits[i], -(std::int64_t{1} << 46)) << i;
@@ -78,7 +77,7 @@ TEST(ExactSum, Normalise) {
       // One form for each value: however it was written before.
       Digits again(count);
       write_digits(value, again, random);
-      normalise(again.data(), static_cast<int>(count));
+      propagate_carries(again.data(), static_cast<int>(count));
       EXPECT_EQ(digits, again);
     }
   }
@@ -88,29 +87,10 @@ TEST(ExactSum, RowsOfManyRanksCanBeAdded) {
   constexpr std::int64_t ranks = 1 << 16;
   for (const std::int64_t digit : {-(std::int64_t{1} << 46), (std::int64_t{1} << 46) - 1}) {
     Digits sum(7, digit);
-    normalise(sum.data(), 7);
+    propagate_carries(sum.data(), 7);
     const mpz_class one = integer(sum);
     for (std::int64_t& word : sum) ASSERT_FALSE(__builtin_mul_overflow(word, ranks, &word));
     EXPECT_EQ(one * ranks, integer(sum));
-  }
-}
-
-TEST(ExactSum, Merge) {
-  std::mt19937_64 random(3);
-  for (const DType dtype : kDTypes) {
-    const SumFormat& format = sum_format(dtype);
-    Digits into(static_cast<std::size_t>(format.words()));
-    Digits from = into;
-    for (std::int64_t& word : into) word = static_cast<std::int64_t>(random()) / 4;
-    for (std::int64_t& word : from) word = static_cast<std::int64_t>(random()) / 4;
-    const auto flags = static_cast<std::size_t>(format.sum_flags());
-    into[flags] = kNan | kPlusInf, into[flags + 1] = kMinusInf;
-    from[flags] = kNan, from[flags + 1] = kPlusInf;
-    const Digits before = into;
-    merge(into.data(), from.data(), format);
-    for (std::size_t i = 0; i < flags; ++i) EXPECT_EQ(before[i] + from[i], into[i]) << i;
-    EXPECT_EQ(kNan | kPlusInf, into[flags]);
-    EXPECT_EQ(kPlusInf | kMinusInf, into[flags + 1]);
   }
 }
 
@@ -146,7 +126,6 @@ TEST(ExactSum, FormatsHoldTheirTypes) {
     SCOPED_TRACE(name_of(type.dtype));
     const SumFormat& format = sum_format(type.dtype);
     EXPECT_LE(format.unit, type.smallest);
-    EXPECT_EQ(format.words(), format.product_flags() + 1);
     for (const int sign : {1, -1}) {
       Digits sum(static_cast<std::size_t>(format.sum_digits));
       write_digits(sign * power_of_two(type.above - format.unit + 53), sum, random);

@@ -54,11 +54,13 @@ constexpr int kKinds = 6;
 // A record of Σa and Σa·b, digits overlapping.
 struct Sums {
   Dyadic sum, product;
-  std::vector<std::int64_t> record;
+  std::vector<std::int64_t> words;
+  const SumFormat& format;
+  ConstRecord record() const { return {words.data(), format}; }
 };
 Sums sums_of(const std::vector<double>& a, const std::vector<double>& b, const SumFormat& format,
              std::mt19937_64& random) {
-  Sums result;
+  Sums result{{}, {}, {}, format};
   for (std::size_t i = 0; i < a.size(); ++i) {
     result.sum = result.sum + dyadic(a[i]);
     result.product = result.product + dyadic(a[i]) * dyadic(b[i]);
@@ -68,13 +70,13 @@ Sums sums_of(const std::vector<double>& a, const std::vector<double>& b, const S
                ? mpz_class(value.significand << static_cast<mp_bitcnt_t>(value.exponent - unit))
                : mpz_class(value.significand >> static_cast<mp_bitcnt_t>(unit - value.exponent));
   };
-  result.record.resize(static_cast<std::size_t>(format.words()));
-  const std::span record(result.record);
+  result.words.resize(static_cast<std::size_t>(format.words()));
+  const std::span record(result.words);
   const auto sum_digits = static_cast<std::size_t>(format.sum_digits);
   write_digits(in_units(result.sum, format.unit), record.first(sum_digits), random);
   write_digits(in_units(result.product, 2 * format.unit),
                record.subspan(sum_digits, static_cast<std::size_t>(format.product_digits)), random);
-  if (random() % 2 == 0) normalise(result.record.data(), format);
+  if (random() % 2 == 0) Record(result.words.data(), format).propagate_carries();
   return result;
 }
 
@@ -101,13 +103,13 @@ TEST(Finish, Statistics) {
     const double m2 = fl64(dyadic(n) * sums.product - sums.sum * sums.sum);
     ASSERT_GE(m2, 0);
     for (const double eps : {1e-5, 0.0, 1e300}) {
-      const Statistics s = statistics(sums.record.data(), format, count, eps);
+      const Statistics s = statistics(sums.record(), count, eps);
       EXPECT_EQ(bits(fl64(sums.sum) / n), bits(s.mean));
       EXPECT_EQ(bits(m2 / n / n), bits(s.var));
       EXPECT_EQ(bits(m2 / n / (n - 1)), bits(s.var_unbiased));
       EXPECT_EQ(bits(1 / std::sqrt(m2 / n / n + eps)), bits(s.invstd));
     }
-    EXPECT_EQ(bits(fl64(sums.sum)), bits(rounded_sum(sums.record.data(), format)));
+    EXPECT_EQ(bits(fl64(sums.sum)), bits(rounded_sum(sums.record())));
   });
 }
 
@@ -121,7 +123,7 @@ TEST(Finish, CentredProduct) {
                               std::numeric_limits<double>::max(), std::numeric_limits<double>::min()}) {
       if (!std::isfinite(mean)) continue;
       EXPECT_EQ(bits(fl64(sums.product - dyadic(mean) * sums.sum)),
-                bits(centred_product(sums.record.data(), format, mean)))
+                bits(centred_product(sums.record(), mean)))
           << "mean " << mean;
     }
   });
@@ -135,11 +137,11 @@ TEST(Finish, LargestCount) {
     const double value = dtype == DType::float16 ? 65504.0 : dtype == DType::float64 ? 0x1p1023 : 0x1p127;
     Sums sums = sums_of({value}, {value}, format, random);
     const std::int64_t count = std::int64_t{1} << 48;
-    for (std::size_t i = 0; i < sums.record.size(); ++i) sums.record[i] *= 3;
+    for (std::size_t i = 0; i < sums.words.size(); ++i) sums.words[i] *= 3;
     const auto n = static_cast<double>(count);
     const Dyadic three = dyadic(3.0);
     const double m2 = fl64(dyadic(n) * three * sums.product - three * sums.sum * three * sums.sum);
-    const Statistics s = statistics(sums.record.data(), format, count, 1e-5);
+    const Statistics s = statistics(sums.record(), count, 1e-5);
     EXPECT_EQ(bits(fl64(three * sums.sum) / n), bits(s.mean)) << name_of(dtype);
     EXPECT_EQ(bits(m2 / n / n), bits(s.var)) << name_of(dtype);
   }
@@ -155,27 +157,28 @@ TEST(Finish, SpecialSums) {
   for (const DType dtype : kDTypes) {
     const SumFormat& format = sum_format(dtype);
     Sums made = sums_of({2.0, 1.0}, {4.0, 0.5}, format, random);  // A = 3, B = 8.5
-    std::int64_t* record = made.record.data();
-    EXPECT_EQ(bits(nan), bits(centred_product(record, format, nan)));
-    EXPECT_EQ(bits(-kInfinity), bits(centred_product(record, format, kInfinity)));
-    EXPECT_EQ(bits(kInfinity), bits(centred_product(record, format, -kInfinity)));
+    const ConstRecord record = made.record();
+    std::int64_t &sum_flags = *(made.words.end() - 2), &product_flags = made.words.back();
+    EXPECT_EQ(bits(nan), bits(centred_product(record, nan)));
+    EXPECT_EQ(bits(-kInfinity), bits(centred_product(record, kInfinity)));
+    EXPECT_EQ(bits(kInfinity), bits(centred_product(record, -kInfinity)));
     for (const auto& a : sums) {
-      record[format.sum_flags()] = a.flags;
-      record[format.product_flags()] = kNan;
-      EXPECT_EQ(bits(a.value), bits(rounded_sum(record, format)));
-      const Statistics s = statistics(record, format, 2, 1e-5);
+      sum_flags = a.flags;
+      product_flags = kNan;
+      EXPECT_EQ(bits(a.value), bits(rounded_sum(record)));
+      const Statistics s = statistics(record, 2, 1e-5);
       EXPECT_EQ(bits(a.value), bits(s.mean));
       for (const double value : {s.var, s.var_unbiased, s.invstd}) EXPECT_TRUE(std::isnan(value));
-      record[format.product_flags()] = 0;
-      EXPECT_EQ(bits(8.5 - 2.0 * a.value), bits(centred_product(record, format, 2.0)));
-      EXPECT_EQ(bits(8.5 - 0.0 * a.value), bits(centred_product(record, format, 0.0)));
+      product_flags = 0;
+      EXPECT_EQ(bits(8.5 - 2.0 * a.value), bits(centred_product(record, 2.0)));
+      EXPECT_EQ(bits(8.5 - 0.0 * a.value), bits(centred_product(record, 0.0)));
     }
-    record[format.sum_flags()] = 0;
+    sum_flags = 0;
     for (const auto& b : sums) {
-      record[format.product_flags()] = b.flags;
-      EXPECT_EQ(bits(b.value), bits(centred_product(record, format, 2.0)));
-      EXPECT_EQ(bits(b.value - kInfinity), bits(centred_product(record, format, kInfinity)));
-      EXPECT_EQ(3.0, rounded_sum(record, format));
+      product_flags = b.flags;
+      EXPECT_EQ(bits(b.value), bits(centred_product(record, 2.0)));
+      EXPECT_EQ(bits(b.value - kInfinity), bits(centred_product(record, kInfinity)));
+      EXPECT_EQ(3.0, rounded_sum(record));
     }
   }
 }

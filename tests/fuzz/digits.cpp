@@ -1,8 +1,8 @@
 // The digits that sums are kept and sent in, against big integers: adding scaled values, carrying, merging,
 // the sum of many ranks, and rounding what came out.
 //
-// control: without the carry of the last but one digit in normalise, or with its interval [0, 2^47), a run
-// from the corpus fails at once.
+// control: without the carry of the last but one digit in propagate_carries, or with its interval [0, 2^47),
+// a run from the corpus fails at once.
 #include <fmt/format.h>
 
 #include <cstdint>
@@ -38,8 +38,8 @@ void add(Row& row, fuzz::Input& input) {
   row.value += mpz_class(static_cast<long>(value)) << static_cast<mp_bitcnt_t>(shift);
 }
 
-void normalise(Row& row) {
-  exact::normalise(row.digits.data(), row.count());
+void propagate_carries(Row& row) {
+  exact::propagate_carries(row.digits.data(), row.count());
   for (int i = 0; i + 1 < row.count(); ++i) {
     const std::int64_t digit = row.digits[static_cast<std::size_t>(i)];
     fuzz::expect(-kHalfRadix <= digit && digit < kHalfRadix,
@@ -49,7 +49,7 @@ void normalise(Row& row) {
 
 // As many ranks that all bring this row.
 void multiply(Row& row, std::int64_t ranks) {
-  normalise(row);
+  propagate_carries(row);
   if (std::abs(row.digits.back()) > kHalfRadix)
     return;  // beyond what 2^53 of the largest elements can sum to
   for (std::int64_t& digit : row.digits) digit *= ranks;
@@ -87,13 +87,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         add(other, input);
         break;
       case 1:
-        normalise(row);
-        normalise(other);
+        propagate_carries(row);
+        propagate_carries(other);
         break;
       case 2:
         for (std::size_t i = 0; i < row.digits.size(); ++i) row.digits[i] += other.digits[i];
         row.value += other.value;
-        normalise(row);
+        propagate_carries(row);
         other = Row(count);
         break;
       default:

@@ -13,7 +13,7 @@
 #include "exact/exact_sum.h"
 #include "exact/finish.h"
 #include "fuzz/input.h"
-#include "kernels/accumulate.h"
+#include "kernels/loops.h"
 #include "oracle/sums.h"
 #include "syncbn/isa.h"
 #include "syncbn/threads.h"
@@ -94,7 +94,8 @@ struct Batch {
     const T* const other = b.empty() ? a.data() : b.data();
     std::vector<std::int64_t> result(static_cast<std::size_t>(geometry.channels * format.words()));
     const kernels::Operand first{a.data() + offset, mask.empty() ? nullptr : mask.data() + offset};
-    kernels::accumulate(first, {other + offset}, share, result.data(), kernels::Form::digits);
+    kernels::accumulate(kernels::loops<T>().accumulate, first, {other + offset}, share,
+                        {result.data(), exact::sum_format(share.dtype)}, kernels::Use::wire);
     return result;
   }
 };
@@ -138,9 +139,9 @@ bool is_value(const oracle::Dyadic& value, const std::int64_t* digits, int count
 }
 
 template <class T>
-void compare(const Batch<T>& batch, std::int64_t channel, const std::int64_t* record, double mean) {
+void compare(const Batch<T>& batch, std::int64_t channel, exact::ConstRecord record, double mean) {
   const kernels::Geometry& g = batch.geometry;
-  const exact::SumFormat& format = exact::sum_format(g.dtype);
+  const exact::SumFormat& format = record.format();
   oracle::ExactSum a, ab;
   for (std::int64_t position = 0; position < g.positions(); ++position) {
     const auto i = static_cast<std::size_t>(g.offset(channel, position));
@@ -156,15 +157,15 @@ void compare(const Batch<T>& batch, std::int64_t channel, const std::int64_t* re
                                       g.samples, g.channels, g.spatial, channel, syncbn::active_isa()));
   };
   if (!a.special() && !ab.special()) {
-    expect(is_value(a.exact(), record, format.sum_digits, format.unit), "digits of the sum");
-    expect(is_value(ab.exact(), record + format.sum_digits, format.product_digits, 2L * format.unit),
+    expect(is_value(a.exact(), record.sum(), format.sum_digits, format.unit), "digits of the sum");
+    expect(is_value(ab.exact(), record.product(), format.product_digits, 2L * format.unit),
            "digits of the products");
   }
-  expect(same(a.rounded(), exact::rounded_sum(record, format)), "rounded sum");
-  expect(same(oracle::centred(a, ab, mean), exact::centred_product(record, format, mean)), "centred product");
+  expect(same(a.rounded(), exact::rounded_sum(record)), "rounded sum");
+  expect(same(oracle::centred(a, ab, mean), exact::centred_product(record, mean)), "centred product");
   if (!batch.b.empty()) return;
   const oracle::Statistics expected = oracle::statistics_of(a, ab, g.positions());
-  const exact::Statistics found = exact::statistics(record, format, g.positions(), kEps);
+  const exact::Statistics found = exact::statistics(record, g.positions(), kEps);
   expect(same(expected.mean, found.mean), "mean");
   expect(same(expected.var, found.var), "biased variance");
   expect(same(expected.var_unbiased, found.var_unbiased), "unbiased variance");
@@ -179,8 +180,8 @@ void compare_batch(Stream& input) {
   std::vector<std::int64_t> sum = batch.records(0, split);
   const std::vector<std::int64_t> rest = batch.records(split, batch.geometry.samples);
   for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += rest[i];
-  const int words = exact::sum_format(batch.geometry.dtype).words();
-  for (std::int64_t c = 0; c < batch.geometry.channels; ++c) compare(batch, c, sum.data() + c * words, mean);
+  const exact::ConstRecords records(sum.data(), exact::sum_format(batch.geometry.dtype));
+  for (std::int64_t c = 0; c < batch.geometry.channels; ++c) compare(batch, c, records[c], mean);
   ++comparisons.batches;
 }
 

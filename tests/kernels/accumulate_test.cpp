@@ -1,13 +1,13 @@
 // accumulate() on every instruction set and number of threads against one run of the reference, digit for
 // digit; the reference itself against GMP.
 //
-// control: the rows that are left over where several are taken as one not summed; no normalise() between the
-// reference's additions; a lane that did fit summed on levels too; one pass less; a lane's sums not drained
-// before its window moves; special terms flagged where ReLU's mask is closed, or by another channel's mask;
-// in sum_doubles the mask, the low half of a product, or a NaN of b alone left out: each makes a test here
-// fail.
+// control: the rows that are left over where several are taken as one not summed; no propagate_carries()
+// between the reference's additions; a lane that did fit summed on levels too; one pass less; a lane's sums
+// not drained before its window moves; special terms flagged where ReLU's mask is closed, or by another
+// channel's mask; in sum_doubles the mask, the low half of a product, or a NaN of b alone left out: each
+// makes a test here fail.
 
-#include "kernels/accumulate.h"
+#include "kernels/loops.h"
 
 #include <gtest/gtest.h>
 
@@ -53,12 +53,12 @@ void expect_reference(const Dims& dims, Layout layout, Kind kind, bool masked, i
   const Operand gradient{dy.data(), masked ? y.data() : nullptr};
   const auto reference = [&](const Operand& a, const Operand& b) {
     Record records(words_of(g));
-    reference::accumulate(a, b, g, whole(g), records.data());
+    reference::accumulate(a, b, g, whole(g), {records.data(), exact::sum_format(g.dtype)});
     return records;
   };
   const auto accumulated = [&](const Operand& a, const Operand& b) {
     Record records(words_of(g));
-    accumulate(a, b, g, records.data(), Form::digits);
+    accumulate(loops<Storage>().accumulate, a, b, g, {records.data(), exact::sum_format(g.dtype)}, Use::wire);
     return records;
   };
   set_num_threads(threads);
@@ -116,8 +116,10 @@ TEST_P(Accumulate, RangesThatJump) {
       }
       for (const auto& pair : {std::pair(&a, &b), std::pair(&a, &a)}) {
         Record expected(words_of(g)), actual(words_of(g));
-        reference::accumulate({pair.first->data()}, {pair.second->data()}, g, whole(g), expected.data());
-        accumulate({pair.first->data()}, {pair.second->data()}, g, actual.data(), Form::digits);
+        reference::accumulate({pair.first->data()}, {pair.second->data()}, g, whole(g),
+                              {expected.data(), exact::sum_format(g.dtype)});
+        accumulate(loops<float>().accumulate, {pair.first->data()}, {pair.second->data()}, g,
+                   {actual.data(), exact::sum_format(g.dtype)}, Use::wire);
         EXPECT_EQ(expected, actual) << "step " << step << ", layout " << static_cast<int>(layout);
       }
     }
@@ -127,7 +129,8 @@ TEST_P(Accumulate, RangesThatJump) {
 INSTANTIATE_TEST_SUITE_P(Isas, Accumulate, ::testing::ValuesIn(available_isas()),
                          [](const auto& isa) { return isa.param; });
 
-// So many additions of 47 one bits to one digit that it would overflow if nobody normalised in between.
+// So many additions of 47 one bits to one digit that it would overflow without a propagation of carries in
+// between.
 TEST(Reference, DigitsDoNotOverflow) {
   constexpr std::int64_t kCount = 70000;  // > 2^63 / 2^47
   const exact::SumFormat& format = exact::sum_format(DType::float64);
@@ -136,14 +139,14 @@ TEST(Reference, DigitsDoNotOverflow) {
   Record actual(static_cast<std::size_t>(format.words()));
   Record expected = actual;
   reference::accumulate({x.data()}, {x.data()}, {DType::float64, Layout::channels_last, kCount, 1, 1},
-                        {0, 1, 0, kCount}, actual.data());
+                        {0, 1, 0, kCount}, {actual.data(), format});
   exact::add_scaled(expected.data(), kCount, shift + 53);
   exact::add_scaled(expected.data(), -kCount, shift);
   std::int64_t* products = expected.data() + format.sum_digits;  // (2^53 - 1)² = 2^106 - 2^54 + 1
   exact::add_scaled(products, kCount, 2 * shift + 106);
   exact::add_scaled(products, -kCount, 2 * shift + 54);
   exact::add_scaled(products, kCount, 2 * shift);
-  exact::normalise(expected.data(), format);
+  exact::Record(expected.data(), format).propagate_carries();
   EXPECT_EQ(expected, actual);
 }
 
@@ -157,11 +160,11 @@ TEST(Reference, DigitsDoNotOverflowBesideNan) {
   Record actual(static_cast<std::size_t>(format.words()));
   Record expected = actual;
   reference::accumulate({a.data()}, {b.data()}, {DType::float64, Layout::channels_last, kCount, 1, 1},
-                        {0, 1, 0, kCount}, actual.data());
+                        {0, 1, 0, kCount}, {actual.data(), format});
   exact::add_scaled(expected.data(), kCount, shift + 53);
   exact::add_scaled(expected.data(), -kCount, shift);
-  exact::normalise(expected.data(), format);
-  expected[static_cast<std::size_t>(format.product_flags())] = exact::kNan;
+  exact::Record(expected.data(), format).propagate_carries();
+  expected[static_cast<std::size_t>(format.words() - 1)] = exact::kNan;
   EXPECT_EQ(expected, actual);
 }
 
@@ -172,7 +175,8 @@ void expect_gmp(std::mt19937_64& random) {
   for (const Kind kind : {Kind::ordinary, Kind::any, Kind::huge, Kind::subnormal}) {
     const auto a = draw<Storage>(kind, 200, random), b = draw<Storage>(kind, 200, random);
     Record records(words_of(g));
-    reference::accumulate({a.data(), b.data()}, {b.data()}, g, whole(g), records.data());
+    reference::accumulate({a.data(), b.data()}, {b.data()}, g, whole(g),
+                          {records.data(), exact::sum_format(g.dtype)});
     for (std::size_t c = 0; c < 2; ++c) {
       oracle::Dyadic sum, product;
       for (std::size_t i = 0; i < 200; ++i) {
@@ -225,10 +229,10 @@ TEST(Reference, FlagsOfSpecialTerms) {
     const ForcedIsa isa(name);
     for (const auto& c : cases) {
       Record record(static_cast<std::size_t>(format.words()));
-      accumulate({&c.a}, {&c.b}, {DType::float32, Layout::channels_last, 1, 1, 1}, record.data(),
-                 Form::digits);
-      EXPECT_EQ(c.sum, record[static_cast<std::size_t>(format.sum_flags())]) << name << c.a << " * " << c.b;
-      EXPECT_EQ(c.product, record[static_cast<std::size_t>(format.product_flags())])
+      accumulate(loops<float>().accumulate, {&c.a}, {&c.b}, {DType::float32, Layout::channels_last, 1, 1, 1},
+                 {record.data(), format}, Use::wire);
+      EXPECT_EQ(c.sum, record[static_cast<std::size_t>(format.words() - 2)]) << name << c.a << " * " << c.b;
+      EXPECT_EQ(c.product, record[static_cast<std::size_t>(format.words() - 1)])
           << name << c.a << " * " << c.b;
     }
   }

@@ -8,9 +8,9 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/apply_rows.h"
 #include "kernels/data.h"
-#include "kernels/paths.h"
+#include "kernels/loops.h"
+#include "kernels/plan.h"
 #include "kernels/reference.h"
 #include "syncbn/threads.h"
 
@@ -80,13 +80,13 @@ void expect_normalized_rows(std::size_t n, int options, std::mt19937_64& random)
       actual = expected;
   const auto mean_hi = mixed<T>(n + kRows, random), k = mixed<T>(n + kRows, random),
              shift = mixed<T>(n + kRows, random);
-  for (std::size_t row = 0; row < kRows; ++row) {
-    const std::size_t j = per_element ? 0 : row, i = row * stride;
-    reference::normalize<Storage>(x.rows() + i, residual ? r.rows() + i : nullptr, expected.rows() + i, n,
-                                  {&mean_hi[j], &k[j], &shift[j], per_element, relu});
-  }
-  normalize_rows<Storage>({x.rows(), residual ? r.rows() : nullptr, actual.rows(), {kRows, n, stride, 64}},
-                          {mean_hi.data(), k.data(), shift.data(), per_element, relu}, write);
+  const auto rows = [&](Surrounded<Storage>& y) {
+    return NormalizeRows<Storage>{
+        x.rows(), residual ? r.rows() : nullptr, y.rows(), {kRows, n, stride, per_element, 64}, relu};
+  };
+  const ForwardColumns<const T> columns{mean_hi.data(), k.data(), shift.data()};
+  reference::normalize<Storage>(rows(expected), columns);
+  apply_tables().of<Storage>().normalize(rows(actual), columns, write);
   ASSERT_EQ(bits(expected.values), bits(actual.values));
 }
 
@@ -121,21 +121,20 @@ void expect_gradient_rows(std::size_t n, int options, std::mt19937_64& random) {
   if (in_place) expected_dx = dy;
   const auto mean_hi = mixed<T>(n + kRows, random), k = mixed<T>(n + kRows, random),
              c2 = mixed<T>(n + kRows, random), c1 = mixed<T>(n + kRows, random);
-  for (std::size_t row = 0; row < kRows; ++row) {
-    const std::size_t j = per_element ? 0 : row, i = row * stride;
-    reference::differentiate<Storage>(dy.rows() + i, x.rows() + i, relu ? y.rows() + i : nullptr,
-                                      wants_dx ? expected_dx.rows() + i : nullptr,
-                                      wants_residual ? expected_residual.rows() + i : nullptr, n,
-                                      {&mean_hi[j], &k[j], &c2[j], &c1[j], per_element, of_batch});
-  }
+  // What is written in place is read from there, too.
   Surrounded<Storage>& written = in_place ? dy : dx;
-  differentiate_rows<Storage>({dy.rows(),
-                               x.rows(),
-                               relu ? y.rows() : nullptr,
-                               wants_dx ? written.rows() : nullptr,
-                               wants_residual ? d_residual.rows() : nullptr,
-                               {kRows, n, stride, 64}},
-                              {mean_hi.data(), k.data(), c2.data(), c1.data(), per_element, of_batch}, write);
+  const auto rows = [&](Surrounded<Storage>& to_dx, Surrounded<Storage>& to_residual) {
+    return GradientRows<Storage>{in_place ? to_dx.rows() : dy.rows(),
+                                 x.rows(),
+                                 relu ? y.rows() : nullptr,
+                                 wants_dx ? to_dx.rows() : nullptr,
+                                 wants_residual ? to_residual.rows() : nullptr,
+                                 {kRows, n, stride, per_element, 64},
+                                 of_batch};
+  };
+  const BackwardColumns<const T> columns{mean_hi.data(), k.data(), c2.data(), c1.data()};
+  reference::differentiate<Storage>(rows(expected_dx, expected_residual), columns);
+  apply_tables().of<Storage>().differentiate(rows(written, d_residual), columns, write);
   ASSERT_EQ(bits(expected_dx.values), bits(written.values));
   ASSERT_EQ(bits(expected_residual.values), bits(d_residual.values));
 }
@@ -173,26 +172,29 @@ void expect_reference(const Geometry& g, bool relu, bool residual, bool in_place
   const auto channels = static_cast<std::size_t>(g.channels);
   const auto x = mixed<Storage>(n, random), r = mixed<Storage>(n, random);
   auto dy = mixed<Storage>(n, random);
-  const auto mean_hi = coefficients<T>(channels, random), k = coefficients<T>(channels, random),
-             c2 = coefficients<T>(channels, random), c1 = coefficients<T>(channels, random);
+  auto mean_hi = coefficients<T>(channels, random), k = coefficients<T>(channels, random),
+       c2 = coefficients<T>(channels, random), c1 = coefficients<T>(channels, random);
   std::vector<Storage> y(n), expected_y(n), dx(n), expected_dx(n), d_residual(n), expected_residual(n);
   for (std::size_t c = 0; c < channels; ++c) {
     for (std::int64_t position = 0; position < g.positions(); ++position) {
       const auto i = static_cast<std::size_t>(g.offset(static_cast<std::int64_t>(c), position));
-      reference::normalize<Storage>(&x[i], residual ? &r[i] : nullptr, &expected_y[i], 1,
-                                    {&mean_hi[c], &k[c], &c1[c], false, relu});
-      reference::differentiate<Storage>(&dy[i], &x[i], relu ? &expected_y[i] : nullptr, &expected_dx[i],
-                                        &expected_residual[i], 1,
-                                        {&mean_hi[c], &k[c], &c2[c], &c1[c], false, of_batch});
+      const Extent one{1, 1, 1, false, 0};
+      reference::normalize<Storage>({&x[i], residual ? &r[i] : nullptr, &expected_y[i], one, relu},
+                                    {&mean_hi[c], &k[c], &c1[c]});
+      reference::differentiate<Storage>({&dy[i], &x[i], relu ? &expected_y[i] : nullptr, &expected_dx[i],
+                                         &expected_residual[i], one, of_batch},
+                                        {&mean_hi[c], &k[c], &c2[c], &c1[c]});
     }
   }
   forced_paths().streaming = random() % 2 == 0;
-  normalize({x.data(), residual ? r.data() : nullptr, y.data()}, g, {mean_hi.data(), k.data(), c1.data()},
-            relu);
+  const ApplyLoops<Storage> apply = loops<Storage>().apply;
+  normalize<Storage>(apply, {x.data(), residual ? r.data() : nullptr, y.data()}, g,
+                     {mean_hi.data(), k.data(), c1.data()}, relu);
   EXPECT_EQ(bits(expected_y), bits(y));
-  differentiate({dy.data(), x.data(), relu ? y.data() : nullptr, in_place ? dy.data() : dx.data(),
-                 residual ? d_residual.data() : nullptr},
-                g, {mean_hi.data(), k.data(), c2.data(), c1.data(), of_batch});
+  differentiate<Storage>(apply,
+                         {dy.data(), x.data(), relu ? y.data() : nullptr, in_place ? dy.data() : dx.data(),
+                          residual ? d_residual.data() : nullptr},
+                         g, {mean_hi.data(), k.data(), c2.data(), c1.data()}, of_batch);
   forced_paths().streaming.reset();
   EXPECT_EQ(bits(expected_dx), bits(in_place ? dy : dx));
   if (residual) {

@@ -22,19 +22,30 @@ namespace {
 using Floats = std::vector<float>;
 using Record = std::vector<std::int64_t>;
 
+// The loops of the forced instruction set.
+std::size_t block_step() { return block_tables().of<float>().step(); }
+template <class Storage>
+BlockSum sum_block(const Rows<Storage>& terms, const Window& window) {
+  return block_tables().of<Storage>().sum(terms, window);
+}
+template <class Storage>
+LevelSums sum_block_levels(const Rows<Storage>& terms, const Levels& levels, int pass) {
+  return block_tables().of<Storage>().sum_levels(terms, levels, pass);
+}
+
 Record expected_record(const Floats& a, const Floats& b, DType dtype = DType::float32) {
   Record record(static_cast<std::size_t>(exact::sum_format(dtype).words()));
   const auto n = static_cast<std::int64_t>(a.size());
   if (dtype == DType::float32) {
     reference::accumulate({a.data()}, {b.data()}, {dtype, Layout::channels_first, 1, 1, n}, {0, 1, 0, n},
-                          record.data());
+                          {record.data(), exact::sum_format(dtype)});
     return record;
   }
   std::vector<float16> a_halves, b_halves;
   for (const float value : a) a_halves.push_back(narrow<float16>(value));
   for (const float value : b) b_halves.push_back(narrow<float16>(value));
   reference::accumulate({a_halves.data()}, {b_halves.data()}, {dtype, Layout::channels_first, 1, 1, n},
-                        {0, 1, 0, n}, record.data());
+                        {0, 1, 0, n}, {record.data(), exact::sum_format(dtype)});
   return record;
 }
 
@@ -45,7 +56,7 @@ Record record_of(const BlockSum& sums, const Window& window, DType dtype = DType
   std::int64_t* products = record.data() + format.sum_digits;
   exact::add_scaled(products, sums.high, window.high_ulp - 2 * format.unit);
   exact::add_scaled(products, sums.low, window.low_ulp - 2 * format.unit);
-  exact::normalise(record.data(), format);
+  exact::Record(record.data(), format).propagate_carries();
   return record;
 }
 
@@ -57,9 +68,9 @@ Record record_by_levels(const Rows<Storage>& terms) {
   const BlockSum seen = sum_block(terms, Window{});
   const Levels levels = levels_of<Storage>(seen.a, terms.squares() ? seen.a : seen.b);
   for (int pass = 0; pass < levels.passes; ++pass) {
-    add_levels_to_digits(record.data(), format, levels, pass, sum_block_levels(terms, levels, pass));
+    add_levels({record.data(), format}, levels, pass, sum_block_levels(terms, levels, pass));
   }
-  exact::normalise(record.data(), format);
+  exact::Record(record.data(), format).propagate_carries();
   return record;
 }
 

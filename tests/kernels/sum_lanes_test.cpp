@@ -20,6 +20,14 @@ namespace {
 using Floats = std::vector<float>;
 using Record = std::vector<std::int64_t>;
 
+// The loops of the forced instruction set.
+bool sum_lanes(const Rows<float>& terms, const LaneWindows& windows, LaneSums& sums, LaneRanges& seen) {
+  return lane_tables().of<float>().sum(terms, windows, sums, seen);
+}
+void sum_lanes_levels(const Rows<float>& terms, const LaneLevels& levels, int pass, LaneLevelSums& sums) {
+  lane_tables().of<float>().sum_levels(terms, levels, pass, sums);
+}
+
 const exact::SumFormat& kFormat = exact::sum_format(DType::float32);
 
 Record expected_record(const Floats& a, const Floats& b, std::size_t lane) {
@@ -27,7 +35,7 @@ Record expected_record(const Floats& a, const Floats& b, std::size_t lane) {
   const auto rows = static_cast<std::int64_t>(a.size() / kLanes);
   const auto channel = static_cast<std::int64_t>(lane);
   reference::accumulate({a.data()}, {b.data()}, {DType::float32, Layout::channels_last, rows, kLanes, 1},
-                        {channel, 1, 0, rows}, record.data());
+                        {channel, 1, 0, rows}, {record.data(), kFormat});
   return record;
 }
 
@@ -37,7 +45,7 @@ Record record_of(const LaneSums& sums, std::size_t lane, const Window& window) {
   std::int64_t* products = record.data() + kFormat.sum_digits;
   exact::add_scaled(products, sums.high[lane], window.high_ulp - 2 * kFormat.unit);
   exact::add_scaled(products, sums.low[lane], window.low_ulp - 2 * kFormat.unit);
-  exact::normalise(record.data(), kFormat);
+  exact::Record(record.data(), kFormat).propagate_carries();
   return record;
 }
 
@@ -170,11 +178,11 @@ TEST_P(SumLanes, LevelsAreExactWhateverTheRange) {
         LaneLevelSums sums;
         sum_lanes_levels(terms, starts, pass, sums);
         for (std::size_t lane = 0; lane < kLanes; ++lane) {
-          add_levels_to_digits(records[lane].data(), kFormat, levels[lane], pass, sums.of(lane));
+          add_levels({records[lane].data(), kFormat}, levels[lane], pass, sums.of(lane));
         }
       }
       for (std::size_t lane = 0; lane < kLanes; ++lane) {
-        exact::normalise(records[lane].data(), kFormat);
+        exact::Record(records[lane].data(), kFormat).propagate_carries();
         ASSERT_EQ(expected_record(finite_a, squares ? finite_a : b, lane), records[lane])
             << "rows " << rows << ", round " << round << ", lane " << lane;
       }

@@ -1,8 +1,8 @@
 // What only long sums reach: sums in a window's units that are brought to their records before they overflow,
-// and digits that are normalised before they do.
+// and digits whose carries are propagated before they do.
 //
 // control: each of these makes a test here fail: kBlocksBeforeDrain four times as large (that of blocks where
-// there is AVX-512), no normalise() in LaneSummer::count_adds, or none in BlockSummer::count_adds.
+// there is AVX-512), no propagate_carries() in LaneSummer::count_adds, or none in BlockSummer::count_adds.
 
 #include <gtest/gtest.h>
 
@@ -28,9 +28,9 @@ Record expected_record(std::int64_t count, std::int64_t flags) {
   exact::add_scaled(products, count, 208 + 48 - 2 * kFormat.unit);
   exact::add_scaled(products, -count, 208 + 25 - 2 * kFormat.unit);
   exact::add_scaled(products, count, 208 - 2 * kFormat.unit);
-  exact::normalise(record.data(), kFormat);
-  record[static_cast<std::size_t>(kFormat.sum_flags())] = flags;
-  record[static_cast<std::size_t>(kFormat.product_flags())] = flags;
+  exact::Record(record.data(), kFormat).propagate_carries();
+  record[static_cast<std::size_t>(kFormat.words() - 2)] = flags;
+  record[static_cast<std::size_t>(kFormat.words() - 1)] = flags;
   return record;
 }
 
@@ -39,9 +39,9 @@ void expect_lanes(const Floats& block, int blocks, const Record& expected) {
   const Rows<float> terms{block.data(), block.data(), nullptr, block.size() / kLanes, 1, kLanes};
   Record records(kLanes * expected.size());
   LaneSummer<float> summer;
-  summer.start(terms, kLanes, records.data());
+  summer.begin(terms, kLanes, {records.data(), kFormat});
   for (int i = 0; i < blocks; ++i) summer.add(terms);
-  summer.finish();
+  summer.complete();
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     const auto first = records.begin() + static_cast<std::ptrdiff_t>(lane * expected.size());
     ASSERT_EQ(expected, Record(first, first + static_cast<std::ptrdiff_t>(expected.size())))
@@ -73,13 +73,14 @@ TEST_P(Summers, DigitsOfLanesDoNotOverflow) {
 TEST_P(Summers, SumsOfBlocksDoNotOverflow) {
   const ForcedIsa isa(GetParam());
   constexpr int kBlocks = (1 << 8) + 2;
-  const Floats block(kMaxAdditions * block_step(), kLargest);
+  const Floats block(kMaxAdditions * block_tables().of<float>().step(), kLargest);
   Record record(static_cast<std::size_t>(kFormat.words()));
   BlockSummer<float> summer;
   for (int i = 0; i <= kBlocks; ++i) {  // the first misses its window
-    summer.add({block.data(), block.data(), nullptr, 1, block.size(), block.size()}, record.data());
+    summer.add({block.data(), block.data(), nullptr, 1, block.size(), block.size()},
+               {record.data(), kFormat});
   }
-  summer.finish(record.data());
+  summer.complete({record.data(), kFormat});
   EXPECT_EQ(expected_record((kBlocks + 1) * static_cast<std::int64_t>(block.size()), 0), record);
 }
 
@@ -91,9 +92,10 @@ TEST_P(Summers, DigitsOfBlocksDoNotOverflow) {
   Record record(expected.size());
   BlockSummer<float> summer;
   for (int i = 0; i < kTimes; ++i) {
-    summer.add({block.data(), block.data(), nullptr, 1, block.size(), block.size()}, record.data());
+    summer.add({block.data(), block.data(), nullptr, 1, block.size(), block.size()},
+               {record.data(), kFormat});
   }
-  summer.finish(record.data());
+  summer.complete({record.data(), kFormat});
   EXPECT_EQ(expected, record);
 }
 

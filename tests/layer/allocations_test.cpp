@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/paths.h"
+#include "kernels/plan.h"
 #include "syncbn/syncbn.h"
 
 namespace {
@@ -53,7 +53,7 @@ Allocated count(const Shape& shape, Layout layout, bool fused) {
     dy[i] = static_cast<float>(i * 5 % 97) - 48;
   }
   const std::vector<float>&in = x, &gradient = dy;
-  kernels::forced_paths().fused = fused;
+  kernels::forced_paths().blocked = fused;
   const auto call = [&] {
     layer.forward({.x = view(in, shape, layout), .y = view(y, shape, layout)});
     layer.backward(

@@ -542,7 +542,7 @@ TEST(BadInput, WhatADoubleBackwardWasLeft) {
   } cases[] = {
       {"no forward", [](Saved& saved, BackwardSums&) { saved = {}; }, {"backward", "no forward"}},
       {"another layer's",
-       [](Saved& saved, BackwardSums&) { saved.var.push_back(1); },
+       [](Saved& saved, BackwardSums&) { saved.var.reset(3, kHostMemory); },
        {"saved", "3 channels", "num_features ... 2"}},
       {"fewer elements than the call",
        [](Saved& saved, BackwardSums&) { saved.count = 3; },
@@ -551,7 +551,7 @@ TEST(BadInput, WhatADoubleBackwardWasLeft) {
        [](Saved&, BackwardSums& sums) { sums = {}; },
        {"sums", "0 channels", "num_features ... 2"}},
       {"sums of another layer",
-       [](Saved&, BackwardSums& sums) { sums.own_b.pop_back(); },
+       [](Saved&, BackwardSums& sums) { sums.own_b.reset(1, kHostMemory); },
        {"sums", "1 channels", "num_features ... 2"}},
   };
   for (const auto& c : cases) {

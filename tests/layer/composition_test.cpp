@@ -212,7 +212,7 @@ TEST(SavedValues, IncompleteOnesAreRefused) {
   layer.forward(call.forward_tensors(), saved);
   for (auto values : {&Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale}) {
     Saved cut = saved;
-    (cut.*values).pop_back();
+    (cut.*values).reset(1, kHostMemory);
     expect_error<InvalidArgument>([&] { layer.backward(cut, call.backward_tensors()); },
                                   {"saved", "1 channels", "num_features ... 2"});
   }

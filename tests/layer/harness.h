@@ -18,15 +18,18 @@ namespace syncbn::testing {
 
 inline DType dtype(oracle::Type type) { return static_cast<DType>(static_cast<int>(type)); }
 
-/// Values by the oracle's own conversions, in the memory order of the layout.
+/// Values by the oracle's own conversions, in the memory order of the layout. On the guarded device, if it is
+/// in use.
 class Tensor {
  public:
+  Tensor(Tensor&&) = default;
+  Tensor(const Tensor&) = delete;
   /// `values` in C order of (N, C, spatial...); none: filled with bytes that no result has.
   Tensor(oracle::Type type, Shape shape, Layout layout, const std::vector<double>* values = nullptr);
-  TensorView view() { return {bytes_.data(), dtype(type_), shape_, layout_}; }
-  ConstTensorView view() const { return {bytes_.data(), dtype(type_), shape_, layout_}; }
+  TensorView view() { return {data_, dtype(type_), shape_, layout_}; }
+  ConstTensorView view() const { return {data_, dtype(type_), shape_, layout_}; }
   std::vector<double> values() const;
-  const std::vector<std::byte>& bytes() const { return bytes_; }
+  std::vector<std::byte> bytes() const { return {data_, data_ + size_}; }
 
  private:
   std::size_t place(std::size_t i) const;
@@ -34,7 +37,9 @@ class Tensor {
   oracle::Type type_;
   Shape shape_;
   Layout layout_;
-  std::vector<std::byte> bytes_;
+  std::size_t size_;
+  std::vector<std::byte> own_;
+  std::byte* data_;  // own, or on the guarded device
 };
 
 /// Entries of a layer's state by the oracle's conversions.

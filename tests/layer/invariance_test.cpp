@@ -18,7 +18,7 @@
 #include <xmmintrin.h>
 #endif
 
-#include "kernels/paths.h"
+#include "kernels/plan.h"
 #include "kernels/reference.h"
 #include "layer/data.h"
 #include "layer/harness.h"
@@ -72,7 +72,7 @@ class ForcedPaths {
   explicit ForcedPaths(Random& random) { kernels::forced_paths() = {random.chance(2), random.chance(2)}; }
   ~ForcedPaths() { kernels::forced_paths() = {}; }
   std::string text() const {
-    return fmt::format("fused {}, streaming {}, ", *kernels::forced_paths().fused,
+    return fmt::format("blocked {}, streaming {}, ", *kernels::forced_paths().blocked,
                        *kernels::forced_paths().streaming);
   }
 };
@@ -198,9 +198,9 @@ TEST_P(Invariance, BlocksOfChannels) {
   c.threads = 1;
   fill(c, Kind::normal, Kind::normal, false, random);
   fill_state(c, true, true, random);
-  kernels::forced_paths().fused = false;
+  kernels::forced_paths().blocked = false;
   const oracle::Result expected = run_library(c);
-  kernels::forced_paths().fused = true;
+  kernels::forced_paths().blocked = true;
   for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
     c.layout = layout;
     EXPECT_TRUE(same_bits(expected, run_library(c))) << describe(c);
@@ -283,8 +283,8 @@ TEST(InvarianceControl, DoubleSumsDependOnTheSplit) {
 [[gnu::noinline]] std::vector<float> normalize_unguarded(const std::vector<float>& x) {
   const float mean = 0x1p-130F, k = 0.37F, shift = 0x1.8p-135F;
   std::vector<float> y(x.size());
-  kernels::reference::normalize<float>(x.data(), nullptr, y.data(), x.size(),
-                                       {&mean, &k, &shift, false, false});
+  kernels::reference::normalize<float>(
+      {x.data(), nullptr, y.data(), {1, x.size(), x.size(), false, 0}, false}, {&mean, &k, &shift});
   return y;
 }
 

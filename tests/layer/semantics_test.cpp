@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/paths.h"
+#include "kernels/plan.h"
 #include "layer/calls.h"
 #include "syncbn/syncbn.h"
 
@@ -393,7 +393,7 @@ void expect_no_trace_of_failures(bool fused) {
       task(i);
     }
   });
-  kernels::forced_paths().fused = fused;
+  kernels::forced_paths().blocked = fused;
   const auto fails_without_trace = [&](const std::function<void()>& step) {
     int failures = 0;
     for (;; ++failures) {
@@ -412,7 +412,7 @@ void expect_no_trace_of_failures(bool fused) {
   fails_without_trace([&] { call.forward(layer); });
   EXPECT_EQ(layer.values<std::int64_t>("num_batches_tracked")[0], 1);
   fails_without_trace([&] { call.backward(layer); });
-  kernels::forced_paths().fused.reset();
+  kernels::forced_paths().blocked.reset();
   set_parallel_for({});
   set_num_threads(0);
 }

@@ -1,17 +1,17 @@
-#include "exact/window_sums.h"
+#include "exact/record.h"
 
 #include <algorithm>
 
 namespace syncbn::exact {
 namespace {
 
-// value · 2^bits, false where it is too large.
+// value *= 2^bits. Returns false if the result is too large.
 bool raise(std::int64_t& value, int bits) {
   if (bits > 62) return value == 0;
   return !__builtin_mul_overflow(value, std::int64_t{1} << bits, &value);
 }
 
-// False where the sum has no room in the finer units of the two.
+// into += from. Returns false if the sum has no room in the finer of the two units.
 bool add(WindowSums& into, WindowSums from) {
   const auto is_nothing = [](const WindowSums& sums) { return (sums.sum | sums.high | sums.low) == 0; };
   if (is_nothing(from)) return true;
@@ -36,8 +36,8 @@ bool add(WindowSums& into, WindowSums from) {
          !__builtin_add_overflow(into.low, from.low, &into.low);
 }
 
-// Of a row of zeros: value · 2^shift as normalised digits. They must have room for it: a float32 window's
-// begin at digit 4 of 7 and 9 of 13 at most.
+// Writes value · 2^shift into a row of zeros, with propagated carries. The row must have room: the sums of a
+// float32 window begin at digit 4 of 7 and 9 of 13 at most.
 void set_digits(std::int64_t* digits, int count, __int128 value, int shift) {
   const int up = shift % kDigitBits;
   // The lowest digit takes fewer bits of the value, moved up.
@@ -53,24 +53,31 @@ void set_digits(std::int64_t* digits, int count, __int128 value, int shift) {
 
 }  // namespace
 
-void spread(std::int64_t* record, const SumFormat& format) {
-  if (!holds_window_sums(record, format)) return;
-  const WindowSums sums = window_sums(record);
-  std::fill_n(record, format.words(), 0);
-  set_digits(record, format.sum_digits, sums.sum, sums.sum_unit - format.unit);
-  set_digits(record + format.sum_digits, format.product_digits, sums.product(),
-             sums.product_unit - 2 * format.unit);
+void Record::propagate_carries() const {
+  exact::propagate_carries(sum(), format_->sum_digits);
+  exact::propagate_carries(product(), format_->product_digits);
 }
 
-void unite(std::int64_t* into, std::int64_t* from, const SumFormat& format) {
-  if (holds_window_sums(into, format) && holds_window_sums(from, format)) {
-    WindowSums sums = window_sums(into);
-    if (add(sums, window_sums(from))) return set(into, format, sums);
+void Record::expand() const {
+  if (form() == Form::digits) return;
+  const WindowSums sums = ConstRecord(*this).window_sums();
+  clear();
+  set_digits(sum(), format_->sum_digits, sums.sum, sums.sum_unit - format_->unit);
+  set_digits(product(), format_->product_digits, sums.product(), sums.product_unit - 2 * format_->unit);
+}
+
+void Record::merge(Record other) const {
+  if (form() == Form::window_sums && other.form() == Form::window_sums) {
+    WindowSums sums = ConstRecord(*this).window_sums();
+    if (exact::add(sums, ConstRecord(other).window_sums())) return set(sums);
   }
-  spread(into, format);
-  spread(from, format);
-  merge(into, from, format);
-  normalise(into, format);
+  expand();
+  other.expand();
+  const int digits = format_->sum_digits + format_->product_digits;
+  for (int i = 0; i < digits; ++i) words_[i] += other.words_[i];
+  sum_flags() |= other.sum_flags();
+  product_flags() |= other.product_flags();
+  propagate_carries();
 }
 
 }  // namespace syncbn::exact

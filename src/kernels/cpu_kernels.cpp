@@ -1,0 +1,252 @@
+#include <algorithm>
+#include <cmath>
+
+#include "exact/finish.h"
+#include "kernels/apply.h"
+#include "kernels/double_backward.h"
+#include "kernels/kernels.h"
+#include "kernels/loops.h"
+#include "kernels/plan.h"
+
+namespace syncbn::kernels {
+namespace {
+
+bool is_finite(const ConstStatisticsColumns& saved, std::int64_t channel) {
+  return std::isfinite(saved.mean[channel]) && std::isfinite(saved.var_unbiased[channel]);
+}
+
+// What depends on no dtype of elements.
+class CpuColumns : public Kernels {
+ public:
+  void clear(const StatisticsColumns& s, std::int64_t channels) const final {
+    for (double* column : {s.mean, s.var, s.invstd, s.scale, s.var_unbiased})
+      std::fill_n(column, channels, 0.0);
+  }
+  void clear(const SumsColumns& s, std::int64_t channels) const final {
+    for (double* column : {s.a, s.b, s.own_a, s.own_b}) std::fill_n(column, channels, 0.0);
+  }
+
+  void fill(const Values& values, std::int64_t channels, double value) const final {
+    for (std::int64_t c = 0; c < channels; ++c) values.set(c, value);
+  }
+
+  std::optional<NonfiniteChannel> find_nonfinite(const ConstStatisticsColumns& saved,
+                                                 std::int64_t channels) const final {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      if (!is_finite(saved, c)) return NonfiniteChannel{c, saved.mean[c], saved.var[c]};
+    }
+    return std::nullopt;
+  }
+
+  // Serial: a host program's thread pool could fail in the middle.
+  void track(const RunningStatistics& running, const ConstStatisticsColumns& saved, std::int64_t channels,
+             std::optional<double> momentum, bool skip_nonfinite) const final {
+    const std::int64_t batches = *running.batches + 1;
+    const double factor = momentum ? *momentum : 1 / static_cast<double>(batches);
+    for (std::int64_t c = 0; c < channels; ++c) {
+      if (skip_nonfinite && !is_finite(saved, c)) continue;
+      running.mean.set(c, exact::running_update(running.mean[c], saved.mean[c], factor));
+      running.var.set(c, exact::running_update(running.var[c], saved.var_unbiased[c], factor));
+    }
+    *running.batches = batches;
+  }
+
+  void affine_gradients(const Values& weight_grad, const Values& bias_grad, const double* a, const double* b,
+                        const double* invstd, std::int64_t channels, bool empty) const final {
+    for (std::int64_t c = 0; c < channels && weight_grad; ++c) {
+      weight_grad.set(c, empty ? 0.0 : b[c] * invstd[c]);
+      if (bias_grad) bias_grad.set(c, a[c]);
+    }
+  }
+};
+
+template <class Storage>
+class CpuKernels final : public CpuColumns {
+  using T = Compute<Storage>;
+
+ public:
+  using Kernels::accumulate;
+
+  void accumulate(const ForwardCall& call, exact::Records records) const override {
+    const Operand x{call.tensors.x};
+    kernels::accumulate(loops<Storage>().accumulate, x, x, call.geometry, records, Use::wire);
+  }
+
+  void normalize(const ForwardCall& call, exact::ConstRecords records) const override {
+    apply(call, [&](std::int64_t first, std::int64_t channels) {
+      set_statistics(call, first, channels, records.from(first));
+    });
+  }
+
+  void normalize_alone(const ForwardCall& call) const override {
+    const Geometry& g = call.geometry;
+    const Plan plan = make_plan(g, 1);
+    const Operand x{call.tensors.x};
+    const Loops<Storage> used = loops<Storage>();
+    if (plan.way == Plan::Way::whole) {
+      const exact::Records records = call.work.records(g.channels, exact::sum_format(g.dtype));
+      kernels::accumulate(used.accumulate, x, x, g, records, Use::finish);
+      return normalize(call, records);
+    }
+    const Write write = write_for(g, plan.block_channels);
+    const ForwardColumns<T> columns = forward_columns(call.work);
+    for_each_block(g, plan, [&](const Part& part, exact::Records records) {
+      used.accumulate(x, x, g, part, records);
+      set_statistics(call, part.channel, part.channels, records);
+      set_coefficients(call, part.channel, part.channels, columns);
+      kernels::normalize(used.apply, call.tensors, g, part, columns, call.relu, write);
+    });
+  }
+
+  void normalize_by(const ForwardCall& call, const RunningStatistics& running) const override {
+    const StatisticsColumns& made = call.saved;
+    apply(call, [&](std::int64_t first, std::int64_t channels) {
+      for (std::int64_t c = first; c < first + channels; ++c) {
+        made.mean[c] = running.mean[c];
+        made.var[c] = running.var[c];
+        made.invstd[c] = exact::inverse_std(made.var[c], call.eps);
+      }
+    });
+  }
+
+  void accumulate(const BackwardCall& call, exact::Records records) const override {
+    const Geometry& g = call.geometry;
+    kernels::accumulate(loops<Storage>().accumulate, {call.tensors.dy, call.tensors.y}, {call.tensors.x}, g,
+                        records, Use::finish);
+    for_each_channels(g.channels, [&](std::int64_t first, std::int64_t channels) {
+      const exact::Records own = records.from(first);
+      if (g.positions() != 0) set_sums(call, first, channels, own, call.sums.own_a, call.sums.own_b);
+      for (std::int64_t c = 0; c < channels; ++c) own[c].expand();
+    });
+  }
+
+  void differentiate(const BackwardCall& call, exact::ConstRecords records) const override {
+    const BackwardColumns<T> columns = backward_columns(call.work);
+    for_each_channels(call.geometry.channels, [&](std::int64_t first, std::int64_t channels) {
+      set_coefficients(call, first, channels, records.from(first), columns);
+    });
+    kernels::differentiate(loops<Storage>().apply, call.tensors, call.geometry, columns, call.of_batch);
+  }
+
+  void differentiate_alone(const BackwardCall& call) const override {
+    const Geometry& g = call.geometry;
+    const Plan plan = make_plan(g, call.tensors.y != nullptr ? 3 : 2);
+    const Operand gradient{call.tensors.dy, call.tensors.y}, x{call.tensors.x};
+    const Loops<Storage> used = loops<Storage>();
+    if (plan.way == Plan::Way::whole) {
+      const exact::Records records = call.work.records(g.channels, exact::sum_format(g.dtype));
+      kernels::accumulate(used.accumulate, gradient, x, g, records, Use::finish);
+      differentiate(call, records);
+    } else {
+      const Write write = write_for(g, plan.block_channels);
+      const BackwardColumns<T> columns = backward_columns(call.work);
+      for_each_block(g, plan, [&](const Part& part, exact::Records records) {
+        used.accumulate(gradient, x, g, part, records);
+        set_coefficients(call, part.channel, part.channels, records, columns);
+        kernels::differentiate(used.apply, call.tensors, g, part, columns, call.of_batch, write);
+      });
+    }
+    if (g.positions() == 0) return;
+    std::copy_n(call.sums.a, g.channels, call.sums.own_a);
+    std::copy_n(call.sums.b, g.channels, call.sums.own_b);
+  }
+
+  std::size_t double_backward_words(std::int64_t channels) const override {
+    return double_backward::words(channels, dtype_of<Storage>);
+  }
+  void accumulate(const DoubleBackwardCall& call, std::span<std::int64_t> message) const override {
+    double_backward::accumulate(loops<Storage>().accumulate, call, message);
+  }
+  void double_differentiate(const DoubleBackwardCall& call,
+                            std::span<const std::int64_t> message) const override {
+    double_backward::differentiate(call, message);
+  }
+
+ private:
+  static ForwardColumns<T> forward_columns(Workspace& work) {
+    return {work.column<T>(0), work.column<T>(1), work.column<T>(2)};
+  }
+  static BackwardColumns<T> backward_columns(Workspace& work) {
+    return {work.column<T>(0), work.column<T>(1), work.column<T>(2), work.column<T>(3)};
+  }
+
+  // y of all channels; set_mean_and_invstd(first channel, channels) sets the statistics before.
+  template <class Body>
+  static void apply(const ForwardCall& call, const Body& set_mean_and_invstd) {
+    const ForwardColumns<T> columns = forward_columns(call.work);
+    for_each_channels(call.geometry.channels, [&](std::int64_t first, std::int64_t channels) {
+      set_mean_and_invstd(first, channels);
+      set_coefficients(call, first, channels, columns);
+    });
+    kernels::normalize(loops<Storage>().apply, call.tensors, call.geometry, columns, call.relu);
+  }
+
+  // `records`: from the first channel on, as in all that follows.
+  static void set_statistics(const ForwardCall& call, std::int64_t first, std::int64_t channels,
+                             exact::ConstRecords records) {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const exact::Statistics s = exact::statistics(records[c], call.count, call.eps);
+      call.saved.mean[first + c] = s.mean;
+      call.saved.var[first + c] = s.var;
+      call.saved.invstd[first + c] = s.invstd;
+      call.saved.var_unbiased[first + c] = s.var_unbiased;
+    }
+  }
+
+  static void set_coefficients(const ForwardCall& call, std::int64_t first, std::int64_t channels,
+                               const ForwardColumns<T>& to) {
+    for (std::int64_t c = first; c < first + channels; ++c) {
+      call.saved.scale[c] = (call.weight ? call.weight[c] : 1.0) * call.saved.invstd[c];
+      const double bias = call.bias ? call.bias[c] : 0.0;
+      const auto made = exact::forward_coefficients<T>(call.saved.mean[c], call.saved.scale[c], bias);
+      to.mean_hi[c] = made.mean_hi;
+      to.k[c] = made.k;
+      to.shift[c] = made.shift;
+    }
+  }
+
+  // fl64(A) and fl64(B − mean·A): each exact and rounded once.
+  static void set_sums(const BackwardCall& call, std::int64_t first, std::int64_t channels,
+                       exact::ConstRecords records, double* a, double* b) {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      a[first + c] = exact::rounded_sum(records[c]);
+      b[first + c] = exact::centred_product(records[c], call.saved.mean[first + c]);
+    }
+  }
+
+  static void set_coefficients(const BackwardCall& call, std::int64_t first, std::int64_t channels,
+                               exact::ConstRecords records, const BackwardColumns<T>& to) {
+    set_sums(call, first, channels, records, call.sums.a, call.sums.b);
+    const auto n = static_cast<double>(call.count);
+    for (std::int64_t c = first; c < first + channels; ++c) {
+      exact::BackwardCoefficients<T> made{0, static_cast<T>(call.saved.scale[c]), 0, 0};
+      if (call.of_batch) {
+        made = exact::backward_coefficients<T>(call.saved.mean[c], call.saved.invstd[c], call.saved.scale[c],
+                                               call.sums.a[c], call.sums.b[c], n);
+      }
+      to.mean_hi[c] = made.mean_hi;
+      to.k[c] = made.k;
+      to.c2[c] = made.c2;
+      to.c1[c] = made.c1;
+    }
+  }
+};
+
+const Kernels& cpu_kernels(DType dtype) {
+  return with_storage(dtype, [](auto* null) -> const Kernels& {
+    static constexpr CpuKernels<std::remove_pointer_t<decltype(null)>> kKernels{};
+    return kKernels;
+  });
+}
+constexpr Device kCpu{"cpu", kHostMemory, cpu_kernels};
+
+}  // namespace
+
+const Device& cpu() { return kCpu; }
+
+const Device*& device() {
+  static const Device* used = &kCpu;
+  return used;
+}
+
+}  // namespace syncbn::kernels

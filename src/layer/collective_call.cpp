@@ -1,0 +1,73 @@
+#include "layer/collective_call.h"
+
+namespace syncbn::layer {
+
+CollectiveCall::~CollectiveCall() {
+  if (pending_) group_->give_up(*pending_);
+}
+
+void CollectiveCall::append(CallPart& part, const group::CallDescription& description) {
+  const Entry entry{&part, &description, message_.size(), part.words()};
+  message_.resize(entry.begin + entry.words);
+  part.start(piece(entry));
+  entries_.push_back(entry);
+}
+
+void CollectiveCall::fail(const group::CallDescription& description, const char* reason) {
+  group_->fail(description, reason);
+  clear();
+}
+
+void CollectiveCall::run(Group& group, CallPart& part, const group::CallDescription& description) {
+  if (group.size() == 1) {  // nothing is sent, but the group may be closed
+    part.check();
+    group.sum(description, {});
+    part.run_alone();
+    return part.commit();
+  }
+  clear();
+  add(group, part, description, [] {});
+  group.sum(description, message_);
+  part.finish(message_);
+  part.commit();
+}
+
+void CollectiveCall::start() {
+  if (empty() || pending_) return;
+  // One part is known by its own description, several by all of theirs.
+  joint_ = *entries_.front().description;
+  for (std::size_t i = 1; i < entries_.size(); ++i) {
+    joint_.subject += " + " + entries_[i].description->subject;
+    joint_.settings += ", " + entries_[i].description->settings;
+  }
+  pending_.emplace(PendingSum{joint_, message_});
+  try {
+    group_->start(*pending_);
+  } catch (...) {
+    clear();
+    throw;
+  }
+}
+
+void CollectiveCall::finish() {
+  start();
+  if (!pending_) return;
+  try {
+    group_->wait(*pending_);
+    // Steps that may fail come before the first layer changes.
+    for (const Entry& entry : entries_) entry.part->finish(piece(entry));
+    for (const Entry& entry : entries_) entry.part->commit();
+  } catch (...) {
+    clear();
+    throw;
+  }
+  clear();
+}
+
+void CollectiveCall::clear() {
+  pending_.reset();
+  entries_.clear();
+  message_.clear();
+}
+
+}  // namespace syncbn::layer

@@ -1,0 +1,162 @@
+#include "layer/core.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/fp_environment.h"
+#include "layer/checks.h"
+#include "syncbn/error.h"
+#include "syncbn/isa.h"
+#include "syncbn/threads.h"
+#include "syncbn/version.h"
+#include "world/current_world.h"
+#include "world/resolve_group.h"
+
+namespace syncbn::layer {
+namespace {
+
+std::string momentum_text(const SyncBatchNormOptions& options) {
+  return options.momentum ? fmt::format("{}", *options.momentum) : "none";
+}
+
+const char* affine_text(const SyncBatchNormOptions& options) {
+  if (!options.affine) return "false";
+  return options.bias ? "true" : "without bias";
+}
+
+const char* name_of(Nonfinite nonfinite) {
+  switch (nonfinite) {
+    case Nonfinite::propagate:
+      return "propagate";
+    case Nonfinite::skip_update:
+      return "skip_update";
+    case Nonfinite::error:
+      break;
+  }
+  return "error";
+}
+
+template <class T, class Columns>
+kernels::StatisticsOf<T> statistics_of(Columns& s) {
+  return {s.mean.data(), s.var.data(), s.invstd.data(), s.scale.data(), s.var_unbiased.data()};
+}
+template <class T, class Columns>
+kernels::SumsOf<T> sums_of(Columns& s) {
+  return {s.a.data(), s.b.data(), s.own_a.data(), s.own_b.data()};
+}
+
+}  // namespace
+
+Core::Core(std::int64_t features, const SyncBatchNormOptions& chosen)
+    : num_features((check_options(features, chosen), features)),
+      options(chosen),
+      parameters(features, chosen),
+      name(chosen.name) {
+  active_isa();  // a wrong SYNCBN_ISA or SYNCBN_NUM_THREADS is an error here, not in the middle of a call
+  get_num_threads();
+  if (const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group)) {
+    join(*group);
+  } else if (const auto* group_name = std::get_if<std::string>(&options.process_group)) {
+    join_by_name(*group_name);
+  } else if (world::current_world() != nullptr) {
+    join_by_name(kWorldGroup);
+  }
+}
+
+void Core::join(std::shared_ptr<Group> found) {
+  joined = std::move(found);
+  if (name.empty() && joined->size() > 1) name = fmt::format("#{}", joined->next_layer_number());
+}
+
+void Core::join_by_name(std::string_view group) {
+  join(world::resolve_group(group));
+  rank_world_ = world::thread_world();
+}
+
+// A thread that has no world may be one that the rank's body has started.
+void Core::refuse_other_rank() const {
+  const world::World* here = world::thread_world();
+  if (here == nullptr || here == rank_world_) return;
+  const int rank = joined->ranks()[static_cast<std::size_t>(joined->rank())];
+  throw GroupError(fmt::format(
+      "group '{}', layer '{}': the layer belongs to rank {}, and the calling thread is rank {}{}; "
+      "in run_ranks each rank makes its own layer",
+      joined->name(), name, rank, here->rank(), rank == here->rank() ? " of another run_ranks" : ""));
+}
+
+Group& Core::joined_group() {
+  if (joined == nullptr) join_by_name(kWorldGroup);
+  if (rank_world_ != nullptr) refuse_other_rank();
+  return *joined;
+}
+
+const group::CallDescription& Core::description(Direction direction, std::optional<DType> input) {
+  static constexpr const char* kNames[] = {"forward", "backward", "double backward"};
+  if (input > DType::float64) input.reset();  // not an enumerator: the call will fail
+  const std::size_t dtype = input ? static_cast<std::size_t>(*input) : kDTypes;
+  std::optional<group::CallDescription>& known =
+      descriptions_[static_cast<std::size_t>(direction) * (kDTypes + 1) + dtype];
+  if (!known) {
+    known.emplace();
+    known->subject = fmt::format("{} of layer '{}'", kNames[static_cast<std::size_t>(direction)], name);
+    known->settings = fmt::format(
+        "C={}, input={}, parameters={}, eps={}, momentum={}, affine={}, track_running_stats={}, "
+        "affine_gradients={}, "
+        "nonfinite={}, activation={}, bits_version={}",
+        num_features, input ? syncbn::name_of(*input) : "unknown dtype", syncbn::name_of(options.dtype),
+        options.eps, momentum_text(options), affine_text(options), options.track_running_stats,
+        options.affine_gradients == AffineGradients::group ? "group" : "local", name_of(options.nonfinite),
+        options.activation == Activation::relu ? "relu" : "none", kBitsVersion);
+  }
+  return *known;
+}
+
+bool Core::is_collective(const Saved& from) const {
+  // Without a forward nobody knows what its backward would be. In training the peers expect it.
+  return from.statistics == Saved::Statistics::group_batch ||
+         (from.statistics == Saved::Statistics::none && training);
+}
+
+void Core::track(const Saved& from) {
+  if (from.statistics != Saved::Statistics::group_batch || from.count == 0 || !parameters.running_mean)
+    return;
+  check_saved(from, num_features);
+  const base::FpEnvironment environment;
+  kernels::kernels_for(options.dtype)
+      .track(parameters.running(), columns_of(from), num_features, options.momentum,
+             options.nonfinite == Nonfinite::skip_update);
+}
+
+void Core::forward(const ForwardTensors& tensors, Saved& result, bool track) {
+  ForwardPart part(*this, tensors, result, track, work);
+  run(part, training, Direction::forward, tensors.x.dtype);
+}
+
+void Core::backward(const Saved& from, const BackwardTensors& tensors, BackwardSums* sums) {
+  BackwardPart part(*this, from, tensors, sums, work);
+  run(part, is_collective(from), Direction::backward, tensors.x.dtype);
+}
+
+void Core::run(CallPart& part, bool collective, Direction direction, DType input) {
+  const base::FpEnvironment environment;
+  if (collective) {
+    Group& group = joined_group();
+    return call_.run(group, part, description(direction, input));
+  }
+  part.check();
+  part.run_alone();
+  part.commit();
+}
+
+kernels::Geometry geometry_of(const ConstTensorView& x) {
+  const Layout layout = x.shape.spatial() == 1 ? Layout::channels_last : x.layout;
+  return {x.dtype, layout, x.shape.samples(), x.shape.channels(), x.shape.spatial()};
+}
+kernels::StatisticsColumns columns_of(Saved& saved) { return statistics_of<double>(saved); }
+kernels::ConstStatisticsColumns columns_of(const Saved& saved) { return statistics_of<const double>(saved); }
+kernels::SumsColumns columns_of(BackwardSums& sums) { return sums_of<double>(sums); }
+kernels::ConstSumsColumns columns_of(const BackwardSums& sums) { return sums_of<const double>(sums); }
+
+}  // namespace syncbn::layer
