@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # The two commands of the README and their parts. CMake does the work: see CMakePresets.json for other builds.
 #
 # Only targets that depend on `setup` (and fuzz) install system packages: demo, test and its parts, the benchmarks.

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Tables in Markdown, and the places of documents that they fill."""
 
 import os

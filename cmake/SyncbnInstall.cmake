@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # cmake --install: libraries, headers, launcher, documents, the CMake package and the pkg-config files. Included by
 # src/CMakeLists.txt, where the dependencies were found.
 include(CMakePackageConfigHelpers)

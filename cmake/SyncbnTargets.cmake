@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # Programs lie in one place, whatever folder they come from.
 if(PROJECT_IS_TOP_LEVEL)
   set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # Toolchain: Debian's cross compiler for 64-bit ARM (instruction set neon); programs run under qemu-user.
 # scripts/setup.sh --ci installs both, and the libraries as arm64 packages.
 set(CMAKE_SYSTEM_NAME Linux)

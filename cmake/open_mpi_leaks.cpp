@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // In builds with the address sanitizer only: no leak check in a rank under mpirun. Open MPI 4.1 leaves some
 // 3,000 blocks and unloads its plugins at the end, so its leaks can't be distinguished from
 // syncbn's by their origin.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The example in the documentation of MindSpore's mint.nn.SyncBatchNorm, in C++, and what it leaves out:
 // training, the backward pass, and data that differs between the ranks. Every rank prints one table.
 //

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+
 """Checks that includes among the rooms of src/ follow the edges that the table in docs/design.md, section 7, allows.
 
 `scripts/check_rooms.py` exits with 1 and names each include that does not. `--control` plants every forbidden include

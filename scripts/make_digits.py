@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+
 """Writes examples/data/digits.bin, the handwritten digits that train_digits learns, from scikit-learn's copy.
 
     pip install --no-deps scikit-learn && scripts/make_digits.py          # the installed package

@@ -1,4 +1,6 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Installs what building and testing need, on Debian 12 or a system that names its packages alike. Asks dpkg first, so
 # that a complete machine is left alone, without network and without root. `--ci` adds what .ci/run needs beyond that,
 # `--bench` what `make bench` needs.

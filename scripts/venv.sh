@@ -1,4 +1,6 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Makes .venv with the packages of requirements-dev.txt, 8 GB with PyTorch and MindSpore; `scripts/venv.sh numpy`: with
 # those of requirements-numpy.txt alone, unless it has all; `scripts/venv.sh torch24`: .venv-torch24, with PyTorch 2.4, for
 # CPU tensors all the same, 4.5 GB. A complete one is left alone, without network; one that was

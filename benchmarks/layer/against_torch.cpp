@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One rank, float32, training: syncbn and PyTorch's operator from C++, interleaved. `torch` is
 // at::native_batch_norm, which allocates its result as nn.BatchNorm does; `torch_out` writes into
 // the given memory.

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The floors: what the project asks of its own speed, each beside what was measured. benchmarks/floors.md has the tables."""
 
 from results import DIRECTIONS, ENGINES, FIRST, LARGE, LAST, OPERATOR, SMALL, find, geometric_mean, ratios

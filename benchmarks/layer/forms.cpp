@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // syncbn against itself, one rank: fused forms, dtypes, heavy tails, evaluation; the overhead of a call; the
 // finish.
 #include <fmt/format.h>

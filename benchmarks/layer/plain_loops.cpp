@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Batch normalization as a textbook has it, sums in double, the loops left to the compiler (-O3
 // -march=native).
 #include <cmath>

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Pictures of the results. Each says on which processor and when it was measured."""
 
 import os

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Several ranks on this machine against one rank with all cores, interleaved. Under a launcher (mpirun,
 // syncbn-run) ranks are its processes, else threads, --ranks of them. Rank 0 measures; the other
 // ranks sleep until rank 0 orders calls, so that they take no time from the contender that runs alone.

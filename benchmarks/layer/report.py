@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The tables that a person reads: a summary for a reader who chooses a library, every time, and the floors.
 
 usage: report.py [performance.json]

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """What the benchmarks measured, as the reports and pictures read it: constants, and queries of performance.json."""
 
 import math

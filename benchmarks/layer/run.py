@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs the benchmarks, prints their tables, writes docs/performance.json, the tables of docs/performance.md and of
 benchmarks/floors.md, and the pictures in docs/img/.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The bytes that must move, and nothing else: the speed limit that fractions of the copy refer to.
 #include <omp.h>
 

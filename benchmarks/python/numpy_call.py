@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """What a call from NumPy costs beside the same call from C++ addresses: medians of interleaved rounds, in µs.
 
 PYTHONPATH=build/release/python .venv/bin/python benchmarks/python/numpy_call.py

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """What the calls of a step cost by a latency-bandwidth model, for powers of two.
 
 A message of n bytes over h links takes overhead + h * latency + n * share / bandwidth: `share` messages of the same

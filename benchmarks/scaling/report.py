@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Draws docs/scaling.svg and fills the tables of docs/scaling.md, from scaling.csv, startup.csv there and the model.
 
 A table stands between the lines `<!-- NAME -->` and `<!-- end -->`; what else is in the page is left alone.

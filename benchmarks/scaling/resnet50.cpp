@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The batch norms of ResNet-50 on a simulated network (SimGrid's SMPI): what one forward and backward costs
 // in communication, with syncbn and in the form of PyTorch and MindSpore. Rank 0 prints a line of JSON for
 // each number of channels and direction: the simulated time from the moment at which all ranks enter the call

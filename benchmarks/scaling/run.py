@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Simulates the batch norms of ResNet-50 on both platforms and writes docs/scaling.csv, a line a call.
 
 usage: run.py PROGRAM [MOST_RANKS]

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Measures what starting costs on this machine and writes docs/startup.csv, a line a run.
 
 usage: run.py DIRECTORY_OF_THE_PROGRAMS [REPETITIONS]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Measures what starting costs: a rank joins its world, sums once over all ranks, once more, then once over
 // each of some groups of all ranks. Each rank prints a line of JSON with the moments at which it had done so,
 // in seconds of the clock that all processes of a machine share, and the peak memory of its process and its

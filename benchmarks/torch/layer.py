@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """syncbn.torch.SyncBatchNorm and torch.nn.BatchNorm in one process, interleaved: a line of JSON a comparison, as the
 programs in benchmarks/layer print.
 

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The documented example of mindspore.mint.nn.SyncBatchNorm on CPU, as a test that pytest runs on every worker:
 
 msrun --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=msrun_log --join=True --cluster_time_out=100 \

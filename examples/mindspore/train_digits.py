@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Trains a small network on handwritten digits with two samples a rank and step, twice: with statistics over all ranks,
 and with each rank's own. Prints both results and draws loss and accuracy.
 

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Training on handwritten digits at 2 samples per rank: synchronized against local statistics.
 
     torchrun --nproc-per-node=2 examples/torch/train_digits.py

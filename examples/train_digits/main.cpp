@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Data-parallel training with synchronized batch normalization, on real data.
 //
 //     syncbn-run --worker_num=2 --local_worker_num=2 --join=True train_digits

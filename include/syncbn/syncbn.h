@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 /// Everything that a program needs. Not included: syncbn/framework.h, for frameworks.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "framework.h"
 
 #include <nanobind/stl/string.h>
@@ -25,14 +26,14 @@ using Address = std::uintptr_t;
 // or recompute. Saved is a head of two numbers (the kind of statistics and the count), then columns of (C,).
 // BackwardSums is columns alone.
 constexpr std::int64_t kSavedHead = 2;
-constexpr std::array<Column Saved::*, 5> kSavedColumns = {
-    &Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale, &Saved::var_unbiased};
-constexpr std::array<Column BackwardSums::*, 4> kSumsColumns = {
-    &BackwardSums::a, &BackwardSums::b, &BackwardSums::own_a, &BackwardSums::own_b};
+constexpr std::array<Column Saved::*, 5> kSavedColumns = {&Saved::mean, &Saved::var, &Saved::invstd,
+                                                          &Saved::scale, &Saved::var_unbiased};
+constexpr std::array<Column BackwardSums::*, 4> kSumsColumns = {&BackwardSums::a, &BackwardSums::b,
+                                                                &BackwardSums::own_a, &BackwardSums::own_b};
 
 template <class Struct, std::size_t size>
-void read(const double* from, std::int64_t channels,
-          const std::array<Column Struct::*, size>& columns, Struct& to) {
+void read(const double* from, std::int64_t channels, const std::array<Column Struct::*, size>& columns,
+          Struct& to) {
   for (const auto column : columns) {
     (to.*column).assign(from, from + channels);
     from += channels;

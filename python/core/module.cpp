@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The extension module syncbn._core: the C++ core for the Python sources, which add names, checks and
 // documentation for users.
 #include <nanobind/nanobind.h>

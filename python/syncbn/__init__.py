@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Synchronized batch normalization whose results do not depend on how the batch is split over the ranks.
 
 `SyncBatchNorm` in this module works on NumPy arrays. `syncbn.torch` and `syncbn.mindspore` have the layer for these

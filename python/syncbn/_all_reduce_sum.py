@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Exact sums of NumPy arrays over the ranks of a group."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Checks of arguments. Their errors name the argument, its value and what is allowed."""
 
 import operator

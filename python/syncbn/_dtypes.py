@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The core's dtypes."""
 
 from . import _core

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Errors. A message names the argument, its value and what is allowed, or the group, the layer and the ranks."""
 
 import builtins

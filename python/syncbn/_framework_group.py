@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Groups of ranks for the layers inside PyTorch and MindSpore."""
 
 import atexit

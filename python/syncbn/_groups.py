@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Groups of ranks and the ranks in them, with the meaning of MindSpore's functions of the same names.
 
 Every function is about the world of the calling thread (`run_ranks`), else about that of the process (`init`).

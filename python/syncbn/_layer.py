@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """SyncBatchNorm on NumPy arrays."""
 
 import copy

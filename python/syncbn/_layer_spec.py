@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The settings of a layer of the core."""
 
 from typing import NamedTuple, Optional

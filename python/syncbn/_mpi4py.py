@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Engine over a communicator of mpi4py."""
 
 import atexit

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The NumPy layer's argument `process_group`: None, the name of a group, a list of ranks, or an engine."""
 
 import weakref

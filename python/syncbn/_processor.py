@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Threads and instruction set of a call."""
 
 from . import _checks, _core

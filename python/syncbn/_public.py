@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The public module of a class or function, as tracebacks, repr and pickles name it."""
 
 import types

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Ranks as threads of one process."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The world of ranks: joining and leaving it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 /// Marks what the core exports for engines, which may be libraries of their own: the seam for engines.

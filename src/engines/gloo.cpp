@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Engine "gloo": the ranks are processes that meet at a store and sum over TCP with Gloo.
 #include <gloo/transport/tcp/device.h>
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How members find out whether they mean the same list
 //
 // Each group name has a board in the store. A rank that connects a group takes the next number on the board

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Engine "mpi": the ranks are processes that an MPI launcher started.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #define OMPI_SKIP_MPICXX 1  // the deprecated C++ bindings need a separate library

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "engines/mpi_lifetime.h"
 
 #include <fmt/format.h>

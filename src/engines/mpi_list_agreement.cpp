@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How members find out whether they mean the same list, without a store
 //
 // The board of list_agreement.cpp needs a counter that all ranks increment, so it needs a process that

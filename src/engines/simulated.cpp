@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Engine "simulation": one rank without its peers. It shows whether a program for many ranks runs and how
 // much memory a rank needs.
 #include "engines/simulated.h"

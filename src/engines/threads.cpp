@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Engine "threads": the ranks are threads of one process. run_ranks() and the tests use it.
 #include "engines/threads.h"
 

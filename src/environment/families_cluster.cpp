@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Launchers of clusters: torchrun, MPI launchers and Slurm.
 #include "environment/launch_families.h"
 

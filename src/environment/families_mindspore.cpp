@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Launchers with MindSpore's variables: syncbn-run, msrun, dry runs and rank tables.
 #include "environment/launch_families.h"
 

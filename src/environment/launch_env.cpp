@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How the launcher of this process is found
 //
 // Launchers may be nested: syncbn-run in a shell that torchrun has opened, or mpirun in a Slurm allocation.

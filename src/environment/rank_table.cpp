@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "environment/rank_table.h"
 
 #include <arpa/inet.h>

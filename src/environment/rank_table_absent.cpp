@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // In place of rank_table_json.cpp in a build without SYNCBN_RANK_TABLES, which needs no nlohmann_json.
 #include "environment/rank_table.h"
 #include "syncbn/error.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A rank table is written by people, and by tools for other readers. So an error names the wrong key with its
 // path, and unknown keys are ignored and noted.
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How ranks that know nothing about each other's calls can sum safely
 //
 // An engine offers one operation: a SUM all-reduce of int64 words in which every rank passes the same number

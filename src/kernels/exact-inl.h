@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The arithmetic of the exact sums, on vectors: what the kernels for rows and for lanes share. Included once
 // per target, after <hwy/highway.h>.
 

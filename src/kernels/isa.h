@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 // Include after <hwy/foreach_target.h> where that is used: HWY_TARGETS must be the including file's own.

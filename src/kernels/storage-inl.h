@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Vectors of the compute type from and to memory of any storage type: widening is exact, narrowing rounds
 // once, to nearest even. Included once per target, after <hwy/highway.h>.
 

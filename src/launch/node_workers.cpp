@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "launch/node_workers.h"
 
 #include <sys/epoll.h>

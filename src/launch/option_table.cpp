@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "launch/option_table.h"
 
 #include "launch/options.h"

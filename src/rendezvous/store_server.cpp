@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "rendezvous/store_server.h"
 #include "base/block_signals.h"
 

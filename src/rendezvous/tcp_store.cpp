@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "rendezvous/tcp_store.h"
 
 #include <fmt/format.h>

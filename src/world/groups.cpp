@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The functions of syncbn/group.h that make groups and answer questions about ranks.
 #include <fmt/format.h>
 

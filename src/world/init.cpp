@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // init() and release(): joining a world and leaving it.
 #include <fmt/format.h>
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The 16-bit types against the oracle's conversions, which share no code with them.
 //
 // control: float16 made through float (static_cast<float>(value) first) fails DoubleRounding and Ties; ties

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Digits and flags against GMP.
 //
 // control: add_scaled with the sign dropped on the second digit (`value < 0 && i == first`), or

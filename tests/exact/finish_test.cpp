@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The finish of the exact sums against exact dyadic numbers by GMP, each rounding by the oracle's.
 //
 // control: fl64(S2)·n - fl64(S1)² in place of the exact m2, the digits of Σa·b dropped singly instead of in

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // FixedInt against WideInt, which is checked against GMP.
 //
 // control: a carry that is not passed on in negate_where, the sign left out above the highest digit, a half

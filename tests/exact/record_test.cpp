@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Records in digits; records that hold window sums against the same sums in digits.
 //
 // control: each of these makes a test here fail: high left out in expand(), the lowest digit of set_digits()

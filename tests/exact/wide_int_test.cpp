@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // WideInt against GMP.
 //
 // control: with the carry dropped in operator* (carry = 0 after each word), the half bit's tail ignored in

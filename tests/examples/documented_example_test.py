@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """sync_batch_norm_example prints the documented numbers, and the same text whoever starts its two ranks."""
 
 import unittest

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The examples in the documentation pages, as programs, and what the pages say that they print.
 
 usage: page_examples.py PAGE FOLDER     writes each C++ example of PAGE to FOLDER/<page>_<number>.cpp, prints the names

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The examples on the documentation pages compile, run, and print what the pages say."""
 
 import os

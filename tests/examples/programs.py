@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs the example programs as a user does: alone, under each launcher, with a deadline, nothing left behind."""
 
 import contextlib

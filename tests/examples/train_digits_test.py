@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """train_digits: the same first step on any ranks, what it learns, and its checkpoints."""
 
 import os

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The digits that sums are kept and sent in, against big integers: adding scaled values, carrying, merging,
 // the sum of many ranks, and rounding what came out.
 //

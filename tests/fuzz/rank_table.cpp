@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The reader of rank tables: whatever the text, a table or a GroupError, and a table is one that can be used.
 //
 // control: with from_chars's end not looked at in Entry::number, the table written again differs from the one

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Runs a fuzz target over its packed corpus (corpus.py), in builds without libFuzzer: what was found once
 // stays found.
 #include <charconv>

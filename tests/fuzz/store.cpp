@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The store's protocol, as several clients drive it with whole, cut and hostile requests: every answer, who
 // is dropped, and what is held are those of a plain model, which reads the same bytes with its own eyes.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // accumulate and finish against the oracle: one call compares as many small batches as its input has bytes
 // for.
 //

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+
 """Writes the golden vectors of bits_version 1: `generate.py > vectors.txt`.
 
 An implementation of the arithmetic in docs/design.md with Python's fractions, independent of the library and

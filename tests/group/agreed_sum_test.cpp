@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The protocol of agreed_sum on ranks as threads: right programs are never accused, wrong calls always, on
 // every rank, and the engine never sees unequal lengths.
 #include "group/agreed_sum.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One group as a member sees it: context of errors, what breaks it and what stays, deadlines, closing
 #include "group/group.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A program ends its waits by its own check.
 //
 // control: without check_interrupt() in run_ranks the first case fails by its ranks' deadline, without it in

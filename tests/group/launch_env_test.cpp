@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which launcher's variables count, what they say, and what is refused
 #include "environment/launch_env.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Rank tables as a launcher's environment names them: msrun's re-mapping, and processes started by hand
 #include <fmt/format.h>
 #include <gtest/gtest.h>

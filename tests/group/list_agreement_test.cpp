@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Members find out that they mean the same list, at once, and old groups of the same name accuse nobody.
 #include "engines/list_agreement.h"
 

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # Real processes on the real engines: a driver starts workers, by itself (gloo) or through an MPI's launcher.
 if(NOT SYNCBN_GLOO)
   return()

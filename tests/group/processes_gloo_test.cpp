@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Jobs of real processes on the Gloo engine, started as a hand or torchrun would.
 #include <fmt/format.h>
 #include <gtest/gtest.h>

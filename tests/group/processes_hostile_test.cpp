@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Hostile clients of a real StoreServer, on plain sockets.
 #include <arpa/inet.h>
 #include <fmt/format.h>

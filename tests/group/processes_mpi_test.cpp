@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Jobs of real processes under the launchers of real MPIs. Each ends the job itself when a process dies or
 // exits without finalizing, so of a dead peer these tests can only show that the job ends, at once and with
 // the right code.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The rendezvous: StoreServer and TcpStore over real sockets.
 #include <fmt/format.h>
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A model check of agreed_sum: three ranks, every short history, and then every combination of what each of
 // them may do next: the right call, any kind of wrong one, fail, or never call. The real AgreedSum runs; the
 // engine is replaced by one that knows what a real one must not be trusted with.

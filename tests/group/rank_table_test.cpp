@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Rank tables: what is read, each key wrong in turn, and which server is this machine
 #include "environment/rank_table.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // init, groups and the get functions, with good and bad input
 #include "world/resolve_group.h"
 

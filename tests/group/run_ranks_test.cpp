@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Ranks as threads, from the outside
 #include <fmt/format.h>
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A dry run of one rank: the same bits as among real ranks that bring the same
 #include "engines/simulated.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Slurm's short forms of lists
 #include "environment/slurm_lists.h"
 

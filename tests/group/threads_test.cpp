@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The engine for ranks as threads, below agreed_sum
 #include "engines/threads.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What ranks read when their calls differ
 #include "group/verdict.h"
 #include "base/rank_list.h"

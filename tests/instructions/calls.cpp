@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Calls whose instructions count.py counts: `counted_calls CASE DIRECTION` makes the call twice, so that
 // nothing is counted that happens once, and the second time in counted_call(), where callgrind looks.
 #include <cstdio>

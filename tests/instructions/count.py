@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Guards the number of instructions of three fixed calls, counted by callgrind, against regressions.
 
 usage: count.py PROGRAM [--update | --control]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // accumulate() on every instruction set and number of threads against one run of the reference, digit for
 // digit; the reference itself against GMP.
 //

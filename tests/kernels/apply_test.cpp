@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The apply kernels of every instruction set against the scalar reference, bit for bit.
 //
 // control: an unfused multiply and add in normalize_rows_of, Lt for Le in where_passes (passes -0), a tail

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Widening and narrowing in the kernels against the oracle's conversions.
 //
 // control: truncating (no `+ 0x7fff + …`) in narrow<bfloat16>, or widen(float16) without the factor 2^112,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // control: without FpEnvironment in parallel_for TasksRoundToNearest fails, without the restore in its
 // destructor CallersEnvironmentReturns; without pthread_atfork the child of AfterFork never ends (OpenMP);
 // `i <= count` in the serial loop fails EveryTaskOnce, `k < 1` in Shares::work NoTaskWaitsForAnother.

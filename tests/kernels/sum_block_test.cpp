@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The block sums of every instruction set against the scalar reference, digit for digit, with data at the
 // edges of the window.
 //

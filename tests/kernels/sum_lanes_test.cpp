@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The sums of neighbouring channels of every instruction set against the scalar reference, digit for digit,
 // each lane with data at the edges of a window of its own.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What only long sums reach: sums in a window's units that are brought to their records before they overflow,
 // and digits whose carries are propagated before they do.
 //

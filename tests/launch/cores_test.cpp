@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // --bind_core: which cores the workers run on, on machines of one core and more.
 #include "launch/cores.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // --sim_level: one worker of a large world, which meets nobody.
 #include <fmt/format.h>
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A job that is ended from outside, and a job in the background.
 #include <fmt/format.h>
 #include <signal.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A job whose worker fails: it ends within a second, whole, and the report tells why.
 #include <fmt/format.h>
 #include <signal.h>
@@ -42,8 +44,8 @@ TEST_F(FailureTest, ASignalIsNamedAndBecomesTheExitCode) {
 }
 
 TEST_F(FailureTest, WorkersThatIgnoreSigtermAreEnded) {
-  // control: without SIGKILL in Supervisor::end_processes the job goes on for ever; without SIGTERM the other test
-  // below fails.
+  // control: without SIGKILL in Supervisor::end_processes the job goes on for ever; without SIGTERM the other
+  // test below fails.
   Job& job = start_shell(
       options(3),
       kWait + "echo $$ > $DIR/pid$RANK; if [ $RANK = 2 ]; then await go; exit 5; fi; " + kStubborn);
@@ -81,7 +83,8 @@ TEST_F(FailureTest, TheOthersMaySayWhyTheyFailToo) {
 
 TEST_F(FailureTest, TheFirstOneIsFirstEvenIfTheLauncherWasAsleep) {
   // Both workers end while the supervisor is stopped; waitpid() alone would then tell of rank 0 first.
-  // control: with failures recorded in the order of waitpid() in NodeWorkers::reap, rank 0 is called the first.
+  // control: with failures recorded in the order of waitpid() in NodeWorkers::reap, rank 0 is called the
+  // first.
   Job& job = start_shell(
       options(2),
       kWait + "echo $PPID > $DIR/supervisor; echo $$ > $DIR/pid$RANK; await go$RANK; exit $((RANK + 10))");

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Jobs of several nodes: a launcher on each, with an address of its own.
 #include <fmt/format.h>
 #include <signal.h>

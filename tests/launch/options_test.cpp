@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The command line: what is accepted, and what is refused in which words and with which exit code.
 #include <arpa/inet.h>
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // --rank_table_file gives the workers their ranks and devices; --check_rank_table looks at one.
 #include "environment/rank_table.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // --max_restarts: a job whose workers fail begins again, whole.
 #include <fmt/format.h>
 #include <poll.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // --ms_scheduler: the task once more as MindSpore's scheduler, and what it and the workers find. Shell
 // scripts stand for programs here: only MindSpore knows what these variables are for.
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What options and console make of a job of several nodes. Here all nodes are this machine: its first
 // launcher serves the job, the second finds it there.
 #include <fmt/format.h>

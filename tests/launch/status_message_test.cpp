@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the supervisor tells the process that started it.
 #include "launch/status_message.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The status line on a terminal, and plain lines where there is none.
 #include <fmt/format.h>
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Jobs of real processes that train: launcher, rendezvous, Gloo and layer together.
 #include <fmt/format.h>
 #include <signal.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A worker of training_test.cpp: one or two training steps of one layer on rank-dependent data.
 // Usage: launch_training_worker train | where | fail | fail_late | die | mismatch | absent | stay
 #include <fmt/core.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What workers find when they start, and where what they print goes.
 #include <fmt/format.h>
 #include <unistd.h>

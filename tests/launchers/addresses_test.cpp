@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT given by hand, as Kubernetes' operators do: a service's
 // address that no machine has, names that come late or never, and hosts that share a name.
 #include <fmt/format.h>

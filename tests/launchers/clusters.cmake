@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # Addresses of real networks, and a real cluster on this machine. Its daemons start once for all tests of the program,
 # which ctest therefore runs as one test.
 if(NOT SYNCBN_GLOO OR SYNCBN_SANITIZE)

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """What a Kubernetes service does, in user space: forward.py <address> <port> <to address>
 
 Every connection to address:port goes on to the same port of the other address, once somebody listens there.

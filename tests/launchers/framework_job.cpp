@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "framework_job.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # Under the launchers of PyTorch and MindSpore, out of the virtual environment that scripts/venv.sh makes. Building
 # needs nothing of it; where it is missing the tests fail, and ctest -LE python leaves them out.
 if(NOT SYNCBN_GLOO OR NOT SYNCBN_LAUNCHER)

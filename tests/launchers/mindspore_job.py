@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """A job of MindSpore alone: every rank joins, makes a group and sums int64 numbers over it.
 
 mindspore_job.py [RANK]: that rank exits with 7 after the sum while the others wait for it.

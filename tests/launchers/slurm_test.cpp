@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The worker program in a real Slurm: steps without PMI, with PMIx and with
 // PMI-2, and launchers inside an allocation.
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Programs of PyTorch and of MindSpore that know nothing of syncbn, under syncbn-run.
 #include <fmt/format.h>
 

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """A job of PyTorch alone: every rank joins by the variables of torchrun and sums over all."""
 import torch
 import torch.distributed as dist

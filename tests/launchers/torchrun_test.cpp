@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The real torchrun. It gives exit code 1 whatever a worker's was, and reports that one.
 #include <fmt/format.h>
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A call like the one before allocates nothing, its views included: the layer keeps its memory, which is per
 // channel.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Bad input for every public function of the layer's headers: the error's class, and a message that names the
 // argument, its value and what is allowed.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Values in the caller's memory: the same bits as in the layer's own, and nothing else moves.
 //
 // control: where bind does nothing, or set() writes to the layer's own memory, every case here fails.

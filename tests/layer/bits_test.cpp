@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The library's bits are the oracle's: statistics, running statistics, outputs and every gradient, over
 // element types, parameter types, layouts, shapes, fused forms, options and data that break ordinary sums.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The fused forms against the plain layer and loops around it, gradients of the group against those of one
 // rank, and Saved used in any order.
 //

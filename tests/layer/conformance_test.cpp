@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The numbers of the MindSpore reference: small groups on linspace inputs, from exact arithmetic, printed
 // with eight digits. Tolerance: 1e-6 of the largest value of each list. Inputs are written in double, then
 // rounded to float.

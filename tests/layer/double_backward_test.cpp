@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // double_backward against difference quotients of backward, over ranks with uneven and empty shares; its bits
 // for every split; what it refuses.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The golden vectors pin bits_version 1. They come from tests/golden/generate.py, which knows neither the
 // library nor the oracle. A difference is a bug, or a new bits_version together with new vectors.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Layers and their groups: released and destroyed ones, several at once, engines of the caller's own, and
 // calls that are no layer's.
 //

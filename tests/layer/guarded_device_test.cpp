@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The layer on the guarded device: tensors, parameters, running statistics, their counter and saved columns
 // are PROT_NONE outside of kernels, so the layer's own code touches none of them.
 //

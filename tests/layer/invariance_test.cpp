@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The same bits for every number of ranks, split of the batch, number of threads, memory layout, instruction
 // set and floating-point environment of the caller.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Several layers in one message, and calls in two halves: the bits of the layers' own calls, one message, the
 // same errors, and nothing changed where something fails.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // More than 2^31 elements a channel and samples, in little memory: one period's memory is mapped again and
 // again. A power of two of equal periods has the mean, the variance and so the outputs and gradients of one,
 // bit for bit.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Ranks that make different calls, or fail before their call: a named error on every rank, nothing changed,
 // and the group broken for the calls after it.
 //

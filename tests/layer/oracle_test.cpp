@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The judge is judged: the oracle's roundings against MPFR, its fused multiply-add and encodings against the
 // machine's. (golden_test.cpp compares the whole oracle with the Python generator's vectors.)
 //

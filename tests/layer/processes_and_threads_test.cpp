@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Layers in the fork of a process that has used them, and from several threads at once.
 //
 // control: with parallel_for's look at threads_lost_in_fork() removed, the child of AForkOfOneRankTrains

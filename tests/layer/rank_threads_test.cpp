@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A layer belongs to the rank of run_ranks that made it: a training call of it on the thread of another rank
 // would send that rank's numbers in this rank's name. Each refusal is beside a call that differs only in the
 // thread and goes well, so that the refusal is shown to be of the thread.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the layer promises beside its numbers: defaults, empty and single-element batches, the non-finite
 // policies, state that stays after a failed call, Saved, and what never communicates.
 //

@@ -1,4 +1,6 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+
 """Applies deliberate faults, one at a time, and expects that the named tests turn red.
 
     tests/mutations/run.py BUILD [--only NAME ...] [--quick]

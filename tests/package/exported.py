@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Compares what a shared library of syncbn exports with symbols.txt.
 
     exported.py core <library>     every name of the list, and nothing else of syncbn or of another library

@@ -1,4 +1,6 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Runs one package test: run.sh <case>. From ctest come SOURCE_DIR, BUILD_DIR (complete), WORK_DIR, CXX, CMAKE and
 # CMAKE_GENERATOR. The program and the text that it has to print are the first C++ block and the first text block after
 # it in README.md.

@@ -1,4 +1,6 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+
 # The wheel in a fresh environment: imports with NumPy alone, neither it nor its launcher needs what only the engines
 # need, and it passes the tests of the package without frameworks. Usage: wheel.sh <virtual environment that builds>
 set -euo pipefail

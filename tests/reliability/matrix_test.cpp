@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The fault matrix: every engine, every fault, every phase of a program, on real ranks. One of three ranks
 // does wrong; what the others see, and what it sees itself where it lives, is the cell of
 // docs/reliability.md. A cell compares outcomes, never times.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What Gloo's ranks make of a bad network: three nodes, network namespaces on a switch, a rank on each. The
 // network goes bad while they train, or, for delay, is so from the start. Outcomes as in matrix_test.cpp.
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Survivors of a lost rank go on in the same processes, with the bits that they had.
 #include <fmt/format.h>
 #include <gtest/gtest.h>

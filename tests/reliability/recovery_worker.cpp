@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A rank that goes on after a peer's death: `recovery_worker <rank> <culprit> <kill | stop> <port> <new
 // port>`. Three ranks train; in the forward of step 3 the culprit dies or stops. The others leave the world,
 // join a new one of two ranks on another port, and go on with what they had. Every result is compared, bit

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Delays what this host sends over TCP: python3 relay.py <seconds>. Connections come to port 9999 by a redirection;
 each goes on to where it was meant for, marked so that it is not redirected again. Prints `ready`."""
 import asyncio

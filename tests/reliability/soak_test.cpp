@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Two processes over Gloo train for long: neither memory nor descriptors grow, and every result is right.
 // SYNCBN_SOAK_STEPS sets how long.
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A rank of a long run: `soak_worker <rank> <port> <steps>`. Prints its memory and its descriptors after a
 // tenth of the steps, when everything has been used, and at the end.
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """As worker.cpp, for syncbn.torch over torch.distributed: `torch_worker.py launched <phase> <fault> <culprit>`."""
 
 import os

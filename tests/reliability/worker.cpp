@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One rank of a job in which one rank does wrong: `reliability_worker <engine> <phase> <fault> <culprit>`.
 // Engine `threads`: all three ranks in this process; else the world that the environment describes. Each rank
 // prints a line "rank <r>: <outcome>", `right` only where every result had the bits of a run without other

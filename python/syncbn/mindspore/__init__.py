@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Synchronized batch normalization for MindSpore, in PyNative mode on CPU.
 
 `SyncBatchNorm` has the signature, the parameters and the meaning of `mindspore.mint.nn.SyncBatchNorm`. To use it, change

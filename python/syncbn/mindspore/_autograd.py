@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The layer's calls in MindSpore's automatic differentiation."""
 
 import contextlib

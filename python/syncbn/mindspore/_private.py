@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The private and undocumented names of MindSpore in use.
 
 MindSpore may change them in any release. All of them are looked up here, when `syncbn.mindspore` is imported: a MindSpore

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """MindSpore's groups as groups of the core."""
 
 import atexit

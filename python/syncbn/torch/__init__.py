@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Synchronized batch normalization for PyTorch on CPU: a module in place of `torch.nn.SyncBatchNorm`.
 
 Its statistics are those of the batch of all ranks of a `torch.distributed` process group. They have the same bits for

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Conversion of torch's batch norms to SyncBatchNorm, and back."""
 
 import warnings

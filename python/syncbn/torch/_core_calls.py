@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Calls of a core layer on tensors, without autograd: tensors in, new tensors out.
 
 If a training call fails here, before it reaches the core (for want of memory, for example), the peers get an error

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Sums over the ranks of a torch.distributed process group."""
 
 import time

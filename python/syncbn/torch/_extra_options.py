@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Options of SyncBatchNorm beyond those of torch's batch norms."""
 
 from typing import NamedTuple, Optional

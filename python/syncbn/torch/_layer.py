@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """SyncBatchNorm as a PyTorch module."""
 
 from typing import Any, Optional

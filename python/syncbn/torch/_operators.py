@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The layer as operators of torch.library, for everything that traces: compile, export, tensor subclasses, modes.
 
 torch allows no autograd for an operator that changes its arguments. So `forward` changes nothing, and a separate

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The private names of PyTorch in use, and the names that only some of its versions have.
 
 PyTorch may change a private name in any release. All of them are looked up here, when `syncbn.torch` is imported: a

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Process groups of torch.distributed as groups of the core."""
 
 import atexit

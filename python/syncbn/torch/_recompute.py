@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Recomputation: the forwards that torch.utils.checkpoint repeats."""
 
 from ._private import RECOMPUTATION_HOOK, backward_pass_id, innermost_saved_tensors_hooks

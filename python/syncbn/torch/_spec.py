@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Settings of a PyTorch layer, as the core takes them."""
 
 import torch

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Prints, for each class of error and each way through the libraries, the class that a handler here sees.
 #include <cstdio>
 #include <functional>

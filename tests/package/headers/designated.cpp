@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Names only the fields that it has. With -Wall -Wextra -Werror a field without a default would be an error
 // here.
 #include <vector>

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Seeded data and the ways to compare."""
 
 import golden

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The golden vectors of bits_version 1, as NumPy arrays."""
 
 import pathlib

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Wrong arguments are the documented errors, which name argument and value; the layer is unchanged."""
 
 import numpy as np

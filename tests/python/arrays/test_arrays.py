@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Arrays of every form: used where they lie if they are dense, else copied once; others than NumPy's too."""
 
 import tracemalloc

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Whatever comes in: the right result, or an error that names the argument and leaves the layer as it was."""
 
 import data

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Engines of the caller's own: any object with rank, size and all_reduce_sum(array, timeout)."""
 
 import gc

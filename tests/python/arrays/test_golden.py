@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The layer on arrays has the bits of the golden vectors: those of the C++ core, of an independent generator.
 
 Ranks are threads; shares are uneven, some are empty; all pairs of the four dtypes; both memory orders.

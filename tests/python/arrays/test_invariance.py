@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The bits do not depend on how the batch is spread, nor on memory order or threads."""
 
 import data

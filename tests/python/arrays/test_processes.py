@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Ranks as processes, under every launcher: the bits of ranks as threads, errors, Ctrl-C, engines that are missing."""
 
 import pathlib

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Ranks as threads: groups, whose error it is, what the peers hear."""
 
 import threading

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Parameters and buffers: live views, state dicts, copies, text."""
 
 import copy

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Training and evaluation cases with their numbers, eight digits from exact arithmetic.
 
 eps 1e-5, momentum 0.1 unless said; the gradient of y is ((7 i) mod 11 - 5) / 8, i the flat index within the rank.

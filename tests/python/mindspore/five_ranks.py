@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs on each of five ranks: the core's bits, however the batch is spread and however a tensor lies in memory."""
 
 import mindspore

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs on each of four ranks: numbers, groups and errors."""
 
 import resource

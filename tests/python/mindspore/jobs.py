@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Starts real jobs of several ranks, each with a deadline, and leaves nothing running."""
 
 import os

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The Cell in one process: what users of MindSpore's own layer rely on, checks, and what MindSpore does to parameters."""
 
 import copy

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Each private name of MindSpore in syncbn.mindspore._private: it is there, and it does what the layer relies on."""
 
 import importlib

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """On several ranks under the real msrun: scripts of test functions that pytest runs on every rank."""
 
 import jobs

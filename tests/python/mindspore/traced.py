@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Prints whether mindspore.jit is seen before, in and after a traced call."""
 
 import mindspore

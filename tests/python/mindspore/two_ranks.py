@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs on each of two ranks: training with uneven shares, against one process on the whole batch with MindSpore's own
 nn.BatchNorm2d, in every way that MindSpore has to merge gradients; recomputation; checkpoints; the example."""
 

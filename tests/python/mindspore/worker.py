@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """For scripts that run on every rank of a job: MindSpore joined, groups, and calls with NumPy in and out."""
 
 import mindspore

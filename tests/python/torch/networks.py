@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Networks and batches that several tests share, in float64.
 
 The convolutions of torch round differently on each processor, and differently for each share of a batch. In float32 the

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Ranks as real processes with torch.distributed, that run one test's function after the other: importing torch takes
 seconds, so they are started once."""
 

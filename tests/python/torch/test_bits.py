@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The same bits on 1 to 5 ranks, uneven and empty shares, both memory orders, eager and traced."""
 
 import pytest

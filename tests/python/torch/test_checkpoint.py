@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Recomputation moves running statistics and counter once."""
 
 import threading

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """First and second derivatives; what has none."""
 
 import pytest

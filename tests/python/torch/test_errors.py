@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """What goes wrong on one rank, and what the others see of it."""
 
 import gc

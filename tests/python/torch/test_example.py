@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """examples/torch/train_digits.py: the program under torchrun, and its training on two ranks.
 
 No test asserts an accuracy. Training with few samples is chaotic, and torch rounds differently on each processor.

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """The module in one process: values, state, dtypes, memory formats, modes."""
 
 import copy

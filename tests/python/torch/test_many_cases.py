@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Forward and backward by two ranks against torch's batch norm on the whole batch, for all that a layer can be given. The
 cases share one job: what costs is the start."""
 

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Memory orders: no copy of a dense tensor, one of any other."""
 
 import re

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Compile, export, modes and tensor subclasses: everything that traces goes through operators."""
 
 import copy

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Each private name of PyTorch in syncbn.torch._private: it is there, and it does what the layer relies on."""
 
 import importlib.util

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Public names: the module that they show, in tracebacks and pickles, and the examples in their documentation."""
 
 import copy

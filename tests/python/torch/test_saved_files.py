@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Files of version 0.1.0 in tests/fixtures, by torch 2.15 and 2.4: every later version loads them, with the same values and
 results."""
 

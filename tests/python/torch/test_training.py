@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Training on several processes against training in one, on the whole batch, with torch's own batch norms."""
 
 import contextlib

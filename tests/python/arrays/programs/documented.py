@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """MindSpore's documented example, on NumPy arrays."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Rank 1 raises before its call, the others wait for it."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Three steps on uneven shares; prints rank, size and a digest of all bits that every rank must have."""
 
 import hashlib

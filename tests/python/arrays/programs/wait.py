@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 """Waits for a peer that never comes, until Ctrl-C: in a call, in init, with threads, or with an engine of its own."""
 
 import os
