@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "job.h"
 #include "launch/option_table.h"
 #include "syncbn/version.h"
@@ -51,6 +53,37 @@ TEST_F(OptionsTest, EightWorkersInTheBackgroundAreTheDefault) {
   EXPECT_EQ(job.out(), "");
 }
 
+TEST_F(OptionsTest, WorkerNumAloneIsAJobOnOneNode) {
+  // control: with 8 as the default of --local_worker_num, two workers are refused, and sixteen wait for a
+  // second node.
+  for (const Strings& given : {Strings{"-n", "2"}, Strings{"-n=2"}, Strings{"--worker_num=2"},
+                               Strings{"--worker-num", "2"}, Strings{"--worker_num=16"}}) {
+    SCOPED_TRACE(fmt::format("syncbn-run {}", fmt::join(given, " ")));
+    Strings all = {fmt::format("--master_port={}", free_port() - 1), "--log-dir=" + log_dir().string(),
+                   "--join=True"};
+    all.insert(all.end(), given.begin(), given.end());
+    Job& job = start_shell(all, "echo $RANK_SIZE $LOCAL_WORLD_SIZE");
+    EXPECT_EQ(job.wait(), 0) << job.err();
+    const std::string workers = given.back().ends_with("16") ? "16" : "2";
+    EXPECT_EQ(lines_of(job.out()).size(), std::stoul(workers)) << job.out();
+    EXPECT_EQ(log(1), workers + " " + workers + "\n");
+  }
+}
+
+TEST_F(OptionsTest, HyphensInNamesCountAsUnderscores) {
+  Strings hyphens = options(2);
+  for (std::string& option : hyphens)
+    std::replace(option.begin() + 2, option.begin() + static_cast<std::ptrdiff_t>(option.find('=')), '_',
+                 '-');
+  hyphens.insert(hyphens.end(), {"--cluster-time-out", "77", "--tail-worker-log=0"});
+  Job& job = start_shell(hyphens, "echo $RANK_SIZE $MS_TOPO_TIMEOUT");
+  EXPECT_EQ(job.wait(), 0) << job.err();
+  EXPECT_EQ(job.out(), "[0] 2 77\n");
+  Job& twice = start({"--worker-num=2", "--worker_num=2"}, {"true"});
+  EXPECT_EQ(twice.wait(), kUsage);
+  EXPECT_TRUE(contains(twice.err(), "--worker_num is given twice")) << twice.err();
+}
+
 TEST_F(OptionsTest, BadOnesAreRefused) {
   struct Case {
     Strings options;
@@ -66,7 +99,7 @@ TEST_F(OptionsTest, BadOnesAreRefused) {
       {{"--worker_num=", "true"}, {"--worker_num"}},
       {{"--worker_num=65537", "--local_worker_num=65537", "true"}, {"--worker_num ... '65537'", "65536"}},
       {{"--local_worker_num=0", "true"}, {"--local_worker_num ... '0'"}},
-      {{"--worker_num=2", "true"}, {"--local_worker_num ... 8", "--worker_num ... 2"}},
+      {{"--worker_num=2", "--local_worker_num=3", "true"}, {"--local_worker_num ... 3", "--worker_num ... 2"}},
       {{"--worker_num=2", "--worker_num=3", "true"}, {"--worker_num"}},
       {{"--master_port=0", "true"}, {"--master_port ... '0'", "1 to 65535"}},
       {{"--master_port=65536", "true"}, {"--master_port ... '65536'"}},
@@ -97,8 +130,12 @@ TEST_F(OptionsTest, BadOnesAreRefused) {
       {{"--check_rank_table="}, {"''", "No such file"}},
       {{"--rank_table_file=/no/file", "true"}, {"--rank_table_file", "/no/file", "No such file"}},
       {{"--bind_numa=True", "true"}, {"'--bind_numa'"}},
-      {{"--worker", "2", "true"}, {"'--worker'"}},
-      {{"-x", "true"}, {"'-x'"}},
+      {{"--rdzv_endpoint=a", "true"}, {"'--rdzv_endpoint'; see"}},
+      {{"--worker", "2", "true"}, {"'--worker' ... --worker_num?"}},
+      {{"--wroker-nmu=2", "true"}, {"'--wroker-nmu' ... --worker_num?"}},
+      {{"--local_workers=2", "true"}, {"'--local_workers' ... --local_worker_num?"}},
+      {{"-np", "2", "true"}, {"'-np' ... -n?"}},
+      {{"-x", "true"}, {"'-x';"}},
       {{"--master_port"}, {"--master_port"}},
       {{"--log_dir", "--join", "True", "true"}, {"--log_dir"}},
       {{}, {"task script"}},
@@ -208,10 +245,10 @@ TEST_F(OptionsTest, NodeRankMeansNothingOnASingleNode) {
   EXPECT_EQ(log(0) + log(1), "0\n1\n");
 }
 
-TEST_F(OptionsTest, VersionIsTheLibrarys) {
+TEST_F(OptionsTest, VersionsAreTheLibrarys) {
   Job& job = start({"--version"}, {});
   EXPECT_EQ(job.wait(), 0);
-  EXPECT_EQ(job.out(), "syncbn-run " SYNCBN_VERSION "\n");
+  EXPECT_EQ(job.out(), fmt::format("syncbn-run {}\nbits_version {}\n", SYNCBN_VERSION, kBitsVersion));
 }
 
 TEST_F(OptionsTest, APortInUseIsAnErrorAtOnce) {
