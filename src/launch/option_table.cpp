@@ -28,7 +28,8 @@ std::vector<OptionRow> make_table() {
        "Name or address of the node where the workers find each other."},
       {"--master_port", "PORT", std::to_string(defaults.master_port),
        R"(TCP port for the framework of the task, 1 to 65535. The workers of syncbn meet at the next port, or at
-          SYNCBN_PORT if that variable is set.)"},
+          SYNCBN_PORT if that variable is set. Without either, a job on one node takes the first of the ports 8118,
+          8120, ... that is free together with the next port.)"},
       {"--node_rank", "N", std::to_string(defaults.node_rank),
        R"(Place of this node among the nodes, from 0. It decides the ranks of the node's workers. -1: in the order in
           which the nodes arrive. Ignored on a single node.)"},

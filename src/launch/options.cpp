@@ -158,6 +158,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
   if (options.master_addr.empty())
     throw UsageError("--master_addr is ''; allowed: a name or an address of the node where the workers meet");
   options.master_port = integer("--master_port", 1, 65535);
+  options.master_port_given = line.given.contains("--master_port");
   options.node_rank = integer("--node_rank", -1, kMaxWorkers - 1);
   options.log_dir = text("--log_dir");
   options.worker_log_name = text("--worker_log_name");

@@ -52,8 +52,9 @@ void remove_logs_of_restarts(const std::filesystem::path& log) {
 // Decides for one start of the job, on this node, when the workers start and when and why the job ends.
 class Supervisor {
  public:
-  /// Connects to the other launchers. `stop_signal`: the signal that arrived during the previous start, or 0.
-  Supervisor(const JobPlan& plan, const sigset_t& worker_mask, JobObserver& observer, int stop_signal)
+  /// Connects to the other launchers, and writes the free ports that the plan takes into it. `stop_signal`:
+  /// the signal that arrived during the previous start, or 0.
+  Supervisor(JobPlan& plan, const sigset_t& worker_mask, JobObserver& observer, int stop_signal)
       : plan_(plan),
         worker_mask_(worker_mask),
         observer_(observer),

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <set>
 
 #include "job.h"
 #include "launch/option_table.h"
@@ -276,6 +278,41 @@ TEST_F(OptionsTest, APortInUseIsAnErrorAtOnce) {
                     "--log_dir=" + log_dir().string(), "--join=True"},
                    {"true"});
   EXPECT_EQ(job.wait(), 0) << "control: the port is free now\n" << job.err();
+}
+
+TEST_F(OptionsTest, JobsWithoutAPortRunSideBySide) {
+  // control: with the default ports for all jobs, the second one can't listen on 127.0.0.1:8119.
+  write("task.py",
+        "import os, socket, time\n"
+        "folder, port = os.environ['DIR'] + '/', int(os.environ['MASTER_PORT'])\n"
+        "listener = socket.create_server(('', port))\n"
+        "job = os.environ['JOB']\n"
+        "print(port, os.environ['SYNCBN_STORE'])\n"
+        "open(folder + 'up' + job, 'w').close()\n"
+        "while not os.path.exists(folder + 'go'): time.sleep(0.01)\n");
+  std::vector<Job*> jobs;
+  for (const std::string number : {"0", "1", "2"})
+    jobs.push_back(&launch(command({"-n", "1", "--join=True", "--log_dir=" + (log_dir() / number).string()},
+                                   {(folder() / "task.py").string()}),
+                           {{"JOB", number}}, "job" + number));
+  for (const char* up : {"up0", "up1", "up2"}) EXPECT_TRUE(appears(up));
+  write("go", "");
+  std::set<int> ports;
+  for (Job* job : jobs) {
+    EXPECT_EQ(job->wait(), 0) << job->err();
+    const int port = std::atoi(job->out().substr(4).c_str());
+    ports.insert(port);
+    EXPECT_EQ(job->out(), fmt::format("[0] {} 127.0.0.1:{}\n", port, port + 1));
+  }
+  EXPECT_EQ(ports.size(), 3U);
+}
+
+TEST_F(OptionsTest, ARestartKeepsThePortsThatWereFree) {
+  Job& job = start_shell({"-n", "1", "--join=True", "--max_restarts=1", "--log_dir=" + log_dir().string()},
+                         "echo $MASTER_PORT $SYNCBN_STORE; exit $((1 - SYNCBN_RESTART))");
+  EXPECT_EQ(job.wait(), 0) << job.err();
+  EXPECT_NE(log(0), "");
+  EXPECT_EQ(log(0), read_file(log_dir() / "worker_0.restart_1.log"));
 }
 
 TEST_F(OptionsTest, APlaceThatCannotBeUsedIsNamed) {
