@@ -38,9 +38,6 @@ class LauncherGroup {
   bool announce_end(const JobEnd& end);  ///< False if the store can't be reached.
 
   // As in JobConnection.
-  std::optional<std::vector<int>> not_joined(const std::vector<int>& ranks) {
-    return connection_->not_joined(ranks);
-  }
   bool had_peer_error(int rank) { return connection_ && connection_->had_peer_error(rank); }
   void follow_joins() { connection_->follow_joins(); }
 

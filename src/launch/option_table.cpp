@@ -45,9 +45,9 @@ std::vector<OptionRow> make_table() {
       {"--tail_worker_log", "LIST", "-1",
        "With --join=True, the ranks whose output is shown, such as 0,3. -1: all ranks."},
       {"--cluster_time_out", "S", std::to_string(defaults.cluster_time_out->count()),
-       R"(Seconds from the start until all nodes must have arrived and all workers must have joined (called init() of
-          syncbn). Otherwise the job is ended. Negative: no limit, for programs that never join. A single worker has no
-          peers to join.)"},
+       R"(Seconds from the start until all nodes must have arrived, and seconds from the first worker that joins (calls
+          init() of syncbn) until all must have joined. Otherwise the job is ended. Programs that never join run to their
+          end. Negative: no limit.)"},
       {"--max_restarts", "N", std::to_string(defaults.max_restarts),
        R"(Number of times that the whole job may be started again, at once, when a worker has failed or has not joined
           in time. Must be the same on every node. The logs of the k-th restart are NAME_<rank>.restart_<k>.log. The

@@ -50,15 +50,14 @@ JobEnd end_by_signal(int signal, const std::string& location) {
 
 JobEnd end_by_missing_workers(const std::vector<int>& missing, const JobPlan& plan,
                               const std::string& location) {
-  return {
-      kNotJoined,
-      fmt::format("syncbn-run: {} of {} workers{} had not joined within {} s (--cluster_time_out): "
-                  "rank {}; the job was ended\n"
-                  "syncbn-run: a worker joins when it calls init() of syncbn; use --cluster_time_out=-1 for "
-                  "programs that never call it\n",
-                  missing.size(), plan.options.local_worker_num, location, plan.cluster_time_out->count(),
-                  fmt::join(missing, ", ")),
-      true};
+  return {kNotJoined,
+          fmt::format(
+              "syncbn-run: {} of {} workers{} had not joined within {} s (--cluster_time_out) of the first: "
+              "rank {}; the job was ended\n"
+              "syncbn-run: a worker joins when it calls init() of syncbn; once one has joined, all must\n",
+              missing.size(), plan.options.local_worker_num, location, plan.cluster_time_out->count(),
+              fmt::join(missing, ", ")),
+          true};
 }
 
 JobEnd end_by_missing_nodes(const Membership& membership, const JobPlan& plan) {

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -39,7 +40,10 @@ constexpr seconds kAnswerTime{1};            // for the announced end of the job
 constexpr seconds kFarewellTime{2};          // for the other launchers to read the end of the job
 constexpr seconds kRefusalTime{3};           // for late launchers to read why the job does not run
 constexpr seconds kReconnectTime{5};         // after a restart; the slowest launcher ends processes first
-constexpr milliseconds kRetryTime{500};      // until the store is asked again
+// A worker that waits for missing peers gives up at the same time as its launcher, by its own clock. Its
+// connection to the store lies between the two, at most so long; and at most a tenth of --cluster_time_out is
+// given up for it.
+constexpr milliseconds kJoinMargin{1000};
 
 // A previous job with the same log directory may have been restarted.
 void remove_logs_of_restarts(const std::filesystem::path& log) {
@@ -59,9 +63,9 @@ class Supervisor {
         worker_mask_(worker_mask),
         observer_(observer),
         signals_(stop_signal),
-        join_by_(plan.cluster_time_out ? std::optional(steady_clock::now() + *plan.cluster_time_out)
-                                       : std::nullopt),
-        launchers_(plan, join_by_) {
+        arrive_by_(plan.cluster_time_out ? std::optional(steady_clock::now() + *plan.cluster_time_out)
+                                         : std::nullopt),
+        launchers_(plan, arrive_by_) {
     report_progress();
   }
 
@@ -128,7 +132,7 @@ class Supervisor {
  private:
   // An error ends the job on all nodes.
   void start_workers() {
-    if (!plan_.expects_joins()) join_by_.reset();
+    arrive_by_.reset();
     const Membership& membership = launchers_.membership();
     try {
       std::vector<WorkerPlan> plans = plan_workers(plan_, membership.placement());
@@ -154,10 +158,12 @@ class Supervisor {
       if (waits_for_connection()) return std::nullopt;
       return end_by_signal(signals_.stop_signal(), plan_.several_nodes() ? location : "");
     }
-    // A worker that waits for missing peers gives up at the same time as the launcher. Its failure would hide
-    // the cause.
-    if (join_by_ && !cause_by_ && steady_clock::now() >= *join_by_)
-      if (std::optional<JobEnd> end = describe_missing(location)) return end;
+    if (arrive_by_ && launchers_.connected() && steady_clock::now() >= *arrive_by_) {
+      arrive_by_.reset();
+      return end_by_missing_nodes(membership, plan_);
+    }
+    if (join_by_ && !cause_by_ && steady_clock::now() >= *join_by_ - join_margin())
+      if (std::optional<JobEnd> end = describe_not_joined(location)) return end;
     if (!workers_.failures().empty()) {
       if (!finds_cause()) return std::nullopt;
       return end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), location);
@@ -204,18 +210,38 @@ class Supervisor {
   std::optional<Deadline> next_deadline() {
     if (proposed_) return answer_by_;
     if (signals_.stop_signal() != 0 && waits_for_connection()) return connect_by_;
-    return cause_by_ ? cause_by_ : join_by_;
+    if (cause_by_) return cause_by_;
+    return arrive_by_ ? arrive_by_ : join_by_;
   }
 
-  // The end of the job if nodes or workers are missing at join_by_; none if the store can't be asked.
-  std::optional<JobEnd> describe_missing(const std::string& location) {
+  // The other workers must join in time once the first worker of the job has joined. Workers of a program
+  // that never calls init() of syncbn have nothing to wait for.
+  void watch_joins() {
+    if (join_watch_begun_ || launchers_.joined_ranks().empty()) return;
+    join_watch_begun_ = true;
+    if (plan_.cluster_time_out) join_by_ = steady_clock::now() + *plan_.cluster_time_out;
+  }
+
+  // The failure of a worker that gave up waiting would hide which workers are missing.
+  steady_clock::duration join_margin() const {
+    if (workers_.failures().empty()) return {};
+    return std::min<steady_clock::duration>(kJoinMargin, milliseconds(*plan_.cluster_time_out) / 10);
+  }
+
+  // The end of the job if workers are missing at join_by_. A worker that exited with 0 without joining is not
+  // missing.
+  std::optional<JobEnd> describe_not_joined(const std::string& location) {
     join_by_.reset();
-    if (launchers_.connected() && !all_arrived_) return end_by_missing_nodes(launchers_.membership(), plan_);
-    // A worker that exited with 0 without joining is not missing.
-    const auto missing = launchers_.not_joined(workers_.running_ranks());
-    if (!missing) join_by_ = steady_clock::now() + kRetryTime;
-    if (!missing || missing->empty()) return std::nullopt;
-    return end_by_missing_workers(*missing, plan_, location);
+    const std::vector<int> missing = not_joined();
+    if (missing.empty()) return std::nullopt;
+    return end_by_missing_workers(missing, plan_, location);
+  }
+
+  // Running workers of this node that have not joined.
+  std::vector<int> not_joined() const {
+    std::vector<int> missing = workers_.running_ranks();
+    std::erase_if(missing, [this](int rank) { return launchers_.joined_ranks().contains(rank); });
+    return missing;
   }
 
   // The job ends with the first end in the store. If the store can't be asked, it ends with this one.
@@ -245,6 +271,7 @@ class Supervisor {
     signals_.read();
     workers_.reap();
     launchers_.read_updates();
+    watch_joins();
     if (!end_) end_ = launchers_.end();
     report_progress();
   }
@@ -262,12 +289,14 @@ class Supervisor {
   const sigset_t& worker_mask_;
   JobObserver& observer_;
   SignalReader signals_;
-  std::optional<Deadline> join_by_;  // for the other nodes, then for the workers
+  std::optional<Deadline> arrive_by_;  // for the other nodes
   LauncherGroup launchers_;
   NodeWorkers workers_;
   bool all_arrived_ = false;  // all nodes have arrived, so the workers were started
-  bool done_ = false;         // all workers of this node have exited with 0; the other launchers know
-  bool all_ended_ = false;    // no process is left
+  bool join_watch_begun_ = false;
+  std::optional<Deadline> join_by_;  // for the workers
+  bool done_ = false;                // all workers of this node have exited with 0; the other launchers know
+  bool all_ended_ = false;           // no process is left
   Progress reported_{-1};
   std::size_t effects_ = 0;  // failures in a row, from the first, whose cause is a peer
   std::optional<Deadline> cause_by_;

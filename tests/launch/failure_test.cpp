@@ -136,12 +136,35 @@ TEST_F(FailureTest, AProgramThatCannotRunIsAFailureWithAReason) {
 }
 
 TEST_F(FailureTest, ClusterTimeOutNamesWhoNeverJoined) {
-  Strings limited = options(3);
+  Strings limited = options(4);
   limited.push_back("--cluster_time_out=1");
-  Job& job = start_shell(limited, "[ $RANK = 1 ] && exit 0; " + kStubborn);
+  Job& job = start_shell(limited, "[ $RANK = 1 ] && exit 0; [ $RANK = 3 ] && " + join_as_rank() + kStubborn);
   EXPECT_EQ(job.wait(), 124);
-  EXPECT_TRUE(contains(job.err(), "2 of 3 workers ... 1 s ... --cluster_time_out ... rank 0, 2"))
+  EXPECT_TRUE(contains(job.err(), "2 of 4 workers ... 1 s ... --cluster_time_out ... rank 0, 2"))
       << job.err();
+}
+
+TEST_F(FailureTest, AWorkerThatGivesUpWaitingDoesNotHideWhoIsMissing) {
+  // control: with kJoinMargin = 0 rank 0 is called the first to fail.
+  Strings limited = options(2);
+  limited.push_back("--cluster_time_out=4");
+  Job& job = start_shell(limited, "[ $RANK = 1 ] && sleep 1000; " + join_as_rank() + "sleep 3.8; exit 5");
+  EXPECT_EQ(job.wait(), 124);
+  EXPECT_TRUE(
+      contains(job.err(),
+               "1 of 2 workers had not joined within 4 s (--cluster_time_out) of the first: rank 1;") &&
+      contains(job.err(), "rank 0 failed after it: exit code 5"))
+      << job.err();
+}
+
+TEST_F(FailureTest, ClusterTimeOutBeginsWithTheFirstThatJoins) {
+  // control: with join_by_ from the start on, both jobs are ended after a second.
+  Strings limited = options(2);
+  limited.push_back("--cluster_time_out=1");
+  Job& never = start_shell(limited, "sleep 1.5");
+  EXPECT_EQ(never.wait(), 0) << never.err();
+  Job& late = start_shell(limited, "sleep 1.3; " + join_as_rank());
+  EXPECT_EQ(late.wait(), 0) << late.err();
 }
 
 TEST_F(FailureTest, ANegativeClusterTimeOutIsNoLimit) {

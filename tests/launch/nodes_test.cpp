@@ -335,8 +335,9 @@ TEST_F(NodesTest, ThoseThatWaitInVainSayWhoHasCome) {
 
 TEST_F(NodesTest, WorkersThatDoNotJoinAreNamed) {
   const Strings limited = {"--cluster_time_out=5"};
-  Job& first = launch_first({0, 1, limited}, 2, kSleep);
-  Job& second = launch_shell({1, 1, limited}, 2, kSleep);
+  const std::string script = "[ $RANK = 1 ] && " + join_as_rank() + "exec sleep 1000";
+  Job& first = launch_first({0, 1, limited}, 2, script);
+  Job& second = launch_shell({1, 1, limited}, 2, script);
   EXPECT_EQ(first.wait(), kNotJoined) << first.err();
   EXPECT_EQ(second.wait(), kNotJoined) << second.err();
   const auto why = [](const Job& job) {

@@ -67,7 +67,8 @@ TEST_F(RestartTest, AsOftenAsAllowedAndWithTheLastFailuresCode) {
 TEST_F(RestartTest, WorkersThatNeverJoinAreStartedAgain) {
   Strings limited = restarting(2, 1);
   limited.push_back("--cluster_time_out=1");
-  Job& job = start_shell(limited, "[ $SYNCBN_RESTART = 1 ] || sleep 1000");
+  Job& job =
+      start_shell(limited, "[ $RANK = 0 ] && " + join_as_rank() + "[ $SYNCBN_RESTART = 1 ] || sleep 1000");
   EXPECT_EQ(job.wait(), 0) << job.err();
   EXPECT_TRUE(contains(job.err(), "1 s") && contains(job.err(), "restart 1 of 1")) << job.err();
 }

@@ -104,12 +104,13 @@ TEST_F(SchedulerTest, ItsGoodEndLetsTheWorkersRunOn) {
 }
 
 TEST_F(SchedulerTest, IsAloneInWatchingWhoJoins) {
-  const std::string script = kScheduler + "exec sleep 1000; fi; sleep 2";
+  const std::string script =
+      kScheduler + "exec sleep 1000; fi; [ $RANK = 0 ] && " + join_as_rank() + "sleep 2";
   Job& job = start_with_scheduler(script, {"--cluster_time_out=1"});
   EXPECT_EQ(job.wait(), 0) << job.err();
   Strings without = options(2);
   without.push_back("--cluster_time_out=1");
-  Job& control = start_shell(without, "sleep 2");
+  Job& control = start_shell(without, script);
   EXPECT_EQ(control.wait(), 124) << control.err();
 }
 
