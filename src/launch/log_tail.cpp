@@ -33,6 +33,15 @@ std::vector<std::string> last_lines(const std::filesystem::path& file, std::size
   return lines;
 }
 
+bool ends_with_peer_error(const std::filesystem::path& log) {
+  constexpr std::size_t kLines = 5;  // frameworks may print warnings after the exception
+  const std::vector<std::string> lines = last_lines(log, kLines);
+  // "syncbn.PeerError: group …", "terminate called after throwing an instance of 'syncbn::PeerError'"
+  return std::any_of(lines.begin(), lines.end(), [](const std::string& line) {
+    return line.find("PeerError: ") != std::string::npos || line.find("syncbn::PeerError'") != std::string::npos;
+  });
+}
+
 LogFollower::LogFollower() : inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
   if (inotify_.get() < 0) throw std::system_error(errno, std::generic_category(), "inotify_init1");
 }

@@ -24,23 +24,24 @@ std::string process_name(int rank) {
 }
 
 std::string log_end(int rank, std::size_t line_count, const std::vector<WorkerPlan>& workers,
-                    const std::string& location) {
+                    const std::string& location, const std::vector<int>& shown) {
   const auto worker = std::find_if(workers.begin(), workers.end(),
                                    [rank](const WorkerPlan& each) { return each.rank == rank; });
   const std::string log = worker->log.string();
   const std::vector<std::string> lines = last_lines(log, line_count);
   if (lines.empty()) return fmt::format("syncbn-run: {}{} is empty\n", log, location);
+  if (std::find(shown.begin(), shown.end(), rank) != shown.end()) return "";
   return fmt::format("syncbn-run: the end of {}{}:\n  | {}\n", log, location, fmt::join(lines, "\n  | "));
 }
 
 }  // namespace
 
 JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers,
-                      const std::string& location) {
+                      const std::string& location, const std::vector<int>& shown) {
   return {exit_code(first.status),
           fmt::format("syncbn-run: {}{} failed first: {}; the job was ended\n", process_name(first.rank),
                       location, describe_end(first.status)) +
-              log_end(first.rank, kTailLines, workers, location),
+              log_end(first.rank, kTailLines, workers, location, shown),
           true};
 }
 
@@ -95,12 +96,13 @@ JobEnd end_by_lost_store(const Membership& membership, const std::string& why) {
                   membership.store_launcher().empty() ? "the launcher" : membership.store_launcher(), why)};
 }
 
-std::string describe_later(const std::vector<Failure>& failures, const std::vector<WorkerPlan>& workers) {
+std::string describe_later(const std::vector<Failure>& failures, const std::vector<WorkerPlan>& workers,
+                           const std::vector<int>& shown) {
   std::string text;
   for (std::size_t i = 0; i < failures.size(); ++i) {
     text += fmt::format("syncbn-run: {} failed after it: {}\n", process_name(failures[i].rank),
                         describe_end(failures[i].status));
-    if (i < kLaterTails) text += log_end(failures[i].rank, kLaterTailLines, workers, "");
+    if (i < kLaterTails) text += log_end(failures[i].rank, kLaterTailLines, workers, "", shown);
   }
   return text;
 }

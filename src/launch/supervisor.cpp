@@ -19,6 +19,7 @@
 #include "launch/addresses.h"
 #include "launch/exit_codes.h"
 #include "launch/launcher_group.h"
+#include "launch/log_tail.h"
 #include "launch/node_workers.h"
 #include "launch/process.h"
 #include "launch/report.h"
@@ -32,8 +33,10 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
 
-// The first three together are less than the second in which a job ends after its first failure.
-constexpr milliseconds kCauseTime{250};      // for the peer that made a worker fail to end too
+// For the peer that made a worker fail to end too. An interpreter that has a failed rank's libraries and data to take
+// down may need seconds. The other workers of the job can do nothing meanwhile.
+constexpr seconds kCauseTime{10};
+// The next two together are less than the second in which a job ends after its first failure.
 constexpr milliseconds kOwnEndTime{250};     // for the other workers to report their errors and end
 constexpr milliseconds kTerminateTime{400};  // between SIGTERM and SIGKILL
 constexpr seconds kAnswerTime{1};            // for the announced end of the job to come back from the store
@@ -89,9 +92,15 @@ class Supervisor {
 
   /// Ends every process that is left. Returns the report on the whole job.
   std::string end_processes() {
-    std::string report = end_->report;
     if (signals_.stop_signal() == 0) sleep_until_childless(steady_clock::now() + kOwnEndTime);
-    report += describe_later(later_failures(), workers_.plans());
+    // The report that went to the other nodes has the end of the log. This node's console may have shown it already.
+    const std::vector<int> shown = plan_.options.join ? plan_.options.tail_worker_log : std::vector<int>{};
+    std::string report = end_->report;
+    if (ended_by_own_failure())
+      report = end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(),
+                              launchers_.membership().location(), shown)
+                   .report;
+    report += describe_later(later_failures(), workers_.plans(), shown);
     if (!report.empty() && !workers_.plans().empty())
       report += fmt::format("syncbn-run: logs: {}\n", plan_.log_names());
     if (end_->code == kSuccess)
@@ -166,7 +175,7 @@ class Supervisor {
       if (std::optional<JobEnd> end = describe_not_joined(location)) return end;
     if (!workers_.failures().empty()) {
       if (!finds_cause()) return std::nullopt;
-      return end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), location);
+      return end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), location, {});
     }
     if (all_arrived_ && workers_.running() == 0 && !std::exchange(done_, true)) {
       launchers_.announce_done();  // if that fails, the connection reports why
@@ -184,26 +193,38 @@ class Supervisor {
   }
 
   // Finds the failure to report as the first. A worker whose call failed because of a peer may end before
-  // that peer does, here or on another node. False: keep waiting for the peer.
+  // that peer does, here or on another node. False: keep waiting for the peer, as long as there is one.
   bool finds_cause() {
     const std::vector<Failure>& failures = workers_.failures();
     for (; effects_ < failures.size(); ++effects_) {
-      if (launchers_.had_peer_error(failures[effects_].rank)) continue;
+      if (had_peer_error(failures[effects_].rank)) continue;
       proposed_failure_ = effects_;
       return true;
     }
     if (!cause_by_) cause_by_ = steady_clock::now() + kCauseTime;
-    if (steady_clock::now() < *cause_by_) return false;
+    const bool peers_run = workers_.running() > 0 || plan_.several_nodes();
+    if (peers_run && steady_clock::now() < *cause_by_) return false;
     proposed_failure_ = 0;
     return true;
+  }
+
+  // A rank notes its PeerErrors in the store if syncbn joined its world. The ranks of PyTorch and MindSpore have a
+  // world of their own: the error stands at the end of their logs.
+  bool had_peer_error(int rank) {
+    if (launchers_.had_peer_error(rank)) return true;
+    return rank != kSchedulerRank && ends_with_peer_error(worker_log(plan_, rank));
+  }
+
+  // True if the job ended by a failure that this launcher has reported.
+  bool ended_by_own_failure() const {
+    const Membership& membership = launchers_.membership();
+    return proposed_failure_ && (membership.own_end() || !membership.end());
   }
 
   // The failures that are not reported as the end of the job.
   std::vector<Failure> later_failures() const {
     std::vector<Failure> failures = workers_.failures();
-    const Membership& membership = launchers_.membership();
-    if (proposed_failure_ && (membership.own_end() || !membership.end()))
-      failures.erase(failures.begin() + static_cast<std::ptrdiff_t>(*proposed_failure_));
+    if (ended_by_own_failure()) failures.erase(failures.begin() + static_cast<std::ptrdiff_t>(*proposed_failure_));
     return failures;
   }
 
