@@ -34,14 +34,24 @@ std::string log_end(int rank, std::size_t line_count, const std::vector<WorkerPl
   return fmt::format("syncbn-run: the end of {}{}:\n  | {}\n", log, location, fmt::join(lines, "\n  | "));
 }
 
+// MindSpore's init() asks for its own launchers if the variables of its scheduler are missing.
+std::string hint_at_scheduler(int rank, const JobPlan& plan) {
+  if (plan.options.ms_scheduler || rank == kSchedulerRank) return "";
+  for (const std::string& line : last_lines(worker_log(plan, rank), kTailLines))
+    if (line.find("mindspore.communication.init()") != std::string::npos &&
+        line.find("'msrun'") != std::string::npos)
+      return "syncbn-run: the program calls init() of MindSpore: start it with --ms_scheduler=True\n";
+  return "";
+}
+
 }  // namespace
 
-JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers,
+JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers, const JobPlan& plan,
                       const std::string& location, const std::vector<int>& shown) {
   return {exit_code(first.status),
           fmt::format("syncbn-run: {}{} failed first: {}; the job was ended\n", process_name(first.rank),
                       location, describe_end(first.status)) +
-              log_end(first.rank, kTailLines, workers, location, shown),
+              log_end(first.rank, kTailLines, workers, location, shown) + hint_at_scheduler(first.rank, plan),
           true};
 }
 

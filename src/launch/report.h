@@ -12,8 +12,9 @@
 /// there is only one node.
 namespace syncbn::launch {
 
-/// With the end of the failed worker's log, unless its rank is in `shown`: the console has the whole output then.
-JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers,
+/// With the end of the failed worker's log, unless its rank is in `shown`: the console has the whole output
+/// then.
+JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers, const JobPlan& plan,
                       const std::string& location, const std::vector<int>& shown);
 JobEnd end_by_signal(int signal, const std::string& location);
 JobEnd end_by_missing_workers(const std::vector<int>& missing, const JobPlan& plan,

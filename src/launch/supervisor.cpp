@@ -33,8 +33,8 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
 
-// For the peer that made a worker fail to end too. An interpreter that has a failed rank's libraries and data to take
-// down may need seconds. The other workers of the job can do nothing meanwhile.
+// For the peer that made a worker fail to end too. An interpreter that has a failed rank's libraries and data
+// to take down may need seconds. The other workers of the job can do nothing meanwhile.
 constexpr seconds kCauseTime{10};
 // The next two together are less than the second in which a job ends after its first failure.
 constexpr milliseconds kOwnEndTime{250};     // for the other workers to report their errors and end
@@ -93,11 +93,12 @@ class Supervisor {
   /// Ends every process that is left. Returns the report on the whole job.
   std::string end_processes() {
     if (signals_.stop_signal() == 0) sleep_until_childless(steady_clock::now() + kOwnEndTime);
-    // The report that went to the other nodes has the end of the log. This node's console may have shown it already.
+    // The report that went to the other nodes has the end of the log. This node's console may have shown it
+    // already.
     const std::vector<int> shown = plan_.options.join ? plan_.options.tail_worker_log : std::vector<int>{};
     std::string report = end_->report;
     if (ended_by_own_failure())
-      report = end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(),
+      report = end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), plan_,
                               launchers_.membership().location(), shown)
                    .report;
     report += describe_later(later_failures(), workers_.plans(), shown);
@@ -175,7 +176,7 @@ class Supervisor {
       if (std::optional<JobEnd> end = describe_not_joined(location)) return end;
     if (!workers_.failures().empty()) {
       if (!finds_cause()) return std::nullopt;
-      return end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), location, {});
+      return end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), plan_, location, {});
     }
     if (all_arrived_ && workers_.running() == 0 && !std::exchange(done_, true)) {
       launchers_.announce_done();  // if that fails, the connection reports why
@@ -208,8 +209,8 @@ class Supervisor {
     return true;
   }
 
-  // A rank notes its PeerErrors in the store if syncbn joined its world. The ranks of PyTorch and MindSpore have a
-  // world of their own: the error stands at the end of their logs.
+  // A rank notes its PeerErrors in the store if syncbn joined its world. The ranks of PyTorch and MindSpore
+  // have a world of their own: the error stands at the end of their logs.
   bool had_peer_error(int rank) {
     if (launchers_.had_peer_error(rank)) return true;
     return rank != kSchedulerRank && ends_with_peer_error(worker_log(plan_, rank));
@@ -224,7 +225,8 @@ class Supervisor {
   // The failures that are not reported as the end of the job.
   std::vector<Failure> later_failures() const {
     std::vector<Failure> failures = workers_.failures();
-    if (ended_by_own_failure()) failures.erase(failures.begin() + static_cast<std::ptrdiff_t>(*proposed_failure_));
+    if (ended_by_own_failure())
+      failures.erase(failures.begin() + static_cast<std::ptrdiff_t>(*proposed_failure_));
     return failures;
   }
 
