@@ -38,7 +38,8 @@ bool ends_with_peer_error(const std::filesystem::path& log) {
   const std::vector<std::string> lines = last_lines(log, kLines);
   // "syncbn.PeerError: group …", "terminate called after throwing an instance of 'syncbn::PeerError'"
   return std::any_of(lines.begin(), lines.end(), [](const std::string& line) {
-    return line.find("PeerError: ") != std::string::npos || line.find("syncbn::PeerError'") != std::string::npos;
+    return line.find("PeerError: ") != std::string::npos ||
+           line.find("syncbn::PeerError'") != std::string::npos;
   });
 }
 

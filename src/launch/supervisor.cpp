@@ -12,6 +12,7 @@
 #include <csignal>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -22,8 +23,10 @@
 #include "launch/log_tail.h"
 #include "launch/node_workers.h"
 #include "launch/process.h"
+#include "launch/reminder.h"
 #include "launch/report.h"
 #include "launch/signals.h"
+#include "launch/wait_text.h"
 #include "rendezvous/socket.h"
 
 namespace syncbn::launch {
@@ -42,6 +45,7 @@ constexpr milliseconds kTerminateTime{400};  // between SIGTERM and SIGKILL
 constexpr seconds kAnswerTime{1};            // for the announced end of the job to come back from the store
 constexpr seconds kFarewellTime{2};          // for the other launchers to read the end of the job
 constexpr seconds kRefusalTime{3};           // for late launchers to read why the job does not run
+constexpr milliseconds kRetryTime{500};      // until the connection is looked at again
 constexpr seconds kReconnectTime{5};         // after a restart; the slowest launcher ends processes first
 // A worker that waits for missing peers gives up at the same time as its launcher, by its own clock. Its
 // connection to the store lies between the two, at most so long; and at most a tenth of --cluster_time_out is
@@ -81,6 +85,7 @@ class Supervisor {
       else
         sleep(next_deadline());
       if (end_) break;
+      tell_wait();
       if (!proposed_) {
         if (auto reason = reason_to_end()) propose(std::move(*reason));
       } else if (steady_clock::now() >= *answer_by_) {
@@ -168,9 +173,9 @@ class Supervisor {
       if (waits_for_connection()) return std::nullopt;
       return end_by_signal(signals_.stop_signal(), plan_.several_nodes() ? location : "");
     }
-    if (arrive_by_ && launchers_.connected() && steady_clock::now() >= *arrive_by_) {
-      arrive_by_.reset();
-      return end_by_missing_nodes(membership, plan_);
+    if (arrive_by_ && steady_clock::now() >= *arrive_by_) {
+      if (launchers_.connected()) return end_by_missing_nodes(membership, plan_);
+      arrive_by_ = steady_clock::now() + kRetryTime;  // the connection is about to report why it failed
     }
     if (join_by_ && !cause_by_ && steady_clock::now() >= *join_by_ - join_margin())
       if (std::optional<JobEnd> end = describe_not_joined(location)) return end;
@@ -234,7 +239,24 @@ class Supervisor {
     if (proposed_) return answer_by_;
     if (signals_.stop_signal() != 0 && waits_for_connection()) return connect_by_;
     if (cause_by_) return cause_by_;
-    return arrive_by_ ? arrive_by_ : join_by_;
+    const std::optional<Deadline> wait_until = arrive_by_ ? arrive_by_ : join_by_;
+    if (!waits_for_others()) return wait_until;
+    return std::min(wait_until.value_or(Deadline::max()), reminder_.next());
+  }
+
+  // True while other launchers are missing, or workers that have joined wait for workers of this node.
+  bool waits_for_others() const {
+    if (!all_arrived_) return true;
+    return join_watch_begun_ && !not_joined().empty();
+  }
+
+  void tell_wait() {
+    if (!waits_for_others() || !reminder_.is_due(steady_clock::now())) return;
+    const std::set<int>& joined = launchers_.joined_ranks();
+    observer_.on_notice(
+        all_arrived_
+            ? wait_for_workers_text(plan_, {joined.begin(), joined.end()}, not_joined(), join_by_)
+            : wait_for_nodes_text(plan_, launchers_.membership(), launchers_.connected(), arrive_by_));
   }
 
   // The other workers must join in time once the first worker of the job has joined. Workers of a program
@@ -242,6 +264,7 @@ class Supervisor {
   void watch_joins() {
     if (join_watch_begun_ || launchers_.joined_ranks().empty()) return;
     join_watch_begun_ = true;
+    reminder_ = Reminder(steady_clock::now());
     if (plan_.cluster_time_out) join_by_ = steady_clock::now() + *plan_.cluster_time_out;
   }
 
@@ -317,9 +340,10 @@ class Supervisor {
   NodeWorkers workers_;
   bool all_arrived_ = false;  // all nodes have arrived, so the workers were started
   bool join_watch_begun_ = false;
-  std::optional<Deadline> join_by_;  // for the workers
-  bool done_ = false;                // all workers of this node have exited with 0; the other launchers know
-  bool all_ended_ = false;           // no process is left
+  std::optional<Deadline> join_by_;         // for the workers
+  Reminder reminder_{steady_clock::now()};  // of the wait for the other nodes, then for the workers
+  bool done_ = false;       // all workers of this node have exited with 0; the other launchers know
+  bool all_ended_ = false;  // no process is left
   Progress reported_{-1};
   std::size_t effects_ = 0;  // failures in a row, from the first, whose cause is a peer
   std::optional<Deadline> cause_by_;

@@ -43,8 +43,10 @@ TEST_F(FailureTest, WhatTheConsoleHasShownIsNotShownAgain) {
     Strings all = options(2);
     all.push_back("--tail_worker_log=" + shown);
     std::filesystem::remove(folder() / "go");
-    Job& job = start_shell(all, "echo reason $RANK; [ $RANK = 1 ] && touch $DIR/go; until [ -e $DIR/go ]; do sleep "
-                                "0.01; done; [ $RANK = 0 ] && sleep 0.08; exit 3");
+    Job& job =
+        start_shell(all,
+                    "echo reason $RANK; [ $RANK = 1 ] && touch $DIR/go; until [ -e $DIR/go ]; do sleep "
+                    "0.01; done; [ $RANK = 0 ] && sleep 0.08; exit 3");
     EXPECT_EQ(job.wait(), 3);
     for (const std::string rank : {"0", "1"}) {
       const bool on_console = shown == "-1" || shown == rank;
@@ -58,8 +60,9 @@ TEST_F(FailureTest, TheCauseIsNamedThoughItsInterpreterTakesSecondsToEnd) {
   // control: with kCauseTime = 250 ms, or without ends_with_peer_error(), rank 0 is called the first to fail.
   for (const std::string error : {"syncbn.PeerError: group 'world': rank 1 failed",
                                   "terminate called after throwing an instance of 'syncbn::PeerError'"}) {
-    Job& job = start_shell(options(3), "if [ $RANK = 1 ]; then echo InvalidArgument; sleep 2; exit 5; fi; echo \"" +
-                                           error + "\"; exit 4");
+    Job& job =
+        start_shell(options(3), "if [ $RANK = 1 ]; then echo InvalidArgument; sleep 2; exit 5; fi; echo \"" +
+                                    error + "\"; exit 4");
     EXPECT_EQ(job.wait(), 5);
     EXPECT_TRUE(contains(job.err(), "rank 1 failed first: exit code 5") &&
                 contains(job.err(), "rank 0 failed after it: exit code 4"))
@@ -70,7 +73,8 @@ TEST_F(FailureTest, TheCauseIsNamedThoughItsInterpreterTakesSecondsToEnd) {
 TEST_F(FailureTest, APeerErrorWithoutARunningPeerEndsTheJobAtOnce) {
   // control: with peers_run = true the launcher waits ten seconds for a cause.
   const auto begin = steady_clock::now();
-  Job& job = start_shell(options(2), "[ $RANK = 1 ] && exit 0; echo syncbn.PeerError: rank 1 has left; exit 4");
+  Job& job =
+      start_shell(options(2), "[ $RANK = 1 ] && exit 0; echo syncbn.PeerError: rank 1 has left; exit 4");
   EXPECT_EQ(job.wait(), 4);
   EXPECT_LT(steady_clock::now() - begin, std::chrono::seconds(8));
   EXPECT_TRUE(contains(job.err(), "rank 0 failed first: exit code 4")) << job.err();
