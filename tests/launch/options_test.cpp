@@ -307,6 +307,32 @@ TEST_F(OptionsTest, JobsWithoutAPortRunSideBySide) {
   EXPECT_EQ(ports.size(), 3U);
 }
 
+TEST_F(OptionsTest, JobsSideBySideHaveLogsOfTheirOwn) {
+  // control: without reserve_logs() in main() the second job empties the logs of the first.
+  const std::string script =
+      "echo job $JOB; touch $DIR/up$JOB; until [ -e $DIR/go ]; do sleep 0.01; done; echo end $JOB";
+  for (const std::string join : {"True", "False"}) {
+    SCOPED_TRACE("--join=" + join);
+    std::vector<Job*> jobs;
+    for (const std::string number : {"0", "1"}) {
+      jobs.push_back(&launch(
+          command({"-n", "1", "--join=" + join, "--log_dir=" + log_dir().string()}, {"bash", "-c", script}),
+          {{"JOB", number}}, "job" + number));
+      ASSERT_TRUE(appears("up" + number)) << jobs.back()->err();
+    }
+    write("go", "");
+    for (Job* job : jobs) EXPECT_EQ(job->wait(), 0) << job->err();
+    EXPECT_TRUE(all_gone());
+    EXPECT_EQ(log(0), "job 0\nend 0\n");
+    EXPECT_EQ(read_file(log_dir() / "worker-2_0.log"), "job 1\nend 1\n");
+    EXPECT_TRUE(contains(jobs[1]->err(), "this one writes worker-2_<rank>.log")) << jobs[1]->err();
+    if (join == "True") {
+      EXPECT_EQ(jobs[0]->out() + jobs[1]->out(), "[0] job 0\n[0] end 0\n[0] job 1\n[0] end 1\n");
+    }
+    for (const char* file : {"go", "up0", "up1"}) std::filesystem::remove(folder() / file);
+  }
+}
+
 TEST_F(OptionsTest, ARestartKeepsThePortsThatWereFree) {
   Job& job = start_shell({"-n", "1", "--join=True", "--max_restarts=1", "--log_dir=" + log_dir().string()},
                          "echo $MASTER_PORT $SYNCBN_STORE; exit $((1 - SYNCBN_RESTART))");
