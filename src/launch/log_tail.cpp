@@ -34,12 +34,16 @@ std::vector<std::string> last_lines(const std::filesystem::path& file, std::size
 }
 
 bool ends_with_peer_error(const std::filesystem::path& log) {
-  constexpr std::size_t kLines = 5;  // frameworks may print warnings after the exception
+  constexpr std::size_t kLines = 20;  // frameworks may print warnings after the exception
+  constexpr std::array<std::string_view, 3> kMarks = {
+      "PeerError: ",                // "syncbn.PeerError: group 'world', call 2, forward: …"
+      "syncbn::PeerError'",         // "terminate called after throwing an instance of 'syncbn::PeerError'"
+      "Connection closed by peer",  // Gloo, in PyTorch's own sums
+  };
   const std::vector<std::string> lines = last_lines(log, kLines);
-  // "syncbn.PeerError: group …", "terminate called after throwing an instance of 'syncbn::PeerError'"
-  return std::any_of(lines.begin(), lines.end(), [](const std::string& line) {
-    return line.find("PeerError: ") != std::string::npos ||
-           line.find("syncbn::PeerError'") != std::string::npos;
+  return std::any_of(lines.begin(), lines.end(), [&kMarks](const std::string& line) {
+    return std::any_of(kMarks.begin(), kMarks.end(),
+                       [&line](std::string_view mark) { return line.find(mark) != std::string::npos; });
   });
 }
 
