@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "launch/reserve_logs.h"
 
 #include <fcntl.h>

@@ -178,21 +178,6 @@ Job& JobTest::start_shell(const Strings& options, const std::string& script, con
   return start(options, {"bash", "-c", script}, environment);
 }
 
-std::string JobTest::join_as_rank() const {
-  write("join.py",
-        "import os, socket, struct\n"
-        "host, port = os.environ['SYNCBN_STORE'].rsplit(':', 1)\n"
-        "store = socket.create_connection((host, int(port)))\n"
-        "def ask(number, operation, key, value):\n"
-        "    body = struct.pack('<IcI', number, operation, len(key)) + key + value\n"
-        "    store.sendall(struct.pack('<I', len(body)) + body)\n"
-        "    size, = struct.unpack('<I', store.recv(4, socket.MSG_WAITALL))\n"
-        "    assert store.recv(size, socket.MSG_WAITALL)[4:5] == b'd'\n"
-        "ask(1, b'h', b'syncbn store 1', os.environb[b'SYNCBN_TOKEN'])\n"
-        "ask(2, b'p', b'world/joined', os.environb[b'RANK'])\n");
-  return "python3 $DIR/join.py; ";
-}
-
 Strings JobTest::command(const Strings& options, const Strings& task) {
   Strings command = {SYNCBN_RUN};
   command.insert(command.end(), options.begin(), options.end());

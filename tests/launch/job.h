@@ -74,9 +74,6 @@ class JobTest : public ::testing::Test {
   /// The task is a shell script; $RANK tells the workers apart, $DIR is folder().
   Job& start_shell(const Strings& options, const std::string& script, const Variables& environment = {});
 
-  /// Shell commands with which a worker joins the store as $RANK, as init() does.
-  std::string join_as_rank() const;
-
   /// What start() executes, and with which variables.
   static Strings command(const Strings& options, const Strings& task);
   Variables marked(const Variables& environment) const;

@@ -13,6 +13,7 @@
 
 #include "job.h"
 #include "launch/option_table.h"
+#include "programs.h"
 #include "syncbn/version.h"
 
 namespace syncbn::launch {
@@ -101,7 +102,8 @@ TEST_F(OptionsTest, BadOnesAreRefused) {
       {{"--worker_num=", "true"}, {"--worker_num"}},
       {{"--worker_num=65537", "--local_worker_num=65537", "true"}, {"--worker_num ... '65537'", "65536"}},
       {{"--local_worker_num=0", "true"}, {"--local_worker_num ... '0'"}},
-      {{"--worker_num=2", "--local_worker_num=3", "true"}, {"--local_worker_num ... 3", "--worker_num ... 2"}},
+      {{"--worker_num=2", "--local_worker_num=3", "true"},
+       {"--local_worker_num ... 3", "--worker_num ... 2"}},
       {{"--worker_num=2", "--worker_num=3", "true"}, {"--worker_num"}},
       {{"--master_port=0", "true"}, {"--master_port ... '0'", "1 to 65535"}},
       {{"--master_port=65536", "true"}, {"--master_port ... '65536'"}},
@@ -282,18 +284,10 @@ TEST_F(OptionsTest, APortInUseIsAnErrorAtOnce) {
 
 TEST_F(OptionsTest, JobsWithoutAPortRunSideBySide) {
   // control: with the default ports for all jobs, the second one can't listen on 127.0.0.1:8119.
-  write("task.py",
-        "import os, socket, time\n"
-        "folder, port = os.environ['DIR'] + '/', int(os.environ['MASTER_PORT'])\n"
-        "listener = socket.create_server(('', port))\n"
-        "job = os.environ['JOB']\n"
-        "print(port, os.environ['SYNCBN_STORE'])\n"
-        "open(folder + 'up' + job, 'w').close()\n"
-        "while not os.path.exists(folder + 'go'): time.sleep(0.01)\n");
   std::vector<Job*> jobs;
   for (const std::string number : {"0", "1", "2"})
     jobs.push_back(&launch(command({"-n", "1", "--join=True", "--log_dir=" + (log_dir() / number).string()},
-                                   {(folder() / "task.py").string()}),
+                                   {program("listen_at_master_port.py")}),
                            {{"JOB", number}}, "job" + number));
   for (const char* up : {"up0", "up1", "up2"}) EXPECT_TRUE(appears(up));
   write("go", "");

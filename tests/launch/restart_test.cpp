@@ -38,9 +38,9 @@ TEST_F(RestartTest, TheWholeJobBeginsAgainUntilItSucceeds) {
                                                "trap '' TERM; while :; do sleep 1000; done");
   EXPECT_EQ(job.wait(), 0) << job.err();
   const std::string err = job.err();
-  for (const char* text :
-       {"rank 1 ... exit code 3", "syncbn-run: restart 1 of 5\n", "syncbn-run: restart 2 of 5\n",
-        "syncbn-run: all workers exited with 0\n", "2 times ... --max_restarts=5", "worker_<rank>.restart_2.log"})
+  for (const char* text : {"rank 1 ... exit code 3", "syncbn-run: restart 1 of 5\n",
+                           "syncbn-run: restart 2 of 5\n", "syncbn-run: all workers exited with 0\n",
+                           "2 times ... --max_restarts=5", "worker_<rank>.restart_2.log"})
     EXPECT_TRUE(contains(err, text)) << text << " is missing in\n" << err;
   EXPECT_FALSE(contains(err, "restart 3")) << err;
   for (const int rank : {0, 1}) {

@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include "job.h"
+#include "programs.h"
 
 namespace syncbn::launch {
 namespace {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Long waits are told of: who waits, where, for whom, until when, and which option changes it.
 #include <fmt/format.h>
 #include <signal.h>
@@ -8,6 +9,7 @@
 #include "job.h"
 #include "launch/reminder.h"
 #include "launch/wait_text.h"
+#include "programs.h"
 
 namespace syncbn::launch {
 namespace {
