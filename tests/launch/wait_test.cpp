@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Long waits are told of: who waits, where, for whom, until when, and which option changes it.
+// A line about each long wait: who waits, where, for whom, until when, and which option changes it.
 #include <fmt/format.h>
 #include <signal.h>
 
