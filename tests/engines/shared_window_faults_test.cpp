@@ -225,7 +225,8 @@ TEST_P(HostileWriter, GarbageInEveryWord) {
     RankProcesses ranks(size, [&](int rank) -> std::string {
       auto window = memory.attach(rank);
       std::string outcomes;
-      for (int attempt = 0; attempt < 40; ++attempt) {
+      const Deadline end = Clock::now() + milliseconds(400);
+      for (int attempt = 0; Clock::now() < end; ++attempt) {
         const std::string outcome =
             tests::outcome_of([&] { return sum_once(*window, attempt, kMessage, milliseconds(20)); });
         for (const char* expected : {"wrong sum", "PeerError", "TimeoutError"}) {
@@ -251,7 +252,7 @@ TEST_P(HostileWriter, GarbageInEveryWord) {
     });
     for (int rank = 0; rank < size; ++rank) {
       const std::string outcome = ranks.outcome(rank);
-      EXPECT_TRUE(outcome.empty() || outcome == "spoiled") << outcome;
+      EXPECT_TRUE(outcome == "spoiled" || outcome.starts_with("PeerError")) << outcome;
     }
   }
   done = true;
