@@ -10,6 +10,8 @@
 #include "engines/gloo_served_store.h"
 #include "engines/gloo_world_store.h"
 #include "engines/list_agreement.h"
+#include "engines/local_group.h"
+#include "environment/launch_env.h"
 
 namespace syncbn::engines {
 namespace {
@@ -38,13 +40,15 @@ class GlooEngine final : public group::Engine {
     rendezvous::TcpStore connection = membership_.store().connect(deadline);
     WorldStore store(connection, membership_.world(), group.ranks);
     const std::string key = agree_on_list(store, group, rank(), deadline);
-    return connect_mesh(membership_, store, group, key, device_, deadline);
+    return share_memory_on_one_host(connect_mesh(membership_, store, group, key, device_, deadline),
+                                    may_share_memory_, deadline);
   }
 
   void note_peer_error() noexcept override { membership_.note_peer_error(); }
 
  private:
   const int size_;
+  const bool may_share_memory_ = environment::read_shared_memory();
   GlooMembership membership_;
   const std::shared_ptr<gloo::transport::Device> device_;
 };

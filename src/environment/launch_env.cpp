@@ -140,4 +140,11 @@ std::chrono::milliseconds read_timeout(const Getenv& getenv) {
   return value ? read_seconds("SYNCBN_TIMEOUT_S", *value) : kDefault;
 }
 
+bool read_shared_memory(const Getenv& getenv) {
+  const std::string value = getenv("SYNCBN_SHARED_MEMORY").value_or("1");
+  if (value != "0" && value != "1")
+    throw GroupError(fmt::format("SYNCBN_SHARED_MEMORY: '{}', expected 0 or 1", value));
+  return value == "1";
+}
+
 }  // namespace syncbn::environment
