@@ -61,23 +61,25 @@ TEST(SharedMemory, AForkDoesNotHaveIt) {
 // A fork of the locking process lives on, as a worker of a data loader may.
 TEST(RankLocks, TellADeathAtOnceThoughAForkLives) {
   const SharedMemory memory(kBytes);
-  int ends[2];
-  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  int ready[2], end[2];
+  ASSERT_EQ(pipe2(ready, O_CLOEXEC), 0);
+  ASSERT_EQ(pipe2(end, O_CLOEXEC), 0);
   tests::RankProcesses holder(1, [&](int) -> std::string {
     const base::Fd file = copy_of(memory.file());
     lock_rank(file.get(), 3);
-    if (fork() == 0) {  // ends when the test closes its end of the pipe
+    if (fork() == 0) {  // ends when no process has the second end open
       char byte;
-      close(ends[1]);
-      while (read(ends[0], &byte, 1) > 0) {
+      close(end[1]);
+      while (read(end[0], &byte, 1) > 0) {
       }
       _exit(0);
     }
-    if (write(ends[1], "x", 1) != 1) return "write";
+    close(end[1]);
+    if (write(ready[1], "x", 1) != 1) return "write";
     for (;;) pause();
   });
   char byte;
-  ASSERT_EQ(read(ends[0], &byte, 1), 1);
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
   EXPECT_TRUE(is_rank_locked(memory.file(), 3));
   EXPECT_FALSE(is_rank_locked(memory.file(), 2));
   EXPECT_THROW(lock_rank(memory.file(), 3), std::system_error);
@@ -86,8 +88,7 @@ TEST(RankLocks, TellADeathAtOnceThoughAForkLives) {
   while (is_rank_locked(memory.file(), 3) && std::chrono::steady_clock::now() < deadline)
     std::this_thread::yield();
   EXPECT_FALSE(is_rank_locked(memory.file(), 3));
-  close(ends[1]);
-  close(ends[0]);
+  for (const int fd : {ready[0], ready[1], end[0], end[1]}) close(fd);
 }
 
 }  // namespace
