@@ -15,8 +15,9 @@
 /// the same user.
 namespace syncbn::engines {
 
-/// What a receiver must know. Random, so that a process that was not told can neither guess the socket's name
-/// nor pass for a receiver: names of sockets can be read in /proc/net/unix, the secret can't.
+/// The name of the socket and the secret that a receiver must show. Both are random, so a process that does
+/// not have the ticket can neither guess the name nor pass for a receiver. Names of sockets can be read in
+/// /proc/net/unix, secrets can't.
 struct HandoffTicket {
   std::array<std::uint64_t, 2> name{};
   std::array<std::uint64_t, 2> secret{};

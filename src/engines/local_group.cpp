@@ -35,7 +35,7 @@ using Clock = std::chrono::steady_clock;
 // others wait as long once a group, and then use the engine.
 constexpr auto kTrial = std::chrono::seconds(5);
 
-// What a rank brings to the first sum. Made of whole words.
+// A rank's part of the first sum. Made of whole words.
 struct Introduction {
   std::int64_t willing;        // kWindowVersion, or 0 if the rank must not or can't share memory
   std::int64_t user;           // no memory is shared between users

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// Which ranks' processes live, found out by record locks on a file that all of them have open.
+/// Record locks on a file that all ranks have open, to find out which ranks' processes live.
 ///
 /// Each rank's process locks one byte of the file. The kernel drops the lock when the process ends, whatever
 /// ended it, and a fork does not inherit it. (A socket stays open in a fork: with a worker of a data loader

@@ -13,18 +13,17 @@
 //            result. So a rank that another one keeps from its core costs little.
 //
 // Why two slots are enough: a rank completes n + 1 only after all have brought n + 1, and a rank brings n + 1
-// only after it is done with n. So when a rank writes to the slots, the result or the counters of n + 2,
-// nobody reads those of n.
+// only after it is done with n. So when a rank writes to the slots, the result or the counters of n + 2, no
+// rank reads those of n any more.
 //
-// Why a death can't spoil a sum: nothing waits for a rank that has brought its words. If a rank dies or is
-// stopped within a part that it claimed, the others add up the slots for themselves after 20 ms. There is no
-// counter of arrivals, so no rank can die between counting and telling. If it dies before it rings the bell,
-// the sleepers wake up by themselves within 100 ms. The same look finds ranks that have died and brought
-// nothing.
+// Why a death can't spoil a sum: no rank waits for another one that has brought its words. If a rank dies or
+// is stopped within a part that it claimed, the others add up the slots for themselves after 20 ms. There is
+// no counter of arrivals, so no rank can die between counting and ringing. If a rank dies before it rings the
+// bell, the sleepers wake up by themselves within 100 ms. Then they also look which ranks have died without
+// bringing their words.
 //
-// A rank that gives up or leaves says so in its line. It is named by those that still wait for its words, and
-// by no others. The atomics are sequentially consistent: on x86 this costs one locked instruction a rank and
-// piece.
+// A rank that gives up or leaves writes this to its line. Ranks that still wait for its words then name it.
+// The atomics are sequentially consistent: on x86 this costs one locked instruction a rank and piece.
 #include "engines/shared_window.h"
 
 #include <fmt/format.h>
@@ -124,8 +123,8 @@ bool SharedWindow::everyone_brought() const {
                      [this](const RankLine& line) { return line.brought.load() >= operation_; });
 }
 
-// Nothing is left to wait for: all have brought the piece, a rank that has not will not, or this rank was
-// told to stop.
+// True if there is nothing left to wait for: all have brought the piece, a rank has departed without it, or
+// this rank was aborted.
 bool SharedWindow::settled() const {
   bool everyone = true;
   for (const RankLine& line : window_.lines()) {
@@ -169,8 +168,9 @@ std::vector<int> SharedWindow::missing() const {
   return ranks;
 }
 
-// Names the ranks that will never bring the piece, empty if there are none. A rank may bring its words, say
-// that it leaves, and end, in this order. So this function looks in the reverse order.
+// Names the ranks that will never bring the piece; empty if there are none. A rank brings its words, then
+// departs, then its process ends. This function looks in the reverse order, so that it names no rank that has
+// brought its words.
 std::string SharedWindow::departures() const {
   std::vector<int> lost, gave_up, left;
   for (int rank = 0; rank < size(); ++rank) {
@@ -188,7 +188,7 @@ std::string SharedWindow::departures() const {
   return "";
 }
 
-// The sum goes to this process's own memory, where nobody can change it after it was judged.
+// The sum goes to this process's own memory, where no other process can change it after it was judged.
 void SharedWindow::sum_piece() {
   // Signed and unsigned words may alias. Unsigned sums wrap.
   const Words own(reinterpret_cast<std::uint64_t*>(buffer_.data()) + summed_, piece_words());

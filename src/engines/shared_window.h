@@ -22,8 +22,8 @@ namespace syncbn::engines {
 /// messages go in several pieces.
 inline constexpr std::size_t kSlotWords = 65536;
 
-/// Sums over processes of one host in memory that they share. The protocol is told at the top of
-/// shared_window.cpp.
+/// Sums over processes of one host in memory that they share. The top of shared_window.cpp describes the
+/// protocol.
 class SharedWindow final : public Communicator {
  public:
   /// True while the process of another rank lives.

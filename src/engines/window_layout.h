@@ -10,8 +10,7 @@
 #include "engines/bell.h"
 #include "engines/part_counter.h"
 
-/// Where things lie in the memory that the ranks of one host share. All zero is the state before the first
-/// operation.
+/// Layout of the memory that the ranks of one host share. All zero is the state before the first operation.
 ///
 /// Nothing that is read from the memory is an index, a size or an address: what a hostile process may write
 /// there can spoil a sum, never make a rank read or write outside the memory.
@@ -28,7 +27,7 @@ inline constexpr std::int64_t kWindowVersion = 1;
 
 enum class Departure : std::uint32_t { none, left, gave_up };
 
-/// What one rank tells the others. Only its owner writes it.
+/// State of one rank, for the others to read. Only that rank writes it.
 struct alignas(kLineBytes) RankLine {
   std::atomic<std::uint64_t> brought;  ///< The last operation whose words are in the rank's slot.
   std::array<std::atomic<std::uint64_t>, 2> words;  ///< Length of what it brought, by the operation's parity.

@@ -337,6 +337,18 @@ TEST(LaunchEnv, NumbersAreReadStrictly) {
   }
 }
 
+TEST(LaunchEnv, SharedMemory) {
+  EXPECT_TRUE(read_shared_memory(from({})));
+  EXPECT_TRUE(read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", "1"}})));
+  EXPECT_FALSE(read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", "0"}})));
+  for (const char* value : {"", "off", "2"}) {
+    EXPECT_EQ(outcome([&] {
+                read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", value}}));
+              }),
+              fmt::format("GroupError: SYNCBN_SHARED_MEMORY: '{}', expected 0 or 1", value));
+  }
+}
+
 TEST(LaunchEnv, Timeout) {
   EXPECT_EQ(read_timeout(from({})), std::chrono::seconds(300));
   EXPECT_EQ(read_timeout(from({{"SYNCBN_TIMEOUT_S", "2.5"}})), std::chrono::milliseconds(2500));
