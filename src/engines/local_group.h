@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "base/engine_api.h"
 #include "syncbn/communicator.h"
 
 namespace syncbn::engines {
@@ -14,7 +15,7 @@ namespace syncbn::engines {
 /// the memory, or none does. Returns `connected` itself if none does. Otherwise the result owns `connected`.
 /// Every rank of the group calls it, and a rank that must not share (`allowed` is false) keeps all from it.
 /// @throws TimeoutError, PeerError: what `connected` throws
-std::unique_ptr<Communicator> share_memory_on_one_host(std::unique_ptr<Communicator> connected, bool allowed,
-                                                       Deadline deadline);
+SYNCBN_ENGINE_API std::unique_ptr<Communicator> share_memory_on_one_host(
+    std::unique_ptr<Communicator> connected, bool allowed, Deadline deadline);
 
 }  // namespace syncbn::engines
