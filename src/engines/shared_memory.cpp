@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -21,12 +22,21 @@ constexpr int kSizeSeals = F_SEAL_SHRINK | F_SEAL_GROW;
   throw std::system_error(errno, std::generic_category(), call);
 }
 
+// Allocates all pages. A machine without this much memory refuses here. Without the call it would kill a
+// process at first use.
+void allocate(int file, std::size_t bytes) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < bytes)  // the kernel would send SIGXFSZ
+    throw std::system_error(EFBIG, std::generic_category(), "posix_fallocate");
+  int error = EINTR;
+  while (error == EINTR) error = posix_fallocate(file, 0, static_cast<off_t>(bytes));
+  if (error != 0) throw std::system_error(error, std::generic_category(), "posix_fallocate");
+}
+
 base::Fd create_file(std::size_t bytes) {
   base::Fd file(memfd_create("syncbn", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (file.get() < 0) throw_system_error("memfd_create");
-  // A machine without this much memory refuses here. Without the call it would kill a process at first use.
-  if (const int error = posix_fallocate(file.get(), 0, static_cast<off_t>(bytes)); error != 0)
-    throw std::system_error(error, std::generic_category(), "posix_fallocate");
+  allocate(file.get(), bytes);
   if (fcntl(file.get(), F_ADD_SEALS, kSizeSeals | F_SEAL_SEAL) != 0) throw_system_error("F_ADD_SEALS");
   return file;
 }

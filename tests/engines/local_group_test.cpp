@@ -142,6 +142,19 @@ TEST_F(LocalGroupTest, OneRankWithoutDescriptors) {
   }
 }
 
+// Without the check of the limit the kernel ends the process.
+TEST_F(LocalGroupTest, LeaderMayNotMakeLargeFiles) {
+  const WindowMemory engines({3, 5000});
+  RankProcesses ranks = run(engines, [](int rank) {
+    const rlimit limit{1 << 20, 1 << 20};
+    if (rank == 0 && setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(3);
+  });
+  const auto begin = Clock::now();
+  expect(ranks, 3, "engine");
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(4))
+      << "expected no wait for the memory that is not handed out";
+}
+
 // Ranks of one process could not tell each other's death by locks.
 TEST_F(LocalGroupTest, TwoRanksOfOneProcess) {
   const WindowMemory engines({2, 5000});
