@@ -11,7 +11,6 @@
 #include "engines/gloo_world_store.h"
 #include "engines/list_agreement.h"
 #include "engines/local_group.h"
-#include "environment/launch_env.h"
 
 namespace syncbn::engines {
 namespace {
@@ -28,6 +27,7 @@ class GlooEngine final : public group::Engine {
  public:
   GlooEngine(const environment::WorldSpec& spec, Deadline deadline)
       : size_(spec.size),
+        may_share_memory_(spec.shared_memory),
         membership_({spec.host, serve_or_find_store(spec, deadline), spec.token}, spec, deadline),
         device_(create_device(membership_.local_address())) {}
 
@@ -48,7 +48,7 @@ class GlooEngine final : public group::Engine {
 
  private:
   const int size_;
-  const bool may_share_memory_ = environment::read_shared_memory();
+  const bool may_share_memory_;
   GlooMembership membership_;
   const std::shared_ptr<gloo::transport::Device> device_;
 };

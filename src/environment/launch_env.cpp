@@ -126,6 +126,7 @@ LaunchEnv read_launch_env(const Getenv& getenv, Backend asked) {
   env.backend = request.empty() ? launcher.backend : request;
   launcher.read(variables, env);
   env.world.token = getenv("SYNCBN_TOKEN").value_or("");
+  env.world.shared_memory = read_shared_memory(getenv);
   if (const auto value = getenv("MS_TOPO_TIMEOUT")) {
     const bool unlimited = parse<double>(*value).value_or(0) < 0;
     env.rendezvous_timeout = unlimited ? base::kLongestTimeout : read_seconds("MS_TOPO_TIMEOUT", *value);

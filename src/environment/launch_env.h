@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 
-#include "base/engine_api.h"
 #include "environment/world_spec.h"
 #include "syncbn/group.h"
 
@@ -44,6 +43,6 @@ std::chrono::milliseconds read_timeout(const Getenv& getenv = process_env);
 
 /// SYNCBN_SHARED_MEMORY: whether ranks of one host may sum in shared memory. True if it is not set.
 /// @throws GroupError if the value is neither 0 nor 1
-SYNCBN_ENGINE_API bool read_shared_memory(const Getenv& getenv = process_env);
+bool read_shared_memory(const Getenv& getenv = process_env);
 
 }  // namespace syncbn::environment
