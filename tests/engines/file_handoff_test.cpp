@@ -26,7 +26,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
-using tests::RankProcesses;
+using testing::RankProcesses;
 
 Deadline soon() { return Clock::now() + std::chrono::seconds(20); }
 
@@ -46,7 +46,7 @@ base::Fd stranger(const HandoffTicket& ticket) {
   return socket;
 }
 
-class Handoff : public testing::Test {
+class Handoff : public ::testing::Test {
  protected:
   Handoff() { EXPECT_EQ(write(file_.get(), "token", 5), 5); }
   // A process that fetches the file and reads it.

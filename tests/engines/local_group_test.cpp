@@ -25,15 +25,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
-using tests::RankProcesses;
-using tests::sum_once;
-using tests::WindowMemory;
+using testing::RankProcesses;
+using testing::sum_once;
+using testing::WindowMemory;
 
 constexpr milliseconds kPatience{30'000};
 
 // Processes whose engine is a window of the test's own. Each runs `before`, finds out, and sums. Returns what
 // it uses: "memory" or "engine".
-class LocalGroupTest : public testing::Test {
+class LocalGroupTest : public ::testing::Test {
  protected:
   using Before = std::function<void(int rank)>;
   static std::string use(Communicator& engine, std::unique_ptr<Communicator> group) {
@@ -59,15 +59,15 @@ class LocalGroupTest : public testing::Test {
   }
 };
 
-class LocalGroupOfSize : public LocalGroupTest, public testing::WithParamInterface<int> {};
+class LocalGroupOfSize : public LocalGroupTest, public ::testing::WithParamInterface<int> {};
 
 TEST_P(LocalGroupOfSize, UsesMemory) {
   const WindowMemory engines({GetParam(), 5000});
   RankProcesses ranks = run(engines);
   expect(ranks, GetParam(), "memory");
 }
-INSTANTIATE_TEST_SUITE_P(Ranks, LocalGroupOfSize, testing::Values(2, 3, 8),
-                         testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Ranks, LocalGroupOfSize, ::testing::Values(2, 3, 8),
+                         ::testing::PrintToStringParamName());
 
 TEST_F(LocalGroupTest, OneRankMayNot) {
   for (const int forbidden : {0, 2}) {
@@ -159,7 +159,7 @@ TEST_F(LocalGroupTest, LeaderMayNotMakeLargeFiles) {
 TEST_F(LocalGroupTest, TwoRanksOfOneProcess) {
   const WindowMemory engines({2, 5000});
   const auto rank = [&](int r) {
-    return tests::outcome_of([&] {
+    return testing::outcome_of([&] {
       auto engine = std::make_unique<SharedWindow>(engines.memory(), engines.shape(), r);
       Communicator& seen = *engine;
       return use(seen, share_memory_on_one_host(std::move(engine), true, Clock::now() + kPatience));

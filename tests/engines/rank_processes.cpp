@@ -19,7 +19,7 @@
 #include "syncbn/error.h"
 #include "syncbn/group.h"
 
-namespace syncbn::tests {
+namespace syncbn::testing {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -127,4 +127,4 @@ std::string sum_once(Communicator& window, int round, std::size_t words, std::ch
   return "";
 }
 
-}  // namespace syncbn::tests
+}  // namespace syncbn::testing

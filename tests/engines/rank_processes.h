@@ -11,7 +11,7 @@
 #include "engines/shared_window.h"
 
 /// Ranks as forked processes, for tests of what processes share.
-namespace syncbn::tests {
+namespace syncbn::testing {
 
 /// What `body` did: the text that it returned, or "PeerError: …" for what it threw.
 std::string outcome_of(const std::function<std::string()>& body);
@@ -58,4 +58,4 @@ std::int64_t word_of(int rank, int round, std::size_t i);
 /// Sums `words` such words. "" if the sum is right, else what is wrong.
 std::string sum_once(Communicator& window, int round, std::size_t words, std::chrono::milliseconds patience);
 
-}  // namespace syncbn::tests
+}  // namespace syncbn::testing

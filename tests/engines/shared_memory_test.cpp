@@ -51,7 +51,7 @@ TEST(SharedMemory, RefusesMemoryThatIsNotAsExpected) {
 // control: without MADV_DONTFORK the page is there and mincore() returns 0.
 TEST(SharedMemory, AForkDoesNotHaveIt) {
   const SharedMemory memory(kBytes);
-  tests::RankProcesses fork(1, [&](int) -> std::string {
+  testing::RankProcesses fork(1, [&](int) -> std::string {
     unsigned char resident = 0;
     return mincore(memory.data(), 1, &resident) == 0 ? "mapped" : "not mapped";
   });
@@ -64,7 +64,7 @@ TEST(RankLocks, TellADeathAtOnceThoughAForkLives) {
   int ready[2], end[2];
   ASSERT_EQ(pipe2(ready, O_CLOEXEC), 0);
   ASSERT_EQ(pipe2(end, O_CLOEXEC), 0);
-  tests::RankProcesses holder(1, [&](int) -> std::string {
+  testing::RankProcesses holder(1, [&](int) -> std::string {
     const base::Fd file = copy_of(memory.file());
     lock_rank(file.get(), 3);
     if (fork() == 0) {  // ends when no process has the second end open

@@ -27,9 +27,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
-using tests::RankProcesses;
-using tests::sum_once;
-using tests::WindowMemory;
+using testing::RankProcesses;
+using testing::sum_once;
+using testing::WindowMemory;
 
 constexpr milliseconds kPatience{60'000};  // longer than any test: an error must not come from it
 constexpr std::size_t kSmallSlot = 2500;
@@ -42,7 +42,7 @@ std::string sum_for_ever(Communicator& window, milliseconds patience = kPatience
   }
 }
 
-class FaultOfRanks : public testing::TestWithParam<int> {};
+class FaultOfRanks : public ::testing::TestWithParam<int> {};
 
 // At any moment of a piece. The killed rank has forked a process that lives on. control: without watch() the
 // survivors wait for the deadline, and outcome() says "still runs".
@@ -128,7 +128,7 @@ TEST_P(FaultOfRanks, Abort) {
       std::this_thread::sleep_for(milliseconds(5));
       window->abort();
     });
-    const std::string outcome = tests::outcome_of([&] { return sum_for_ever(*window); });
+    const std::string outcome = testing::outcome_of([&] { return sum_for_ever(*window); });
     other.join();
     return outcome;
   });
@@ -140,7 +140,7 @@ TEST_P(FaultOfRanks, Abort) {
         << outcome;
   }
 }
-INSTANTIATE_TEST_SUITE_P(Ranks, FaultOfRanks, testing::Values(2, 4), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Ranks, FaultOfRanks, ::testing::Values(2, 4), ::testing::PrintToStringParamName());
 
 // Rank 0 gives up first and ends. Rank 1 still names the rank that never came, not rank 0.
 TEST(SharedWindowFault, WhoGaveUpFirstIsNotBlamed) {
@@ -200,7 +200,7 @@ TEST(SharedWindowFault, AForkLeavesTheWindowAlone) {
     auto window = memory.attach(rank);
     const pid_t child = fork();
     if (child == 0) {
-      const std::string refused = tests::outcome_of([&] { return sum_once(*window, 1, 10, kPatience); });
+      const std::string refused = testing::outcome_of([&] { return sum_once(*window, 1, 10, kPatience); });
       window.reset();
       _exit(refused.starts_with("exception: a fork can't use") ? 5 : 6);
     }
@@ -214,7 +214,7 @@ TEST(SharedWindowFault, AForkLeavesTheWindowAlone) {
 
 // A process that can write to the memory, as none but the ranks can, may spoil sums and delay waits. It can't
 // make a rank read or write outside its memory, nor keep it beyond its deadline.
-class HostileWriter : public testing::TestWithParam<int> {};
+class HostileWriter : public ::testing::TestWithParam<int> {};
 
 TEST_P(HostileWriter, GarbageInEveryWord) {
   const int size = GetParam();
@@ -229,7 +229,7 @@ TEST_P(HostileWriter, GarbageInEveryWord) {
       const Deadline end = Clock::now() + milliseconds(400);
       for (int attempt = 0; Clock::now() < end; ++attempt) {
         const std::string outcome =
-            tests::outcome_of([&] { return sum_once(*window, attempt, kMessage, milliseconds(20)); });
+            testing::outcome_of([&] { return sum_once(*window, attempt, kMessage, milliseconds(20)); });
         for (const char* expected : {"wrong sum", "PeerError", "TimeoutError"}) {
           if (outcome.starts_with(expected)) outcomes = "spoiled";
         }
@@ -260,7 +260,8 @@ TEST_P(HostileWriter, GarbageInEveryWord) {
   writer.join();
   EXPECT_GT(changes, 1000u);
 }
-INSTANTIATE_TEST_SUITE_P(Ranks, HostileWriter, testing::Values(2, 3, 5), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Ranks, HostileWriter, ::testing::Values(2, 3, 5),
+                         ::testing::PrintToStringParamName());
 
 // Every control word in turn holds each extreme value, before a sum and for its whole time.
 TEST(SharedWindowFault, ExtremeValuesInEveryControlWord) {
@@ -276,7 +277,7 @@ TEST(SharedWindowFault, ExtremeValuesInEveryControlWord) {
           std::memcpy(memory.memory()->data() + i * 8, &extreme, 8);
           SharedWindow window(memory.memory(), shape, 0);
           const std::string outcome =
-              tests::outcome_of([&] { return sum_once(window, 1, kMessage, milliseconds(1)); });
+              testing::outcome_of([&] { return sum_once(window, 1, kMessage, milliseconds(1)); });
           if (!outcome.starts_with("TimeoutError") && !outcome.starts_with("PeerError")) return outcome;
         }
       }

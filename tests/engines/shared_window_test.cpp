@@ -18,9 +18,9 @@ namespace {
 
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
-using tests::RankProcesses;
-using tests::sum_once;
-using tests::WindowMemory;
+using testing::RankProcesses;
+using testing::sum_once;
+using testing::WindowMemory;
 
 constexpr milliseconds kPatience{30'000};
 // Two parts and a bit: small, so that messages of several pieces and several parts are short.
@@ -30,7 +30,7 @@ constexpr std::size_t kSmallSlot = 2500;
 const std::vector<std::size_t> kLengths = {0,    1,    7,    8,    64,     1023, 1024, 1025, 2048, 2499,
                                            2500, 2501, 5000, 7512, 20'000, 3,    1,    0,    2500};
 
-class WindowOfSize : public testing::TestWithParam<int> {};
+class WindowOfSize : public ::testing::TestWithParam<int> {};
 
 TEST_P(WindowOfSize, SumsOfEveryLength) {
   const WindowMemory memory({GetParam(), kSmallSlot});
@@ -60,8 +60,8 @@ TEST_P(WindowOfSize, UnevenTiming) {
   });
   for (int rank = 0; rank < GetParam(); ++rank) EXPECT_EQ(ranks.outcome(rank), "");
 }
-INSTANTIATE_TEST_SUITE_P(Ranks, WindowOfSize, testing::Values(1, 2, 3, 4, 5, 8),
-                         testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Ranks, WindowOfSize, ::testing::Values(1, 2, 3, 4, 5, 8),
+                         ::testing::PrintToStringParamName());
 
 // control: a window whose slots lie on each other (shape with other slot_words on one rank) has wrong sums.
 TEST(SharedWindowControl, WrongSumsAreFound) {
@@ -82,7 +82,7 @@ TEST(SharedWindow, ThreadsOnOneMapping) {
     std::vector<std::thread> threads;
     for (int rank = 0; rank < size; ++rank) {
       threads.emplace_back([&, rank] {
-        outcomes[static_cast<std::size_t>(rank)] = tests::outcome_of([&] {
+        outcomes[static_cast<std::size_t>(rank)] = testing::outcome_of([&] {
           SharedWindow window(memory.memory(), memory.shape(), rank);
           std::string wrong;
           for (int round = 0; round < 300 && wrong.empty(); ++round)
@@ -102,7 +102,7 @@ TEST(SharedWindow, TwoWindowsAtOnce) {
   RankProcesses ranks(3, [&](int rank) {
     std::string outcome;
     std::thread other([&] {
-      outcome = tests::outcome_of([&] {
+      outcome = testing::outcome_of([&] {
         const auto window = second.attach(rank);
         std::string wrong;
         for (int round = 0; round < 100 && wrong.empty(); ++round)

@@ -342,10 +342,11 @@ TEST(LaunchEnv, SharedMemory) {
   EXPECT_TRUE(read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", "1"}})));
   EXPECT_FALSE(read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", "0"}})));
   for (const char* value : {"", "off", "2"}) {
-    EXPECT_EQ(outcome([&] {
-                read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", value}}));
-              }),
-              fmt::format("GroupError: SYNCBN_SHARED_MEMORY: '{}', expected 0 or 1", value));
+    expect_error<GroupError>(
+        [&] {
+          read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", value}}));
+        },
+        {"SYNCBN_SHARED_MEMORY", fmt::format("'{}'", value), "0 or 1"});
   }
 }
 
