@@ -28,6 +28,11 @@ namespace {
 constexpr std::size_t kMaxRanks = 3;
 constexpr std::size_t kParts = 2;
 constexpr std::uint8_t kTorn = 255;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kThorough = false;  // a sanitizer has seen the code after less
+#else
+constexpr bool kThorough = true;
+#endif
 
 // A fault that is put into the protocol, for the controls.
 enum class Fault { none, one_slot, counters_are_reset, sleeper_does_not_look_again, departure_is_read_last };
@@ -421,7 +426,8 @@ TEST(SharedWindowModel, EveryInterleaving) {
 
 TEST(SharedWindowModel, ADeathAtEveryStep) {
   for (const std::vector<std::uint8_t>& operations :
-       std::vector<std::vector<std::uint8_t>>{{3, 3}, {2, 2, 2}}) {
+       std::vector<std::vector<std::uint8_t>>{{3, 3}, {1, 2, 2}, {2, 2, 2}}) {
+    if (!kThorough && operations[0] == 2) continue;
     const Setting setting{operations, true};
     EXPECT_EQ(faults_of(setting), std::set<std::string>()) << describe(setting);
   }
