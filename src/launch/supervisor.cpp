@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/file_descriptor.h"
 #include "launch/addresses.h"
 #include "launch/exit_codes.h"
 #include "launch/launcher_group.h"
@@ -27,7 +28,6 @@
 #include "launch/report.h"
 #include "launch/signals.h"
 #include "launch/wait_text.h"
-#include "rendezvous/socket.h"
 
 namespace syncbn::launch {
 namespace {
@@ -311,8 +311,7 @@ class Supervisor {
   void sleep(std::optional<Deadline> deadline) {
     std::array<pollfd, 3> wake = {pollfd{signals_.fd(), POLLIN, 0}, pollfd{workers_.wake_fd(), POLLIN, 0},
                                   pollfd{launchers_.wake_fd(), POLLIN, 0}};
-    if (poll(wake.data(), wake.size(), deadline ? rendezvous::poll_timeout(*deadline) : -1) < 0 &&
-        errno != EINTR)
+    if (poll(wake.data(), wake.size(), deadline ? base::poll_timeout(*deadline) : -1) < 0 && errno != EINTR)
       throw std::system_error(errno, std::generic_category(), "poll");
     signals_.read();
     workers_.reap();
