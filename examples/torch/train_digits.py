@@ -3,7 +3,7 @@
 """Training on handwritten digits at 2 samples per rank: synchronized against local statistics.
 
     torchrun --nproc-per-node=2 examples/torch/train_digits.py
-    syncbn-run --worker_num=2 --local_worker_num=2 --join=True --cluster_time_out=-1 examples/torch/train_digits.py
+    syncbn-run --worker_num=2 --local_worker_num=2 --join=True examples/torch/train_digits.py
 
 DistributedDataParallel on every rank, scikit-learn's digits, the same network twice: with syncbn.torch.SyncBatchNorm,
 whose statistics are of the batch of all ranks, and with torch.nn.BatchNorm, whose statistics are a rank's own. Rank 0

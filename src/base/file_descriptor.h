@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/engine_api.h"
+#include "syncbn/communicator.h"
 
 namespace syncbn::base {
 
@@ -23,5 +24,13 @@ class SYNCBN_ENGINE_API Fd {
  private:
   int fd_ = -1;
 };
+
+/// Waits until one of `events` (POLLIN, POLLOUT) holds for the descriptor. False if the deadline passed
+/// first.
+/// @throws Interrupted; PeerError with the system's reason
+SYNCBN_ENGINE_API bool wait_ready(int fd, short events, Deadline deadline);
+
+/// The milliseconds until the deadline for poll(), rounded up; 0 if the deadline has passed.
+SYNCBN_ENGINE_API int poll_timeout(Deadline deadline);
 
 }  // namespace syncbn::base

@@ -10,6 +10,7 @@
 #include "engines/gloo_served_store.h"
 #include "engines/gloo_world_store.h"
 #include "engines/list_agreement.h"
+#include "engines/local_group.h"
 
 namespace syncbn::engines {
 namespace {
@@ -26,6 +27,7 @@ class GlooEngine final : public group::Engine {
  public:
   GlooEngine(const environment::WorldSpec& spec, Deadline deadline)
       : size_(spec.size),
+        may_share_memory_(spec.shared_memory),
         membership_({spec.host, serve_or_find_store(spec, deadline), spec.token}, spec, deadline),
         device_(create_device(membership_.local_address())) {}
 
@@ -38,13 +40,15 @@ class GlooEngine final : public group::Engine {
     rendezvous::TcpStore connection = membership_.store().connect(deadline);
     WorldStore store(connection, membership_.world(), group.ranks);
     const std::string key = agree_on_list(store, group, rank(), deadline);
-    return connect_mesh(membership_, store, group, key, device_, deadline);
+    return share_memory_on_one_host(connect_mesh(membership_, store, group, key, device_, deadline),
+                                    may_share_memory_, deadline);
   }
 
   void note_peer_error() noexcept override { membership_.note_peer_error(); }
 
  private:
   const int size_;
+  const bool may_share_memory_;
   GlooMembership membership_;
   const std::shared_ptr<gloo::transport::Device> device_;
 };

@@ -126,6 +126,7 @@ LaunchEnv read_launch_env(const Getenv& getenv, Backend asked) {
   env.backend = request.empty() ? launcher.backend : request;
   launcher.read(variables, env);
   env.world.token = getenv("SYNCBN_TOKEN").value_or("");
+  env.world.shared_memory = read_shared_memory(getenv);
   if (const auto value = getenv("MS_TOPO_TIMEOUT")) {
     const bool unlimited = parse<double>(*value).value_or(0) < 0;
     env.rendezvous_timeout = unlimited ? base::kLongestTimeout : read_seconds("MS_TOPO_TIMEOUT", *value);
@@ -138,6 +139,13 @@ std::chrono::milliseconds read_timeout(const Getenv& getenv) {
   constexpr std::chrono::seconds kDefault{300};
   const auto value = getenv("SYNCBN_TIMEOUT_S");
   return value ? read_seconds("SYNCBN_TIMEOUT_S", *value) : kDefault;
+}
+
+bool read_shared_memory(const Getenv& getenv) {
+  const std::string value = getenv("SYNCBN_SHARED_MEMORY").value_or("1");
+  if (value != "0" && value != "1")
+    throw GroupError(fmt::format("SYNCBN_SHARED_MEMORY: '{}', expected 0 or 1", value));
+  return value == "1";
 }
 
 }  // namespace syncbn::environment

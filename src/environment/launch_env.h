@@ -41,4 +41,8 @@ LaunchEnv read_launch_env(const Getenv& getenv = process_env, Backend asked = Ba
 /// @throws GroupError if the value is not a number of seconds in [0.001, 1,000,000,000]
 std::chrono::milliseconds read_timeout(const Getenv& getenv = process_env);
 
+/// SYNCBN_SHARED_MEMORY: whether ranks of one host may sum in shared memory. True if it is not set.
+/// @throws GroupError if the value is neither 0 nor 1
+bool read_shared_memory(const Getenv& getenv = process_env);
+
 }  // namespace syncbn::environment

@@ -15,7 +15,8 @@ struct WorldSpec {
   /// True if this process serves the rendezvous: rank 0, unless a launcher serves it. None: the first process
   /// on the host to take the port serves it.
   std::optional<bool> serve = false;
-  std::string token;  ///< The job's shared secret; may be empty.
+  std::string token;          ///< The job's shared secret; may be empty.
+  bool shared_memory = true;  ///< Ranks of one host may sum in shared memory.
 };
 
 }  // namespace syncbn::environment

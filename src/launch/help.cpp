@@ -69,7 +69,7 @@ Exit codes
                  (137: SIGKILL).
   {cannot_start}              The job could not be started: the port is in use, a log can't be written, ...
   {usage}              The command line or a rank table is wrong.
-  {not_joined}            Not all workers had joined within --cluster_time_out.
+  {not_joined}            Nodes had not arrived, or workers had not joined, within --cluster_time_out.
   130, 143, 129  The job was ended by Ctrl-C (SIGINT), SIGTERM or SIGHUP.
 
 Environment of a worker

@@ -147,19 +147,6 @@ bool JobConnection::append(std::string_view event) {
   }
 }
 
-std::optional<std::vector<int>> JobConnection::not_joined(const std::vector<int>& ranks) {
-  const auto store = control();
-  if (store == nullptr) return std::nullopt;
-  try {
-    std::vector<int> missing;
-    for (const int rank : ranks)
-      if (store->add(rendezvous::joined_counter(rank), 0) == 0) missing.push_back(rank);
-    return missing;
-  } catch (const Error&) {
-    return std::nullopt;
-  }
-}
-
 bool JobConnection::had_peer_error(int rank) {
   const auto store = control();
   if (store == nullptr) return false;

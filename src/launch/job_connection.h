@@ -36,8 +36,6 @@ class JobConnection {
 
   /// Appends an event for all launchers. False if the store can't be reached.
   bool append(std::string_view event);
-  /// Those of `ranks` that have not joined; none if the store can't be reached.
-  std::optional<std::vector<int>> not_joined(const std::vector<int>& ranks);
   /// True if a call of `rank` has failed because of a peer. False also if the store can't be reached.
   bool had_peer_error(int rank);
   /// From now on the updates include joins.

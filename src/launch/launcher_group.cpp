@@ -9,6 +9,7 @@
 
 #include "launch/addresses.h"
 #include "launch/report.h"
+#include "rendezvous/socket.h"
 #include "syncbn/error.h"
 
 namespace syncbn::launch {
@@ -29,23 +30,38 @@ Node own_node(const JobPlan& plan) {
   return node;
 }
 
+// Pairs of ports that are tried. A machine does not run that many jobs.
+constexpr int kPortPairs = 1000;
+
 [[noreturn]] void throw_cannot_serve(const Error& error) {
   throw GroupError(fmt::format(
-      "{} (the workers meet at --master_addr and the port after --master_port, or at SYNCBN_PORT)",
+      "{} (the workers meet at --master_addr and the port after --master_port, or at SYNCBN_PORT; "
+      "without these two, a job on one node takes a free port)",
       error.what()));
+}
+
+bool is_free(int port) {
+  try {
+    rendezvous::listen_on("", port);
+    return true;
+  } catch (const rendezvous::AddressUnavailable&) {
+    return false;
+  }
 }
 
 }  // namespace
 
-LauncherGroup::LauncherGroup(const JobPlan& plan, std::optional<Deadline> arrive_by)
+LauncherGroup::LauncherGroup(JobPlan& plan, std::optional<Deadline> arrive_by)
     : plan_(plan), arrive_by_(arrive_by), self_(own_node(plan)), membership_(self_) {
   if (plan.dry_run()) {
     membership_.apply(arrival_event(self_));
     return;
   }
   try {
-    store_.emplace(plan.options.master_addr, plan.store_port, plan.start_token(),
-                   rendezvous::StoreLimits{.members = rendezvous::members_of(plan.options.worker_num)});
+    if (plan.takes_free_ports)
+      serve_at_free_ports(plan);
+    else
+      serve();
   } catch (const rendezvous::AddressUnavailable& error) {
     if (!plan.several_nodes()) throw_cannot_serve(error);
     why_not_serving_ = error.what();  // the launcher that has the address serves the store
@@ -54,6 +70,34 @@ LauncherGroup::LauncherGroup(const JobPlan& plan, std::optional<Deadline> arrive
   }
   self_.serves_store = store_.has_value();
   connection_.emplace(plan, self_, arrive_by.value_or(Deadline::max()));
+}
+
+void LauncherGroup::serve() {
+  store_.emplace(plan_.options.master_addr, plan_.store_port, plan_.start_token(),
+                 rendezvous::StoreLimits{.members = rendezvous::members_of(plan_.options.worker_num)});
+}
+
+// Finds a port for the store and, one below, a port for the framework of the task, which listens there later.
+// The store's port reserves the pair against other launchers: a launcher looks at the framework's port only
+// if it has got the store's.
+void LauncherGroup::serve_at_free_ports(JobPlan& plan) {
+  const int first = plan.store_port;
+  for (; plan.store_port < first + 2 * kPortPairs; plan.options.master_port += 2, plan.store_port += 2) {
+    try {
+      serve();
+    } catch (const rendezvous::AddressElsewhere&) {
+      throw;
+    } catch (const rendezvous::AddressUnavailable&) {
+      continue;
+    }
+    if (is_free(plan.options.master_port)) {
+      plan.takes_free_ports = false;  // a restart keeps the ports
+      return;
+    }
+    store_.reset();
+  }
+  throw GroupError(fmt::format("rendezvous: no two neighbouring ports are free at {}, of {} pairs from {} on",
+                               plan.options.master_addr, kPortPairs, first - 1));
 }
 
 void LauncherGroup::read_updates() {

@@ -17,9 +17,10 @@ namespace syncbn::launch {
 /// launcher and no store.
 class LauncherGroup {
  public:
-  /// The launchers of the other nodes must arrive by `arrive_by`; none: no limit.
+  /// The launchers of the other nodes must arrive by `arrive_by`; none: no limit. If the plan takes free
+  /// ports, the ports that were found are written into it.
   /// @throws GroupError the store can't be served; std::system_error
-  LauncherGroup(const JobPlan& plan, std::optional<Deadline> arrive_by);
+  LauncherGroup(JobPlan& plan, std::optional<Deadline> arrive_by);
 
   /// For poll(): readable when there are updates; -1 without a connection.
   int wake_fd() const { return connection_ ? connection_->wake_fd() : -1; }
@@ -37,9 +38,6 @@ class LauncherGroup {
   bool announce_end(const JobEnd& end);  ///< False if the store can't be reached.
 
   // As in JobConnection.
-  std::optional<std::vector<int>> not_joined(const std::vector<int>& ranks) {
-    return connection_->not_joined(ranks);
-  }
   bool had_peer_error(int rank) { return connection_ && connection_->had_peer_error(rank); }
   void follow_joins() { connection_->follow_joins(); }
 
@@ -50,6 +48,8 @@ class LauncherGroup {
   void serve_until_idle(Deadline deadline);
 
  private:
+  void serve();
+  void serve_at_free_ports(JobPlan& plan);
   bool announce(std::string_view event);
 
   const JobPlan& plan_;

@@ -33,6 +33,20 @@ std::vector<std::string> last_lines(const std::filesystem::path& file, std::size
   return lines;
 }
 
+bool ends_with_peer_error(const std::filesystem::path& log) {
+  constexpr std::size_t kLines = 20;  // frameworks may print warnings after the exception
+  constexpr std::array<std::string_view, 3> kMarks = {
+      "PeerError: ",                // "syncbn.PeerError: group 'world', call 2, forward: …"
+      "syncbn::PeerError'",         // "terminate called after throwing an instance of 'syncbn::PeerError'"
+      "Connection closed by peer",  // Gloo, in PyTorch's own sums
+  };
+  const std::vector<std::string> lines = last_lines(log, kLines);
+  return std::any_of(lines.begin(), lines.end(), [&kMarks](const std::string& line) {
+    return std::any_of(kMarks.begin(), kMarks.end(),
+                       [&line](std::string_view mark) { return line.find(mark) != std::string::npos; });
+  });
+}
+
 LogFollower::LogFollower() : inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
   if (inotify_.get() < 0) throw std::system_error(errno, std::generic_category(), "inotify_init1");
 }

@@ -14,6 +14,10 @@ namespace syncbn::launch {
 /// are very long.
 std::vector<std::string> last_lines(const std::filesystem::path& file, std::size_t count);
 
+/// True if the last lines of a log tell of an error because of a peer: a PeerError that nothing caught, or an
+/// error of Gloo.
+bool ends_with_peer_error(const std::filesystem::path& log);
+
 /// Follows growing files with inotify. Returns new lines whole, each with a prefix.
 class LogFollower {
  public:

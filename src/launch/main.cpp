@@ -11,6 +11,7 @@
 #include "launch/exit_codes.h"
 #include "launch/options.h"
 #include "launch/plan.h"
+#include "launch/reserve_logs.h"
 #include "launch/run_job.h"
 
 int main(int argc, char** argv) {
@@ -25,8 +26,9 @@ int main(int argc, char** argv) {
       fmt::print("{}", describe_rank_table(*options->check_rank_table));
       return kSuccess;
     }
-    const JobPlan plan = make_plan(*options);
+    JobPlan plan = make_plan(*options);
     std::filesystem::create_directories(plan.log_dir);
+    const syncbn::base::Fd reservation = reserve_logs(plan);
     return options->join ? run_in_foreground(plan, options->tail_worker_log) : run_in_background(plan);
   } catch (const UsageError& error) {
     fmt::print(stderr, "syncbn-run: {}; see syncbn-run --help\n", error.what());

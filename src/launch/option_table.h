@@ -17,4 +17,10 @@ struct OptionRow {
 
 const std::vector<OptionRow>& option_table();
 
+/// The option that `name` stands for: hyphens count as underscores, and -n and -h are short names. Null if
+/// there is none.
+const OptionRow* find_option(std::string_view name);
+/// "unknown option '--worker_mun'; did you mean --worker_num?"
+std::string describe_unknown_option(std::string_view name);
+
 }  // namespace syncbn::launch

@@ -84,10 +84,10 @@ CommandLine read_command_line(int argc, const char* const* argv) {
   while (next < argc && argv[next][0] == '-') {
     const std::string argument = argv[next++];
     const std::size_t equals = argument.find('=');
-    const std::string name = argument == "-h" ? "--help" : argument.substr(0, equals);
-    const auto row = std::find_if(option_table().begin(), option_table().end(),
-                                  [&name](const OptionRow& each) { return each.name == name; });
-    if (row == option_table().end()) throw UsageError(fmt::format("unknown option '{}'", name));
+    const std::string as_given = argument.substr(0, equals);
+    const OptionRow* row = find_option(as_given);
+    if (row == nullptr) throw UsageError(describe_unknown_option(as_given));
+    const std::string name(row->name);
     const bool repeated = !line.given.insert(name).second;
     if (row->value.empty()) continue;
     if (repeated) throw UsageError(fmt::format("{} is given twice; allowed: once", name));
@@ -119,8 +119,9 @@ void check_dry_run(const Options& options) {
 std::optional<Options> parse_options(int argc, const char* const* argv) {
   const CommandLine line = read_command_line(argc, argv);
   if (line.given.contains("--help") || line.given.contains("--version")) {
-    fmt::print("{}",
-               line.given.contains("--help") ? help_text() : fmt::format("syncbn-run {}\n", SYNCBN_VERSION));
+    fmt::print("{}", line.given.contains("--help")
+                         ? help_text()
+                         : fmt::format("syncbn-run {}\nbits_version {}\n", SYNCBN_VERSION, kBitsVersion));
     return std::nullopt;
   }
   const auto text = [&line](std::string_view option) -> const std::string& {
@@ -139,7 +140,10 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
     return options;
   }
   options.worker_num = integer("--worker_num", 1, kMaxWorkers);
-  options.local_worker_num = integer("--local_worker_num", 1, kMaxWorkers);
+  // --worker_num alone is a job on one node.
+  options.local_worker_num = line.given.contains("--worker_num") && !line.given.contains("--local_worker_num")
+                                 ? options.worker_num
+                                 : integer("--local_worker_num", 1, kMaxWorkers);
   const char* level = std::getenv("MS_SIMULATION_LEVEL");  // like msrun: the option has priority
   options.sim_level = level == nullptr || line.given.contains("--sim_level")
                           ? integer("--sim_level", -1, 3)
@@ -154,6 +158,7 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
   if (options.master_addr.empty())
     throw UsageError("--master_addr is ''; allowed: a name or an address of the node where the workers meet");
   options.master_port = integer("--master_port", 1, 65535);
+  options.master_port_given = line.given.contains("--master_port");
   options.node_rank = integer("--node_rank", -1, kMaxWorkers - 1);
   options.log_dir = text("--log_dir");
   options.worker_log_name = text("--worker_log_name");

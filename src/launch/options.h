@@ -14,9 +14,10 @@ namespace syncbn::launch {
 /// The checked command line.
 struct Options {
   int worker_num = 8;
-  int local_worker_num = 8;  ///< At most worker_num; 1 in a dry run.
+  int local_worker_num = 8;  ///< At most worker_num; 1 in a dry run. worker_num if that alone is given.
   std::string master_addr = "127.0.0.1";
   int master_port = 8118;
+  bool master_port_given = false;
   int node_rank = -1;           ///< -1: assigned when all nodes have arrived. Unused on a single node.
   std::string log_dir;          ///< Empty: the current directory.
   std::string worker_log_name;  ///< Empty: "worker". May hold {ip} and {hostname}.

@@ -161,6 +161,8 @@ JobPlan make_plan(const Options& options) {
   plan.options = options;
   plan.command = resolve_command(options.task);
   plan.store_port = store_port(options);
+  plan.takes_free_ports =
+      !options.master_port_given && std::getenv("SYNCBN_PORT") == nullptr && !plan.several_nodes();
   const char* token = std::getenv("SYNCBN_TOKEN");
   plan.token = token != nullptr ? token : "";
   // The other nodes could not know a random token.

@@ -25,6 +25,9 @@ struct JobPlan {
   Options options;
   Command command;
   int store_port = 0;  ///< With options.master_addr, the address of the store.
+  /// True if the command and SYNCBN_PORT name no port, on a single node: options.master_port and store_port
+  /// are then the first of the pairs that the launcher tries.
+  bool takes_free_ports = false;
   std::string token;
   int restart = 0;  ///< Number of restarts so far.
   std::optional<std::chrono::seconds>

@@ -24,23 +24,34 @@ std::string process_name(int rank) {
 }
 
 std::string log_end(int rank, std::size_t line_count, const std::vector<WorkerPlan>& workers,
-                    const std::string& location) {
+                    const std::string& location, const std::vector<int>& shown) {
   const auto worker = std::find_if(workers.begin(), workers.end(),
                                    [rank](const WorkerPlan& each) { return each.rank == rank; });
   const std::string log = worker->log.string();
   const std::vector<std::string> lines = last_lines(log, line_count);
   if (lines.empty()) return fmt::format("syncbn-run: {}{} is empty\n", log, location);
+  if (std::find(shown.begin(), shown.end(), rank) != shown.end()) return "";
   return fmt::format("syncbn-run: the end of {}{}:\n  | {}\n", log, location, fmt::join(lines, "\n  | "));
+}
+
+// MindSpore's init() asks for its own launchers if the variables of its scheduler are missing.
+std::string hint_at_scheduler(int rank, const JobPlan& plan) {
+  if (plan.options.ms_scheduler || rank == kSchedulerRank) return "";
+  for (const std::string& line : last_lines(worker_log(plan, rank), kTailLines))
+    if (line.find("mindspore.communication.init()") != std::string::npos &&
+        line.find("'msrun'") != std::string::npos)
+      return "syncbn-run: the program calls init() of MindSpore: start it with --ms_scheduler=True\n";
+  return "";
 }
 
 }  // namespace
 
-JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers,
-                      const std::string& location) {
+JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers, const JobPlan& plan,
+                      const std::string& location, const std::vector<int>& shown) {
   return {exit_code(first.status),
           fmt::format("syncbn-run: {}{} failed first: {}; the job was ended\n", process_name(first.rank),
                       location, describe_end(first.status)) +
-              log_end(first.rank, kTailLines, workers, location),
+              log_end(first.rank, kTailLines, workers, location, shown) + hint_at_scheduler(first.rank, plan),
           true};
 }
 
@@ -50,15 +61,14 @@ JobEnd end_by_signal(int signal, const std::string& location) {
 
 JobEnd end_by_missing_workers(const std::vector<int>& missing, const JobPlan& plan,
                               const std::string& location) {
-  return {
-      kNotJoined,
-      fmt::format("syncbn-run: {} of {} workers{} had not joined within {} s (--cluster_time_out): "
-                  "rank {}; the job was ended\n"
-                  "syncbn-run: a worker joins when it calls init() of syncbn; use --cluster_time_out=-1 for "
-                  "programs that never call it\n",
-                  missing.size(), plan.options.local_worker_num, location, plan.cluster_time_out->count(),
-                  fmt::join(missing, ", ")),
-      true};
+  return {kNotJoined,
+          fmt::format(
+              "syncbn-run: {} of {} workers{} had not joined within {} s (--cluster_time_out) of the first: "
+              "rank {}; the job was ended\n"
+              "syncbn-run: a worker joins when it calls init() of syncbn; once one has joined, all must\n",
+              missing.size(), plan.options.local_worker_num, location, plan.cluster_time_out->count(),
+              fmt::join(missing, ", ")),
+          true};
 }
 
 JobEnd end_by_missing_nodes(const Membership& membership, const JobPlan& plan) {
@@ -96,12 +106,13 @@ JobEnd end_by_lost_store(const Membership& membership, const std::string& why) {
                   membership.store_launcher().empty() ? "the launcher" : membership.store_launcher(), why)};
 }
 
-std::string describe_later(const std::vector<Failure>& failures, const std::vector<WorkerPlan>& workers) {
+std::string describe_later(const std::vector<Failure>& failures, const std::vector<WorkerPlan>& workers,
+                           const std::vector<int>& shown) {
   std::string text;
   for (std::size_t i = 0; i < failures.size(); ++i) {
     text += fmt::format("syncbn-run: {} failed after it: {}\n", process_name(failures[i].rank),
                         describe_end(failures[i].status));
-    if (i < kLaterTails) text += log_end(failures[i].rank, kLaterTailLines, workers, "");
+    if (i < kLaterTails) text += log_end(failures[i].rank, kLaterTailLines, workers, "", shown);
   }
   return text;
 }

@@ -12,8 +12,10 @@
 /// there is only one node.
 namespace syncbn::launch {
 
-JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers,
-                      const std::string& location);
+/// With the end of the failed worker's log, unless its rank is in `shown`: the console has the whole output
+/// then.
+JobEnd end_by_failure(const Failure& first, const std::vector<WorkerPlan>& workers, const JobPlan& plan,
+                      const std::string& location, const std::vector<int>& shown);
 JobEnd end_by_signal(int signal, const std::string& location);
 JobEnd end_by_missing_workers(const std::vector<int>& missing, const JobPlan& plan,
                               const std::string& location);
@@ -26,7 +28,8 @@ JobEnd end_by_unreachable_store(const std::string& why, const std::string& why_n
 /// The connection to the launcher that serves the store is lost because of `why`.
 JobEnd end_by_lost_store(const Membership& membership, const std::string& why);
 
-/// Report on failures other than the one that ended the job; "" if there are none.
-std::string describe_later(const std::vector<Failure>& failures, const std::vector<WorkerPlan>& workers);
+/// Report on failures other than the one that ended the job; "" if there are none. `shown` as above.
+std::string describe_later(const std::vector<Failure>& failures, const std::vector<WorkerPlan>& workers,
+                           const std::vector<int>& shown);
 
 }  // namespace syncbn::launch

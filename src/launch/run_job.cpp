@@ -36,6 +36,7 @@ class JobDisplay {
   bool has_more() const { return new_lines_.more; }
 
   void show(const StatusMessage& message) {
+    if (std::holds_alternative<Notice>(message.status)) return console_.err(message.text);
     report_ += message.text;
     std::visit([this](const auto& status) { show_status(status); }, message.status);
   }
@@ -73,6 +74,7 @@ class JobDisplay {
     console_.err(fmt::format("syncbn-run: {}\n", started_text(plan_, started.placement)));
   }
   void show_status(const Report&) {}  // shown when the job restarts or ends
+  void show_status(const Notice&) {}  // shown already
   void show_status(const Restarting& restarting) {
     show_all_lines();
     logs_ = LogFollower();

@@ -38,7 +38,9 @@ void send_report(int socket, std::string_view text) {
     send_message(socket, Report{}, text.substr(0, kMaxText), 0);
 }
 
-void send_if_room(int socket, const Progress& progress) { send_message(socket, progress, "", MSG_DONTWAIT); }
+void send_if_room(int socket, const Status& status, std::string_view text) {
+  send_message(socket, status, text.substr(0, kMaxText), MSG_DONTWAIT);
+}
 
 std::optional<StatusMessage> receive_status(int socket) {
   std::array<char, sizeof(Status) + kMaxText> bytes{};

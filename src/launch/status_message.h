@@ -28,6 +28,8 @@ struct Started {
 };
 /// Lines for people, in StatusMessage::text. A long report arrives in several messages.
 struct Report {};
+/// Lines for people to show at once, in StatusMessage::text.
+struct Notice {};
 /// The job starts again for the `restart`-th time; the report before it says why.
 struct Restarting {
   int restart = 0;
@@ -35,11 +37,11 @@ struct Restarting {
 /// The supervisor now runs on its own: the process that started it may end.
 struct Detached {};
 
-using Status = std::variant<Progress, Started, Report, Restarting, Detached>;
+using Status = std::variant<Progress, Started, Report, Notice, Restarting, Detached>;
 
 struct StatusMessage {
   Status status;
-  std::string text;  ///< The lines of a Report.
+  std::string text;  ///< The lines of a Report or Notice.
 };
 
 /// The two ends of a new socket: receiver, sender. @throws std::system_error
@@ -48,8 +50,8 @@ std::pair<base::Fd, base::Fd> status_socket();
 /// Waits until the socket has room. A message to a process that has ended is dropped.
 void send_status(int socket, const Status& status);
 void send_report(int socket, std::string_view text);
-/// Sends the progress, or drops it if the socket is full.
-void send_if_room(int socket, const Progress& progress);
+/// Sends the message, or drops it if the socket is full.
+void send_if_room(int socket, const Status& status, std::string_view text = "");
 /// Waits for a message. None if the sender has closed its end.
 std::optional<StatusMessage> receive_status(int socket);
 

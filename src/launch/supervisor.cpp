@@ -5,24 +5,29 @@
 #include <fmt/ranges.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <system_error>
 #include <utility>
 #include <vector>
 
+#include "base/file_descriptor.h"
 #include "launch/addresses.h"
 #include "launch/exit_codes.h"
 #include "launch/launcher_group.h"
+#include "launch/log_tail.h"
 #include "launch/node_workers.h"
 #include "launch/process.h"
+#include "launch/reminder.h"
 #include "launch/report.h"
 #include "launch/signals.h"
-#include "rendezvous/socket.h"
+#include "launch/wait_text.h"
 
 namespace syncbn::launch {
 namespace {
@@ -31,15 +36,21 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
 
-// The first three together are less than the second in which a job ends after its first failure.
-constexpr milliseconds kCauseTime{250};      // for the peer that made a worker fail to end too
+// For the peer that made a worker fail to end too. An interpreter that has a failed rank's libraries and data
+// to take down may need seconds. The other workers of the job can do nothing meanwhile.
+constexpr seconds kCauseTime{10};
+// The next two together are less than the second in which a job ends after its first failure.
 constexpr milliseconds kOwnEndTime{250};     // for the other workers to report their errors and end
 constexpr milliseconds kTerminateTime{400};  // between SIGTERM and SIGKILL
 constexpr seconds kAnswerTime{1};            // for the announced end of the job to come back from the store
 constexpr seconds kFarewellTime{2};          // for the other launchers to read the end of the job
 constexpr seconds kRefusalTime{3};           // for late launchers to read why the job does not run
+constexpr milliseconds kRetryTime{500};      // until the connection is looked at again
 constexpr seconds kReconnectTime{5};         // after a restart; the slowest launcher ends processes first
-constexpr milliseconds kRetryTime{500};      // until the store is asked again
+// A worker that waits for missing peers gives up at the same time as its launcher, by its own clock. Its
+// connection to the store lies between the two, at most so long; and at most a tenth of --cluster_time_out is
+// given up for it.
+constexpr milliseconds kJoinMargin{1000};
 
 // A previous job with the same log directory may have been restarted.
 void remove_logs_of_restarts(const std::filesystem::path& log) {
@@ -52,15 +63,16 @@ void remove_logs_of_restarts(const std::filesystem::path& log) {
 // Decides for one start of the job, on this node, when the workers start and when and why the job ends.
 class Supervisor {
  public:
-  /// Connects to the other launchers. `stop_signal`: the signal that arrived during the previous start, or 0.
-  Supervisor(const JobPlan& plan, const sigset_t& worker_mask, JobObserver& observer, int stop_signal)
+  /// Connects to the other launchers, and writes the free ports that the plan takes into it. `stop_signal`:
+  /// the signal that arrived during the previous start, or 0.
+  Supervisor(JobPlan& plan, const sigset_t& worker_mask, JobObserver& observer, int stop_signal)
       : plan_(plan),
         worker_mask_(worker_mask),
         observer_(observer),
         signals_(stop_signal),
-        join_by_(plan.cluster_time_out ? std::optional(steady_clock::now() + *plan.cluster_time_out)
-                                       : std::nullopt),
-        launchers_(plan, join_by_) {
+        arrive_by_(plan.cluster_time_out ? std::optional(steady_clock::now() + *plan.cluster_time_out)
+                                         : std::nullopt),
+        launchers_(plan, arrive_by_) {
     report_progress();
   }
 
@@ -73,6 +85,7 @@ class Supervisor {
       else
         sleep(next_deadline());
       if (end_) break;
+      tell_wait();
       if (!proposed_) {
         if (auto reason = reason_to_end()) propose(std::move(*reason));
       } else if (steady_clock::now() >= *answer_by_) {
@@ -84,9 +97,16 @@ class Supervisor {
 
   /// Ends every process that is left. Returns the report on the whole job.
   std::string end_processes() {
-    std::string report = end_->report;
     if (signals_.stop_signal() == 0) sleep_until_childless(steady_clock::now() + kOwnEndTime);
-    report += describe_later(later_failures(), workers_.plans());
+    // The report that went to the other nodes has the end of the log. This node's console may have shown it
+    // already.
+    const std::vector<int> shown = plan_.options.join ? plan_.options.tail_worker_log : std::vector<int>{};
+    std::string report = end_->report;
+    if (ended_by_own_failure())
+      report = end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), plan_,
+                              launchers_.membership().location(), shown)
+                   .report;
+    report += describe_later(later_failures(), workers_.plans(), shown);
     if (!report.empty() && !workers_.plans().empty())
       report += fmt::format("syncbn-run: logs: {}\n", plan_.log_names());
     if (end_->code == kSuccess)
@@ -127,7 +147,7 @@ class Supervisor {
  private:
   // An error ends the job on all nodes.
   void start_workers() {
-    if (!plan_.expects_joins()) join_by_.reset();
+    arrive_by_.reset();
     const Membership& membership = launchers_.membership();
     try {
       std::vector<WorkerPlan> plans = plan_workers(plan_, membership.placement());
@@ -153,13 +173,15 @@ class Supervisor {
       if (waits_for_connection()) return std::nullopt;
       return end_by_signal(signals_.stop_signal(), plan_.several_nodes() ? location : "");
     }
-    // A worker that waits for missing peers gives up at the same time as the launcher. Its failure would hide
-    // the cause.
-    if (join_by_ && !cause_by_ && steady_clock::now() >= *join_by_)
-      if (std::optional<JobEnd> end = describe_missing(location)) return end;
+    if (arrive_by_ && steady_clock::now() >= *arrive_by_) {
+      if (launchers_.connected()) return end_by_missing_nodes(membership, plan_);
+      arrive_by_ = steady_clock::now() + kRetryTime;  // the connection is about to report why it failed
+    }
+    if (join_by_ && !cause_by_ && steady_clock::now() >= *join_by_ - join_margin())
+      if (std::optional<JobEnd> end = describe_not_joined(location)) return end;
     if (!workers_.failures().empty()) {
       if (!finds_cause()) return std::nullopt;
-      return end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), location);
+      return end_by_failure(workers_.failures()[*proposed_failure_], workers_.plans(), plan_, location, {});
     }
     if (all_arrived_ && workers_.running() == 0 && !std::exchange(done_, true)) {
       launchers_.announce_done();  // if that fails, the connection reports why
@@ -177,25 +199,38 @@ class Supervisor {
   }
 
   // Finds the failure to report as the first. A worker whose call failed because of a peer may end before
-  // that peer does, here or on another node. False: keep waiting for the peer.
+  // that peer does, here or on another node. False: keep waiting for the peer, as long as there is one.
   bool finds_cause() {
     const std::vector<Failure>& failures = workers_.failures();
     for (; effects_ < failures.size(); ++effects_) {
-      if (launchers_.had_peer_error(failures[effects_].rank)) continue;
+      if (had_peer_error(failures[effects_].rank)) continue;
       proposed_failure_ = effects_;
       return true;
     }
     if (!cause_by_) cause_by_ = steady_clock::now() + kCauseTime;
-    if (steady_clock::now() < *cause_by_) return false;
+    const bool peers_run = workers_.running() > 0 || plan_.several_nodes();
+    if (peers_run && steady_clock::now() < *cause_by_) return false;
     proposed_failure_ = 0;
     return true;
+  }
+
+  // A rank notes its PeerErrors in the store if syncbn joined its world. The ranks of PyTorch and MindSpore
+  // have a world of their own: the error stands at the end of their logs.
+  bool had_peer_error(int rank) {
+    if (launchers_.had_peer_error(rank)) return true;
+    return rank != kSchedulerRank && ends_with_peer_error(worker_log(plan_, rank));
+  }
+
+  // True if the job ended by a failure that this launcher has reported.
+  bool ended_by_own_failure() const {
+    const Membership& membership = launchers_.membership();
+    return proposed_failure_ && (membership.own_end() || !membership.end());
   }
 
   // The failures that are not reported as the end of the job.
   std::vector<Failure> later_failures() const {
     std::vector<Failure> failures = workers_.failures();
-    const Membership& membership = launchers_.membership();
-    if (proposed_failure_ && (membership.own_end() || !membership.end()))
+    if (ended_by_own_failure())
       failures.erase(failures.begin() + static_cast<std::ptrdiff_t>(*proposed_failure_));
     return failures;
   }
@@ -203,18 +238,56 @@ class Supervisor {
   std::optional<Deadline> next_deadline() {
     if (proposed_) return answer_by_;
     if (signals_.stop_signal() != 0 && waits_for_connection()) return connect_by_;
-    return cause_by_ ? cause_by_ : join_by_;
+    if (cause_by_) return cause_by_;
+    const std::optional<Deadline> wait_until = arrive_by_ ? arrive_by_ : join_by_;
+    if (!waits_for_others()) return wait_until;
+    return std::min(wait_until.value_or(Deadline::max()), reminder_.next());
   }
 
-  // The end of the job if nodes or workers are missing at join_by_; none if the store can't be asked.
-  std::optional<JobEnd> describe_missing(const std::string& location) {
+  // True while other launchers are missing, or workers that have joined wait for workers of this node.
+  bool waits_for_others() const {
+    if (!all_arrived_) return true;
+    return join_watch_begun_ && !not_joined().empty();
+  }
+
+  void tell_wait() {
+    if (!waits_for_others() || !reminder_.is_due(steady_clock::now())) return;
+    const std::set<int>& joined = launchers_.joined_ranks();
+    observer_.on_notice(
+        all_arrived_
+            ? wait_for_workers_text(plan_, {joined.begin(), joined.end()}, not_joined(), join_by_)
+            : wait_for_nodes_text(plan_, launchers_.membership(), launchers_.connected(), arrive_by_));
+  }
+
+  // The other workers must join in time once the first worker of the job has joined. Workers of a program
+  // that never calls init() of syncbn have nothing to wait for.
+  void watch_joins() {
+    if (join_watch_begun_ || launchers_.joined_ranks().empty()) return;
+    join_watch_begun_ = true;
+    reminder_ = Reminder(steady_clock::now());
+    if (plan_.cluster_time_out) join_by_ = steady_clock::now() + *plan_.cluster_time_out;
+  }
+
+  // The failure of a worker that gave up waiting would hide which workers are missing.
+  steady_clock::duration join_margin() const {
+    if (workers_.failures().empty()) return {};
+    return std::min<steady_clock::duration>(kJoinMargin, milliseconds(*plan_.cluster_time_out) / 10);
+  }
+
+  // The end of the job if workers are missing at join_by_. A worker that exited with 0 without joining is not
+  // missing.
+  std::optional<JobEnd> describe_not_joined(const std::string& location) {
     join_by_.reset();
-    if (launchers_.connected() && !all_arrived_) return end_by_missing_nodes(launchers_.membership(), plan_);
-    // A worker that exited with 0 without joining is not missing.
-    const auto missing = launchers_.not_joined(workers_.running_ranks());
-    if (!missing) join_by_ = steady_clock::now() + kRetryTime;
-    if (!missing || missing->empty()) return std::nullopt;
-    return end_by_missing_workers(*missing, plan_, location);
+    const std::vector<int> missing = not_joined();
+    if (missing.empty()) return std::nullopt;
+    return end_by_missing_workers(missing, plan_, location);
+  }
+
+  // Running workers of this node that have not joined.
+  std::vector<int> not_joined() const {
+    std::vector<int> missing = workers_.running_ranks();
+    std::erase_if(missing, [this](int rank) { return launchers_.joined_ranks().contains(rank); });
+    return missing;
   }
 
   // The job ends with the first end in the store. If the store can't be asked, it ends with this one.
@@ -238,12 +311,12 @@ class Supervisor {
   void sleep(std::optional<Deadline> deadline) {
     std::array<pollfd, 3> wake = {pollfd{signals_.fd(), POLLIN, 0}, pollfd{workers_.wake_fd(), POLLIN, 0},
                                   pollfd{launchers_.wake_fd(), POLLIN, 0}};
-    if (poll(wake.data(), wake.size(), deadline ? rendezvous::poll_timeout(*deadline) : -1) < 0 &&
-        errno != EINTR)
+    if (poll(wake.data(), wake.size(), deadline ? base::poll_timeout(*deadline) : -1) < 0 && errno != EINTR)
       throw std::system_error(errno, std::generic_category(), "poll");
     signals_.read();
     workers_.reap();
     launchers_.read_updates();
+    watch_joins();
     if (!end_) end_ = launchers_.end();
     report_progress();
   }
@@ -261,12 +334,15 @@ class Supervisor {
   const sigset_t& worker_mask_;
   JobObserver& observer_;
   SignalReader signals_;
-  std::optional<Deadline> join_by_;  // for the other nodes, then for the workers
+  std::optional<Deadline> arrive_by_;  // for the other nodes
   LauncherGroup launchers_;
   NodeWorkers workers_;
   bool all_arrived_ = false;  // all nodes have arrived, so the workers were started
-  bool done_ = false;         // all workers of this node have exited with 0; the other launchers know
-  bool all_ended_ = false;    // no process is left
+  bool join_watch_begun_ = false;
+  std::optional<Deadline> join_by_;         // for the workers
+  Reminder reminder_{steady_clock::now()};  // of the wait for the other nodes, then for the workers
+  bool done_ = false;       // all workers of this node have exited with 0; the other launchers know
+  bool all_ended_ = false;  // no process is left
   Progress reported_{-1};
   std::size_t effects_ = 0;  // failures in a row, from the first, whose cause is a peer
   std::optional<Deadline> cause_by_;

@@ -18,6 +18,8 @@ class JobObserver {
   virtual void on_progress(const Progress& progress) = 0;
   /// All workers of this node were started.
   virtual void on_started(const Placement& placement) = 0;
+  /// Lines for people to read while the job goes on.
+  virtual void on_notice(const std::string& lines) = 0;
   /// Lines for people, before a restart and at the end.
   virtual void on_report(const std::string& lines) = 0;
   /// The job starts again for the `restart`-th time.

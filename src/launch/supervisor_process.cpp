@@ -82,6 +82,7 @@ class ForegroundObserver final : public JobObserver {
   // again.
   void on_progress(const Progress& progress) override { send_if_room(socket_.get(), progress); }
   void on_started(const Placement& placement) override { send_status(socket_.get(), Started{placement}); }
+  void on_notice(const std::string& lines) override { send_if_room(socket_.get(), Notice{}, lines); }
   void on_report(const std::string& lines) override { send_report(socket_.get(), lines); }
   void on_restart(int restart) override { send_status(socket_.get(), Restarting{restart}); }
 
@@ -101,6 +102,7 @@ class BackgroundObserver final : public JobObserver {
     detach();
     if (plan_.several_nodes()) on_report(fmt::format("syncbn-run: {}\n", started_text(plan_, placement)));
   }
+  void on_notice(const std::string& lines) override { on_report(lines); }
   void on_report(const std::string& lines) override {
     if (detached_)
       write_all(STDERR_FILENO, lines);

@@ -68,17 +68,6 @@ base::Fd make_socket(const addrinfo& address) {
   return base::Fd(socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, address.ai_protocol));
 }
 
-bool wait_ready(int socket, short events, Deadline deadline) {
-  pollfd entry{socket, events, 0};
-  for (;;) {
-    const int ready = poll(&entry, 1, poll_timeout(base::next_poll(deadline)));
-    if (ready > 0) return true;
-    if (ready == 0 && Clock::now() >= deadline) return false;
-    if (ready < 0 && errno != EINTR) throw PeerError(fmt::format("poll: {}", reason(errno)));
-    base::check_interrupt();
-  }
-}
-
 // True if the socket is connected to itself. This happens if the kernel chooses the destination port as the
 // source port of a connection to this machine.
 bool connected_to_itself(int socket) {
@@ -93,7 +82,7 @@ bool connected_to_itself(int socket) {
 int try_connect(int socket, const addrinfo& address, Deadline deadline) {
   if (connect(socket, address.ai_addr, address.ai_addrlen) != 0) {
     if (errno != EINPROGRESS) return errno;
-    if (!wait_ready(socket, POLLOUT, deadline)) return ETIMEDOUT;
+    if (!base::wait_ready(socket, POLLOUT, deadline)) return ETIMEDOUT;
     int error = 0;
     socklen_t size = sizeof error;
     getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size);
@@ -193,7 +182,7 @@ void send_all(int socket, std::string_view bytes, Deadline deadline) {
     if (sent >= 0) {
       bytes.remove_prefix(static_cast<std::size_t>(sent));
     } else if (errno == EAGAIN) {
-      if (!wait_ready(socket, POLLOUT, deadline))
+      if (!base::wait_ready(socket, POLLOUT, deadline))
         throw TimeoutError("a message could not be sent by the deadline");
     } else if (errno != EINTR) {
       throw ConnectionLost(fmt::format("connection broken: {}", reason(errno)));
@@ -211,16 +200,11 @@ void recv_some(int socket, std::string& bytes, Deadline deadline) {
     }
     if (received == 0) throw ConnectionLost("connection closed by peer");
     if (errno == EAGAIN) {
-      if (!wait_ready(socket, POLLIN, deadline)) throw TimeoutError("no answer by the deadline");
+      if (!base::wait_ready(socket, POLLIN, deadline)) throw TimeoutError("no answer by the deadline");
     } else if (errno != EINTR) {
       throw ConnectionLost(fmt::format("connection broken: {}", reason(errno)));
     }
   }
-}
-
-int poll_timeout(Deadline deadline) {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-  return static_cast<int>(std::clamp<decltype(left + 0)>(left, 0, 1'000'000));
 }
 
 }  // namespace syncbn::rendezvous

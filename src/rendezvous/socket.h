@@ -53,7 +53,4 @@ void send_all(int socket, std::string_view bytes, Deadline deadline);
 /// Waits for bytes and appends them to `bytes`. @throws TimeoutError, ConnectionLost
 void recv_some(int socket, std::string& bytes, Deadline deadline);
 
-/// The milliseconds until the deadline for poll(), rounded up; 0 if the deadline has passed.
-int poll_timeout(Deadline deadline);
-
 }  // namespace syncbn::rendezvous

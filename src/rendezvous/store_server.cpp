@@ -90,7 +90,7 @@ class StoreServer::Impl {
         entries.push_back({client.socket.get(), events, 0});
         if (!connection.is_member()) next = std::min(next, client.hello_by);
       }
-      if (poll(entries.data(), entries.size(), next == Deadline::max() ? -1 : poll_timeout(next)) < 0 &&
+      if (poll(entries.data(), entries.size(), next == Deadline::max() ? -1 : base::poll_timeout(next)) < 0 &&
           errno != EINTR)
         break;
       if (stopping_) break;

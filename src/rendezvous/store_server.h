@@ -40,7 +40,7 @@ class StoreServer {
 /// List of the ranks that have joined the store of a job, in the order of joining (TcpStore::append).
 inline constexpr std::string_view kJoinedList = "world/joined";
 /// Counter of one rank's joins. A rank increments it when it reaches the store, before it waits for the
-/// others. The launcher reads it to name the ranks that never came.
+/// others.
 inline std::string joined_counter(int rank) { return std::string(kJoinedList) + "/" + std::to_string(rank); }
 /// Counter of one rank's calls that failed because of a peer. If it is not 0, the launcher looks for the
 /// cause at other ranks.

@@ -104,8 +104,9 @@ void init(const InitOptions& options) {
   const auto timeout = options.timeout ? *options.timeout : environment::read_timeout();
   const std::string token =
       options.token.empty() ? environment::process_env("SYNCBN_TOKEN").value_or("") : options.token;
-  join({options.rank, options.size, options.host, options.port, options.rank == 0, token}, backend, timeout,
-       timeout);
+  join({options.rank, options.size, options.host, options.port, options.rank == 0, token,
+        environment::read_shared_memory()},
+       backend, timeout, timeout);
 }
 
 bool is_initialized() { return world::current_world() != nullptr; }

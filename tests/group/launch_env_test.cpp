@@ -337,6 +337,19 @@ TEST(LaunchEnv, NumbersAreReadStrictly) {
   }
 }
 
+TEST(LaunchEnv, SharedMemory) {
+  EXPECT_TRUE(read_shared_memory(from({})));
+  EXPECT_TRUE(read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", "1"}})));
+  EXPECT_FALSE(read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", "0"}})));
+  for (const char* value : {"", "off", "2"}) {
+    expect_error<GroupError>(
+        [&] {
+          read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", value}}));
+        },
+        {"SYNCBN_SHARED_MEMORY", fmt::format("'{}'", value), "0 or 1"});
+  }
+}
+
 TEST(LaunchEnv, Timeout) {
   EXPECT_EQ(read_timeout(from({})), std::chrono::seconds(300));
   EXPECT_EQ(read_timeout(from({{"SYNCBN_TIMEOUT_S", "2.5"}})), std::chrono::milliseconds(2500));

@@ -78,6 +78,18 @@ class GlooJob : public ::testing::Test {
   std::vector<std::unique_ptr<Child>> workers_;
 };
 
+// Jobs whose ranks, all on this host, sum in shared memory, and jobs whose ranks sum over their connections.
+class GlooJobOver : public GlooJob, public ::testing::WithParamInterface<const char*> {
+ protected:
+  void start_all(const std::string& task, int size, Variables changed = {}) {
+    changed["SYNCBN_SHARED_MEMORY"] = GetParam();
+    GlooJob::start_all(task, size, changed);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Way, GlooJobOver, ::testing::Values("1", "0"), [](const auto& way) {
+  return std::string(way.param) == "1" ? "shared_memory" : "connections";
+});
+
 class GlooJobOfSize : public GlooJob, public ::testing::WithParamInterface<int> {};
 
 TEST_P(GlooJobOfSize, SumsAreRight) {
@@ -101,7 +113,7 @@ TEST_F(GlooJob, StoreIsAboveTheMasterPortByDefault) {
   expect_ends("sums are right");
 }
 
-TEST_F(GlooJob, TwoGroupsAtOnce) {
+TEST_P(GlooJobOver, TwoGroupsAtOnce) {
   start_all("two_groups_at_once", 2);
   expect_ends("two groups are right");
 }
@@ -113,14 +125,14 @@ TEST_F(GlooJob, TwoGroupsInTurn) {
 
 // control: with one key space for all worlds of a store, a rank meets the addresses of the last world and
 // times out.
-TEST_F(GlooJob, LeavesAndJoinsAgain) {
+TEST_P(GlooJobOver, LeavesAndJoinsAgain) {
   start_all("join_again", 3);
   expect_ends("joined three times");
 }
 
 // control: without Group::abandon the fork's end waits for ever; without inherited() in Group::run its sum is
 // the parent's, or a PeerError.
-TEST_F(GlooJob, AForkLeavesTheGroupAlone) {
+TEST_P(GlooJobOver, AForkLeavesTheGroupAlone) {
   start_all("fork_after_use", 2,
             {{"ASAN_OPTIONS", "detect_leaks=0"}});  // what a fork can't use it leaves alone
   for (const char* text : {"its fork ended with 5", "its fork ended with 6"})
@@ -128,7 +140,7 @@ TEST_F(GlooJob, AForkLeavesTheGroupAlone) {
   expect_ends("sums are right after both");
 }
 
-TEST_F(GlooJob, DifferentCallIsAMismatchOnEveryRank) {
+TEST_P(GlooJobOver, DifferentCallIsAMismatchOnEveryRank) {
   start_all("different_counts", 3);
   expect_ends("MismatchError on rank");
 }
@@ -140,7 +152,7 @@ TEST_F(GlooJob, DifferentListsAreAMismatch) {
 
 // Nothing but the connection tells of the death: the deadline is longer than anybody waits here.
 // control: where wait() does not look at the connections, nobody is named and the test fails.
-TEST_F(GlooJob, KilledPeerIsAPeerErrorAtOnce) {
+TEST_P(GlooJobOver, KilledPeerIsAPeerErrorAtOnce) {
   start_all("sum_for_ever", 3, {{"SYNCBN_TIMEOUT_S", "600"}});
   for (const auto& worker : workers_) ASSERT_TRUE(worker->shows("ready")) << all_output();
   workers_[2]->signal(SIGKILL);
@@ -155,7 +167,7 @@ TEST_F(GlooJob, KilledPeerIsAPeerErrorAtOnce) {
 
 // A rank that leaves in good order is not taken for a dead one, and nobody waits for its call either.
 // control: without farewells the others say "connection closed".
-TEST_F(GlooJob, PeerThatLeavesIsNamed) {
+TEST_P(GlooJobOver, PeerThatLeavesIsNamed) {
   start_all("last_leaves", 3);
   for (const std::size_t rank : {0u, 1u}) {
     EXPECT_TRUE(workers_[rank]->shows("left ... rank 2")) << all_output();
@@ -165,7 +177,7 @@ TEST_F(GlooJob, PeerThatLeavesIsNamed) {
 }
 
 // control: where ~JointCall waits for its sum, the others get theirs.
-TEST_F(GlooJob, PeerThatDropsACallIsNamed) {
+TEST_P(GlooJobOver, PeerThatDropsACallIsNamed) {
   start_all("last_drops_a_call", 3);
   for (const std::size_t rank : {0u, 1u})
     EXPECT_TRUE(workers_[rank]->shows("PeerError ... rank 2"))
@@ -177,7 +189,7 @@ TEST_F(GlooJob, PeerThatDropsACallIsNamed) {
 
 // The waiting ranks know through the store who else waits. It stops between two sums: within one it might
 // leave the others in different ones.
-TEST_F(GlooJob, StoppedPeerIsATimeoutThatNamesIt) {
+TEST_P(GlooJobOver, StoppedPeerIsATimeoutThatNamesIt) {
   start_all("last_stops_itself", 3, kShortCalls);
   for (const std::size_t rank : {0u, 1u}) {
     EXPECT_TRUE(workers_[rank]->shows("TimeoutError on rank ... rank 2")) << all_output();
@@ -188,7 +200,7 @@ TEST_F(GlooJob, StoppedPeerIsATimeoutThatNamesIt) {
   EXPECT_EQ(workers_[1]->wait(), "exit 0");
 }
 
-TEST_F(GlooJob, RankThatNeverCallsIsATimeout) {
+TEST_P(GlooJobOver, RankThatNeverCallsIsATimeout) {
   start_all("last_does_not_call", 2, kShortCalls);
   EXPECT_TRUE(workers_[0]->shows("TimeoutError on rank 0 ... SYNCBN_TIMEOUT_S")) << all_output();
   let_go();

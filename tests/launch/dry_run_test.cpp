@@ -83,7 +83,8 @@ TEST_F(DryRunTest, TheVariableAsksForOneToo) {
 TEST_F(DryRunTest, EndsAsItsWorkerDoes) {
   Job& job = start_shell(dry_run(log_dir(), {"--sim_level=0", "--sim_rank_id=7"}), "echo reason; exit 9");
   EXPECT_EQ(job.wait(), 9);
-  EXPECT_TRUE(contains(job.err(), "rank 7 ... exit code 9") && contains(job.err(), "| reason")) << job.err();
+  EXPECT_TRUE(contains(job.err(), "rank 7 ... exit code 9") && contains(job.out(), "[7] reason\n"))
+      << job.err();
 }
 
 }  // namespace

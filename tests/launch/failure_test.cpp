@@ -22,8 +22,10 @@ const std::string kWait = "await() { until [ -e $DIR/$1 ]; do sleep 0.01; done; 
 const std::string kStubborn = "trap '' TERM INT HUP; while :; do sleep 1000; done";
 
 TEST_F(FailureTest, TheReportHasRankCodeEndOfTheLogAndPlace) {
+  Strings hidden = options(3);
+  hidden.push_back("--tail_worker_log=0");
   Job& job = start_shell(
-      options(3), "if [ $RANK = 1 ]; then seq -f 'line %g' 1 30; echo reason >&2; exit 3; fi; sleep 1000");
+      hidden, "if [ $RANK = 1 ]; then seq -f 'line %g' 1 30; echo reason >&2; exit 3; fi; sleep 1000");
   EXPECT_EQ(job.wait(), 3);
   const std::string err = job.err();
   EXPECT_TRUE(contains(err, "rank 1 ... exit code 3")) << err;
@@ -32,6 +34,51 @@ TEST_F(FailureTest, TheReportHasRankCodeEndOfTheLogAndPlace) {
   EXPECT_TRUE(contains(err, "  | line 12\n") && contains(err, "  | line 30\n  | reason\n")) << err;
   EXPECT_FALSE(contains(err, "  | line 11\n")) << "20 lines are enough\n" << err;
   EXPECT_FALSE(contains(err, "rank 0") || contains(err, "rank 2")) << "they were only ended\n" << err;
+}
+
+TEST_F(FailureTest, WhatTheConsoleHasShownIsNotShownAgain) {
+  // control: with an empty list of shown ranks in Supervisor::end_processes both errors are there twice.
+  for (const std::string shown : {"-1", "0", "1"}) {
+    SCOPED_TRACE("--tail_worker_log=" + shown);
+    Strings all = options(2);
+    all.push_back("--tail_worker_log=" + shown);
+    std::filesystem::remove(folder() / "go");
+    Job& job =
+        start_shell(all,
+                    "echo reason $RANK; [ $RANK = 1 ] && touch $DIR/go; until [ -e $DIR/go ]; do sleep "
+                    "0.01; done; [ $RANK = 0 ] && sleep 0.08; exit 3");
+    EXPECT_EQ(job.wait(), 3);
+    for (const std::string rank : {"0", "1"}) {
+      const bool on_console = shown == "-1" || shown == rank;
+      EXPECT_EQ(contains(job.out(), fmt::format("[{0}] reason {0}\n", rank)), on_console) << job.out();
+      EXPECT_EQ(contains(job.err(), fmt::format("  | reason {}\n", rank)), !on_console) << job.err();
+    }
+  }
+}
+
+TEST_F(FailureTest, TheCauseIsNamedThoughItsInterpreterTakesSecondsToEnd) {
+  // control: with kCauseTime = 250 ms, or without ends_with_peer_error(), rank 0 is called the first to fail.
+  for (const std::string error : {"syncbn.PeerError: group 'world': rank 1 failed",
+                                  "terminate called after throwing an instance of 'syncbn::PeerError'",
+                                  "RuntimeError: [pair.cc:534] Connection closed by peer [127.0.0.1]:4711"}) {
+    Job& job =
+        start_shell(options(3), "if [ $RANK = 1 ]; then echo InvalidArgument; sleep 2; exit 5; fi; echo \"" +
+                                    error + "\"; exit 4");
+    EXPECT_EQ(job.wait(), 5);
+    EXPECT_TRUE(contains(job.err(), "rank 1 failed first: exit code 5") &&
+                contains(job.err(), "rank 0 failed after it: exit code 4"))
+        << job.err();
+  }
+}
+
+TEST_F(FailureTest, APeerErrorWithoutARunningPeerEndsTheJobAtOnce) {
+  // control: with peers_run = true the launcher waits ten seconds for a cause.
+  const auto begin = steady_clock::now();
+  Job& job =
+      start_shell(options(2), "[ $RANK = 1 ] && exit 0; echo syncbn.PeerError: rank 1 has left; exit 4");
+  EXPECT_EQ(job.wait(), 4);
+  EXPECT_LT(steady_clock::now() - begin, std::chrono::seconds(8));
+  EXPECT_TRUE(contains(job.err(), "rank 0 failed first: exit code 4")) << job.err();
 }
 
 TEST_F(FailureTest, ASignalIsNamedAndBecomesTheExitCode) {
@@ -131,17 +178,40 @@ TEST_F(FailureTest, AProgramThatCannotRunIsAFailureWithAReason) {
   std::filesystem::permissions(script, std::filesystem::perms::owner_all);
   Job& job = start(options(2), {script.string()});
   EXPECT_EQ(job.wait(), 127);
-  EXPECT_TRUE(contains(job.err(), fmt::format("  | syncbn-run: ... {} ... No such file", script.string())))
-      << job.err();
+  EXPECT_TRUE(contains(job.out(), fmt::format("syncbn-run: ... {} ... No such file", script.string())))
+      << job.out();
 }
 
 TEST_F(FailureTest, ClusterTimeOutNamesWhoNeverJoined) {
-  Strings limited = options(3);
+  Strings limited = options(4);
   limited.push_back("--cluster_time_out=1");
-  Job& job = start_shell(limited, "[ $RANK = 1 ] && exit 0; " + kStubborn);
+  Job& job = start_shell(limited, "[ $RANK = 1 ] && exit 0; [ $RANK = 3 ] && " + join_as_rank() + kStubborn);
   EXPECT_EQ(job.wait(), 124);
-  EXPECT_TRUE(contains(job.err(), "2 of 3 workers ... 1 s ... --cluster_time_out ... rank 0, 2"))
+  EXPECT_TRUE(contains(job.err(), "2 of 4 workers ... 1 s ... --cluster_time_out ... rank 0, 2"))
       << job.err();
+}
+
+TEST_F(FailureTest, AWorkerThatGivesUpWaitingDoesNotHideWhoIsMissing) {
+  // control: with kJoinMargin = 0 rank 0 is called the first to fail.
+  Strings limited = options(2);
+  limited.push_back("--cluster_time_out=4");
+  Job& job = start_shell(limited, "[ $RANK = 1 ] && sleep 1000; " + join_as_rank() + "sleep 3.8; exit 5");
+  EXPECT_EQ(job.wait(), 124);
+  EXPECT_TRUE(
+      contains(job.err(),
+               "1 of 2 workers had not joined within 4 s (--cluster_time_out) of the first: rank 1;") &&
+      contains(job.err(), "rank 0 failed after it: exit code 5"))
+      << job.err();
+}
+
+TEST_F(FailureTest, ClusterTimeOutBeginsWithTheFirstThatJoins) {
+  // control: with join_by_ from the start on, both jobs are ended after a second.
+  Strings limited = options(2);
+  limited.push_back("--cluster_time_out=1");
+  Job& never = start_shell(limited, "sleep 1.5");
+  EXPECT_EQ(never.wait(), 0) << never.err();
+  Job& late = start_shell(limited, "sleep 1.3; " + join_as_rank());
+  EXPECT_EQ(late.wait(), 0) << late.err();
 }
 
 TEST_F(FailureTest, ANegativeClusterTimeOutIsNoLimit) {

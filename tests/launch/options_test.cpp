@@ -7,8 +7,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+
 #include "job.h"
 #include "launch/option_table.h"
+#include "programs.h"
 #include "syncbn/version.h"
 
 namespace syncbn::launch {
@@ -51,6 +56,37 @@ TEST_F(OptionsTest, EightWorkersInTheBackgroundAreTheDefault) {
   EXPECT_EQ(job.out(), "");
 }
 
+TEST_F(OptionsTest, WorkerNumAloneIsAJobOnOneNode) {
+  // control: with 8 as the default of --local_worker_num, two workers are refused, and sixteen wait for a
+  // second node.
+  for (const Strings& given : {Strings{"-n", "2"}, Strings{"-n=2"}, Strings{"--worker_num=2"},
+                               Strings{"--worker-num", "2"}, Strings{"--worker_num=16"}}) {
+    SCOPED_TRACE(fmt::format("syncbn-run {}", fmt::join(given, " ")));
+    Strings all = {fmt::format("--master_port={}", free_port() - 1), "--log-dir=" + log_dir().string(),
+                   "--join=True"};
+    all.insert(all.end(), given.begin(), given.end());
+    Job& job = start_shell(all, "echo $RANK_SIZE $LOCAL_WORLD_SIZE");
+    EXPECT_EQ(job.wait(), 0) << job.err();
+    const std::string workers = given.back().ends_with("16") ? "16" : "2";
+    EXPECT_EQ(lines_of(job.out()).size(), std::stoul(workers)) << job.out();
+    EXPECT_EQ(log(1), workers + " " + workers + "\n");
+  }
+}
+
+TEST_F(OptionsTest, HyphensInNamesCountAsUnderscores) {
+  Strings hyphens = options(2);
+  for (std::string& option : hyphens)
+    std::replace(option.begin() + 2, option.begin() + static_cast<std::ptrdiff_t>(option.find('=')), '_',
+                 '-');
+  hyphens.insert(hyphens.end(), {"--cluster-time-out", "77", "--tail-worker-log=0"});
+  Job& job = start_shell(hyphens, "echo $RANK_SIZE $MS_TOPO_TIMEOUT");
+  EXPECT_EQ(job.wait(), 0) << job.err();
+  EXPECT_EQ(job.out(), "[0] 2 77\n");
+  Job& twice = start({"--worker-num=2", "--worker_num=2"}, {"true"});
+  EXPECT_EQ(twice.wait(), kUsage);
+  EXPECT_TRUE(contains(twice.err(), "--worker_num is given twice")) << twice.err();
+}
+
 TEST_F(OptionsTest, BadOnesAreRefused) {
   struct Case {
     Strings options;
@@ -66,7 +102,8 @@ TEST_F(OptionsTest, BadOnesAreRefused) {
       {{"--worker_num=", "true"}, {"--worker_num"}},
       {{"--worker_num=65537", "--local_worker_num=65537", "true"}, {"--worker_num ... '65537'", "65536"}},
       {{"--local_worker_num=0", "true"}, {"--local_worker_num ... '0'"}},
-      {{"--worker_num=2", "true"}, {"--local_worker_num ... 8", "--worker_num ... 2"}},
+      {{"--worker_num=2", "--local_worker_num=3", "true"},
+       {"--local_worker_num ... 3", "--worker_num ... 2"}},
       {{"--worker_num=2", "--worker_num=3", "true"}, {"--worker_num"}},
       {{"--master_port=0", "true"}, {"--master_port ... '0'", "1 to 65535"}},
       {{"--master_port=65536", "true"}, {"--master_port ... '65536'"}},
@@ -97,8 +134,12 @@ TEST_F(OptionsTest, BadOnesAreRefused) {
       {{"--check_rank_table="}, {"''", "No such file"}},
       {{"--rank_table_file=/no/file", "true"}, {"--rank_table_file", "/no/file", "No such file"}},
       {{"--bind_numa=True", "true"}, {"'--bind_numa'"}},
-      {{"--worker", "2", "true"}, {"'--worker'"}},
-      {{"-x", "true"}, {"'-x'"}},
+      {{"--rdzv_endpoint=a", "true"}, {"'--rdzv_endpoint'; see"}},
+      {{"--worker", "2", "true"}, {"'--worker' ... --worker_num?"}},
+      {{"--wroker-nmu=2", "true"}, {"'--wroker-nmu' ... --worker_num?"}},
+      {{"--local_workers=2", "true"}, {"'--local_workers' ... --local_worker_num?"}},
+      {{"-np", "2", "true"}, {"'-np' ... -n?"}},
+      {{"-x", "true"}, {"'-x';"}},
       {{"--master_port"}, {"--master_port"}},
       {{"--log_dir", "--join", "True", "true"}, {"--log_dir"}},
       {{}, {"task script"}},
@@ -208,10 +249,10 @@ TEST_F(OptionsTest, NodeRankMeansNothingOnASingleNode) {
   EXPECT_EQ(log(0) + log(1), "0\n1\n");
 }
 
-TEST_F(OptionsTest, VersionIsTheLibrarys) {
+TEST_F(OptionsTest, VersionsAreTheLibrarys) {
   Job& job = start({"--version"}, {});
   EXPECT_EQ(job.wait(), 0);
-  EXPECT_EQ(job.out(), "syncbn-run " SYNCBN_VERSION "\n");
+  EXPECT_EQ(job.out(), fmt::format("syncbn-run {}\nbits_version {}\n", SYNCBN_VERSION, kBitsVersion));
 }
 
 TEST_F(OptionsTest, APortInUseIsAnErrorAtOnce) {
@@ -239,6 +280,59 @@ TEST_F(OptionsTest, APortInUseIsAnErrorAtOnce) {
                     "--log_dir=" + log_dir().string(), "--join=True"},
                    {"true"});
   EXPECT_EQ(job.wait(), 0) << "control: the port is free now\n" << job.err();
+}
+
+TEST_F(OptionsTest, JobsWithoutAPortRunSideBySide) {
+  // control: with the default ports for all jobs, the second one can't listen on 127.0.0.1:8119.
+  std::vector<Job*> jobs;
+  for (const std::string number : {"0", "1", "2"})
+    jobs.push_back(&launch(command({"-n", "1", "--join=True", "--log_dir=" + (log_dir() / number).string()},
+                                   {program("listen_at_master_port.py")}),
+                           {{"JOB", number}}, "job" + number));
+  for (const char* up : {"up0", "up1", "up2"}) EXPECT_TRUE(appears(up));
+  write("go", "");
+  std::set<int> ports;
+  for (Job* job : jobs) {
+    EXPECT_EQ(job->wait(), 0) << job->err();
+    const int port = std::atoi(job->out().substr(4).c_str());
+    ports.insert(port);
+    EXPECT_EQ(job->out(), fmt::format("[0] {} 127.0.0.1:{}\n", port, port + 1));
+  }
+  EXPECT_EQ(ports.size(), 3U);
+}
+
+TEST_F(OptionsTest, JobsSideBySideHaveLogsOfTheirOwn) {
+  // control: without reserve_logs() in main() the second job empties the logs of the first.
+  const std::string script =
+      "echo job $JOB; touch $DIR/up$JOB; until [ -e $DIR/go ]; do sleep 0.01; done; echo end $JOB";
+  for (const std::string join : {"True", "False"}) {
+    SCOPED_TRACE("--join=" + join);
+    std::vector<Job*> jobs;
+    for (const std::string number : {"0", "1"}) {
+      jobs.push_back(&launch(
+          command({"-n", "1", "--join=" + join, "--log_dir=" + log_dir().string()}, {"bash", "-c", script}),
+          {{"JOB", number}}, "job" + number));
+      ASSERT_TRUE(appears("up" + number)) << jobs.back()->err();
+    }
+    write("go", "");
+    for (Job* job : jobs) EXPECT_EQ(job->wait(), 0) << job->err();
+    EXPECT_TRUE(all_gone());
+    EXPECT_EQ(log(0), "job 0\nend 0\n");
+    EXPECT_EQ(read_file(log_dir() / "worker-2_0.log"), "job 1\nend 1\n");
+    EXPECT_TRUE(contains(jobs[1]->err(), "this one writes worker-2_<rank>.log")) << jobs[1]->err();
+    if (join == "True") {
+      EXPECT_EQ(jobs[0]->out() + jobs[1]->out(), "[0] job 0\n[0] end 0\n[0] job 1\n[0] end 1\n");
+    }
+    for (const char* file : {"go", "up0", "up1"}) std::filesystem::remove(folder() / file);
+  }
+}
+
+TEST_F(OptionsTest, ARestartKeepsThePortsThatWereFree) {
+  Job& job = start_shell({"-n", "1", "--join=True", "--max_restarts=1", "--log_dir=" + log_dir().string()},
+                         "echo $MASTER_PORT $SYNCBN_STORE; exit $((1 - SYNCBN_RESTART))");
+  EXPECT_EQ(job.wait(), 0) << job.err();
+  EXPECT_NE(log(0), "");
+  EXPECT_EQ(log(0), read_file(log_dir() / "worker_0.restart_1.log"));
 }
 
 TEST_F(OptionsTest, APlaceThatCannotBeUsedIsNamed) {

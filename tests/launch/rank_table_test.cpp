@@ -59,7 +59,8 @@ TEST_F(RankTableTest, AFailureIsToldByTheTablesRank) {
   const std::string table = table_of({{here(), {{"0", 1}, {"1", 0}}}});
   Job& job = start_with(table, options(2), "if [ $DEVICE_ID = 0 ]; then echo reason; exit 3; fi; sleep 1000");
   EXPECT_EQ(job.wait(), 3);
-  EXPECT_TRUE(contains(job.err(), "rank 1 ... exit code 3") && contains(job.err(), "| reason")) << job.err();
+  EXPECT_TRUE(contains(job.err(), "rank 1 ... exit code 3") && contains(job.out(), "[1] reason\n"))
+      << job.err();
 }
 
 TEST_F(RankTableTest, KeysThatAreIgnoredAreTold) {

@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include "job.h"
+#include "programs.h"
 
 namespace syncbn::launch {
 namespace {
@@ -85,6 +86,27 @@ TEST_F(SchedulerTest, ItsFailureIsTheJobs) {
   EXPECT_TRUE(processes().empty());
 }
 
+TEST_F(SchedulerTest, IsSuggestedWhereMindSporeAsksForItsOwnLauncher) {
+  // The words of MindSpore 2.10's init() without the variables of a scheduler.
+  const std::string script =
+      "cat <<'EOF'\nRuntimeError: Maybe you are trying to call 'mindspore.communication.init()' without "
+      "using 'mpirun', "
+      "which will make MindSpore load several environment variables and check their validation. Please use "
+      "'mpirun' to "
+      "launch this process to fix this issue, or refer to this link if you want to run distributed training "
+      "using "
+      "'msrun'\n\n----\n- C++ Call Stack: (For framework developers)\n----\ncollective_manager.cc:166 "
+      "Initialize\n"
+      "EOF\nexit 1";
+  const std::string hint = "the program calls init() of MindSpore: start it with --ms_scheduler=True\n";
+  Job& job = start_shell(options(2), script);
+  EXPECT_EQ(job.wait(), 1);
+  EXPECT_TRUE(contains(job.err(), hint)) << job.err();
+  Job& control = start_shell(options(2), "echo another error; exit 1");
+  EXPECT_EQ(control.wait(), 1);
+  EXPECT_FALSE(contains(control.err(), "--ms_scheduler")) << control.err();
+}
+
 TEST_F(SchedulerTest, AWorkersFailureEndsItToo) {
   Job& job = start_with_scheduler(kScheduler +
                                   "trap '' TERM; touch $DIR/up; while :; do sleep 1; done; fi; "
@@ -104,12 +126,13 @@ TEST_F(SchedulerTest, ItsGoodEndLetsTheWorkersRunOn) {
 }
 
 TEST_F(SchedulerTest, IsAloneInWatchingWhoJoins) {
-  const std::string script = kScheduler + "exec sleep 1000; fi; sleep 2";
+  const std::string script =
+      kScheduler + "exec sleep 1000; fi; [ $RANK = 0 ] && " + join_as_rank() + "sleep 2";
   Job& job = start_with_scheduler(script, {"--cluster_time_out=1"});
   EXPECT_EQ(job.wait(), 0) << job.err();
   Strings without = options(2);
   without.push_back("--cluster_time_out=1");
-  Job& control = start_shell(without, "sleep 2");
+  Job& control = start_shell(without, script);
   EXPECT_EQ(control.wait(), 124) << control.err();
 }
 

@@ -23,6 +23,7 @@ std::string shown(const StatusMessage& message) {
              std::to_string(p.first_rank);
     }
     std::string operator()(const Report&) const { return "report "; }
+    std::string operator()(const Notice&) const { return "notice "; }
     std::string operator()(const Restarting& restarting) const {
       return "restart " + std::to_string(restarting.restart);
     }

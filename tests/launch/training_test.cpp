@@ -35,7 +35,7 @@ TEST_F(TrainingTest, AWorkerThatFailsBeforeItsCallEndsTheJob) {
   EXPECT_TRUE(code == 9 || code == 4) << code;
   EXPECT_TRUE(contains(job.err(), fmt::format("rank {} ... exit code {}", code == 9 ? 1 : 0, code)))
       << job.err();
-  EXPECT_TRUE(contains(job.err(), "rank 1") && contains(job.err(), "  | no more data\n")) << job.err();
+  EXPECT_TRUE(contains(job.err(), "rank 1") && contains(job.out(), "[1] no more data\n")) << job.err();
 }
 
 // Rank 1 breaks the connections, and ends when its peer has ended with a PeerError.
@@ -50,7 +50,7 @@ TEST_F(TrainingTest, TheCauseIsNamedThoughItsEffectEndsFirst) {
     if (code == 4) continue;
     EXPECT_EQ(code, 9) << report;
     EXPECT_TRUE(contains(report, "rank 1 ... exit code 9")) << report;
-    EXPECT_TRUE(contains(report, "  | no more data\n")) << report;
+    EXPECT_TRUE(contains(job.out(), "[1] no more data\n")) << job.out();
     EXPECT_TRUE(contains(report, "rank 0 ... exit code 4")) << report;
     return;
   }

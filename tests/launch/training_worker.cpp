@@ -77,6 +77,7 @@ void work(const std::string& mode) {
     fmt::print("no more data\n");
     syncbn::release();  // breaks the connections
     outlive(read_peer());
+    sleep(1);  // as an interpreter that takes long to end
     std::exit(kOwnFailure);
   }
   if (mode == "die" || mode.starts_with("fail")) step(layer, rank);

@@ -19,14 +19,14 @@ class SyncbnRun : public FrameworkTest {
                    "--local_worker_num=2",
                    fmt::format("--master_port={}", free_ports_in_a_row()),
                    "--log_dir=" + log_dir().string(),
-                   "--join=True",
-                   "--cluster_time_out=-1"};  // nobody joins at the launcher's store
+                   "--join=True"};
     return launch(joined({all, more, script}), with_venv({}));
   }
 };
 
 TEST_F(SyncbnRun, PyTorchFindsItsVariables) {
-  Job& job = run_script({}, {SYNCBN_SCRIPTS "/torch_job.py"});
+  // No rank joins at the launcher's store.
+  Job& job = run_script({"--cluster_time_out=1"}, {SYNCBN_SCRIPTS "/torch_job.py"});
   EXPECT_EQ(job.wait(), 0) << job.out() << job.err();
   for (int rank = 0; rank < 2; ++rank)
     EXPECT_TRUE(contains(log(rank), fmt::format("rank {} of 2: sum 3\n", rank))) << log(rank);

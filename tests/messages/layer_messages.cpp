@@ -173,7 +173,7 @@ std::vector<Message> layer_messages() {
          Batch batch;
          return outcome([&] { batch.backward(good); });
        }},
-      {"backward: another layer's saved", [] { return with_saved([](Saved& s) { s.var.push_back(1); }); }},
+      {"backward: another layer's saved", [] { return with_saved([](Saved& s) { s.var.reset(3, kHostMemory); }); }},
       {"backward: another number of elements", [] { return with_saved([](Saved& s) { s.count = 3; }); }},
       {"double backward: gradients of the group",
        [] {

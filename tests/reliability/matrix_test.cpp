@@ -74,8 +74,10 @@ std::vector<Engine> engines() {
       {"channels", "forward"}, {"dtype", "backward"},    {"order", "create_group"}, {"eps", "forward"},
       {"empty", "forward"},    {"slow", "create_group"}, {"kill", "create_group"},  {"skip", "init"}};
   const std::vector<std::pair<std::string, std::string>> mpi = {{"kill", "forward"}, {"channels", "forward"}};
-  std::vector<Engine> all = {{"threads", false, {}, {SYNCBN_WORKER}, {}},
-                             {"gloo", true, {}, {SYNCBN_WORKER}, gloo}};
+  std::vector<Engine> all = {
+      {"threads", false, {}, {SYNCBN_WORKER}, {}},
+      {"gloo", true, {}, {SYNCBN_WORKER}, gloo},
+      {"gloo without shared memory", true, {}, {"env", "SYNCBN_SHARED_MEMORY=0", SYNCBN_WORKER}, gloo}};
 #ifdef SYNCBN_MPIEXEC
   all.push_back(
       {"Open MPI", true, {SYNCBN_MPIEXEC, "--allow-run-as-root", "--oversubscribe"}, {SYNCBN_WORKER}, mpi});

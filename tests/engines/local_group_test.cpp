@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// A group finds out by itself whether its ranks can share memory: all of them do, or none.
+#include "engines/local_group.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "rank_processes.h"
+
+namespace syncbn::engines {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+using testing::RankProcesses;
+using testing::sum_once;
+using testing::WindowMemory;
+
+constexpr milliseconds kPatience{30'000};
+
+// Processes whose engine is a window of the test's own. Each runs `before`, finds out, and sums. Returns what
+// it uses: "memory" or "engine".
+class LocalGroupTest : public ::testing::Test {
+ protected:
+  using Before = std::function<void(int rank)>;
+  static std::string use(Communicator& engine, std::unique_ptr<Communicator> group) {
+    for (int round = 1; round < 10; ++round) {
+      const std::string wrong = sum_once(*group, round, 1000, kPatience);
+      if (!wrong.empty()) return wrong;
+    }
+    return group.get() == &engine ? "engine" : "memory";
+  }
+  static RankProcesses run(
+      const WindowMemory& engines, const Before& before = [](int) {},
+      const std::function<bool(int rank)>& allowed = [](int) { return true; }) {
+    return {engines.shape().ranks, [&, before, allowed](int rank) {
+              std::unique_ptr<Communicator> engine = engines.attach(rank);
+              Communicator& seen = *engine;
+              before(rank);
+              return use(
+                  seen, share_memory_on_one_host(std::move(engine), allowed(rank), Clock::now() + kPatience));
+            }};
+  }
+  static void expect(RankProcesses& ranks, int size, const std::string& outcome) {
+    for (int rank = 0; rank < size; ++rank) EXPECT_EQ(ranks.outcome(rank), outcome) << "rank " << rank;
+  }
+};
+
+class LocalGroupOfSize : public LocalGroupTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(LocalGroupOfSize, UsesMemory) {
+  const WindowMemory engines({GetParam(), 5000});
+  RankProcesses ranks = run(engines);
+  expect(ranks, GetParam(), "memory");
+}
+INSTANTIATE_TEST_SUITE_P(Ranks, LocalGroupOfSize, ::testing::Values(2, 3, 8),
+                         ::testing::PrintToStringParamName());
+
+TEST_F(LocalGroupTest, OneRankMayNot) {
+  for (const int forbidden : {0, 2}) {
+    const WindowMemory engines({3, 5000});
+    RankProcesses ranks = run(
+        engines, [](int) {}, [&](int rank) { return rank != forbidden; });
+    expect(ranks, 3, "engine");
+  }
+}
+
+// Other containers of this machine are other hosts.
+TEST_F(LocalGroupTest, OneRankInAnotherNetworkNamespace) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, for a network namespace";
+  const WindowMemory engines({3, 5000});
+  RankProcesses ranks = run(engines, [](int rank) {
+    if (rank == 1 && unshare(CLONE_NEWNET) != 0) _exit(3);
+  });
+  expect(ranks, 3, "engine");
+}
+
+TEST_F(LocalGroupTest, OneRankOfAnotherUser) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to become another user";
+  const WindowMemory engines({2, 5000});
+  RankProcesses ranks = run(engines, [](int rank) {
+    if (rank == 1 && setresuid(12345, 12345, 12345) != 0) _exit(3);
+  });
+  expect(ranks, 2, "engine");
+}
+
+// A user namespace in which this user has the same number, but is another one: found out by the hand-over
+// alone.
+TEST_F(LocalGroupTest, OneRankInAnotherUserNamespace) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to become another user";
+  const WindowMemory engines({2, 5000});
+  RankProcesses ranks = run(engines, [](int rank) {
+    if (rank != 1) return;
+    const bool done = setresuid(12345, 12345, 12345) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0 &&
+                      unshare(CLONE_NEWUSER) == 0 &&
+                      (std::ofstream("/proc/self/uid_map") << "0 12345 1").flush().good();
+    if (!done || geteuid() != 0) _exit(3);
+  });
+  const std::string outcome = ranks.outcome(1);
+  if (outcome.empty()) GTEST_SKIP() << "this system makes no user namespace";
+  EXPECT_EQ(outcome, "engine");
+  EXPECT_EQ(ranks.outcome(0), "engine");
+}
+
+// Namespaces of processes and mounts do not matter: no path is used, and locks tell who lives.
+TEST_F(LocalGroupTest, OneRankInAnotherMountNamespace) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, for a mount namespace";
+  const WindowMemory engines({2, 5000});
+  RankProcesses ranks = run(engines, [](int rank) {
+    if (rank == 1 && unshare(CLONE_NEWNS) != 0) _exit(3);
+  });
+  expect(ranks, 2, "memory");
+}
+
+// A rank without free descriptors: the leader then has no socket, a member no memory.
+TEST_F(LocalGroupTest, OneRankWithoutDescriptors) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "the undefined behaviour sanitizer needs descriptors itself";
+#endif
+  for (const int poor : {0, 1}) {
+    const WindowMemory engines({2, 5000});
+    RankProcesses ranks = run(engines, [&](int rank) {
+      const int free = dup(0);
+      const rlimit limit{static_cast<rlim_t>(free), static_cast<rlim_t>(free)};
+      if (rank == poor && setrlimit(RLIMIT_NOFILE, &limit) != 0) _exit(3);
+      close(free);
+    });
+    expect(ranks, 2, "engine");
+  }
+}
+
+// Without the check of the limit the kernel ends the process.
+TEST_F(LocalGroupTest, LeaderMayNotMakeLargeFiles) {
+  const WindowMemory engines({3, 5000});
+  RankProcesses ranks = run(engines, [](int rank) {
+    const rlimit limit{1 << 20, 1 << 20};
+    if (rank == 0 && setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(3);
+  });
+  const auto begin = Clock::now();
+  expect(ranks, 3, "engine");
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(4))
+      << "expected no wait for the memory that is not handed out";
+}
+
+// Ranks of one process could not tell each other's death by locks.
+TEST_F(LocalGroupTest, TwoRanksOfOneProcess) {
+  const WindowMemory engines({2, 5000});
+  const auto rank = [&](int r) {
+    return testing::outcome_of([&] {
+      auto engine = std::make_unique<SharedWindow>(engines.memory(), engines.shape(), r);
+      Communicator& seen = *engine;
+      return use(seen, share_memory_on_one_host(std::move(engine), true, Clock::now() + kPatience));
+    });
+  };
+  std::string other;
+  std::thread thread([&] { other = rank(1); });
+  EXPECT_EQ(rank(0), "engine");
+  thread.join();
+  EXPECT_EQ(other, "engine");
+}
+
+// The window that was agreed on sees deaths.
+TEST_F(LocalGroupTest, ADeathIsAnError) {
+  const WindowMemory engines({2, 5000});
+  RankProcesses ranks(2, [&](int rank) -> std::string {
+    const auto group = share_memory_on_one_host(engines.attach(rank), true, Clock::now() + kPatience);
+    sum_once(*group, 1, 10, kPatience);
+    if (rank == 1) raise(SIGKILL);
+    return sum_once(*group, 2, 10, kPatience);
+  });
+  EXPECT_EQ(ranks.outcome(0), "PeerError: connection closed by rank 1");
+}
+
+}  // namespace
+}  // namespace syncbn::engines
