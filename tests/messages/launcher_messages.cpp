@@ -84,7 +84,7 @@ std::vector<Message> syncbn_run_messages() {
 #ifdef SYNCBN_RUN
   const std::pair<const char*, const char*> cases[] = {
       {"an integer", "--worker_num=two true"},
-      {"too many local workers", "--worker_num=2 true"},
+      {"too many local workers", "--worker_num=2 --local_worker_num=8 true"},
       {"the last port", "--worker_num=1 --local_worker_num=1 --master_port=65535 true"},
       {"an address", "--master_addr= true"},
       {"a truth value", "--join=1 true"},
