@@ -13,7 +13,7 @@ sources := find include src python/core tests examples benchmarks cmake -name '*
 run_bench = /usr/bin/python3 -B benchmarks/layer/run.py build/benchmarks --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel fuzz bench bench-torch bench-build bench-quick scaling instructions messages format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel fuzz bench bench-torch bench-build bench-quick scaling instructions messages mutations format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ messages: build ## record the wording of error messages, after a deliberate chan
 	SYNCBN_MESSAGES=write $(build)/bin/messages_test --gtest_filter=Messages.*
 	@if [ -e $(build)/python/syncbn ]; then SYNCBN_MESSAGES=write PYTHONPATH=$(build)/python PYTHONDONTWRITEBYTECODE=1 \
 	  .venv/bin/python -m pytest -q -p no:cacheprovider tests/python/arrays/test_messages.py; fi
+
+FAULTS :=
+mutations: build ## make deliberate faults, one at a time, and expect red tests (3 min); FAULTS=--quick: a few of them
+	tests/mutations/run.py $(build) $(FAULTS)
 
 instructions: build ## record the instruction counts that the tests allow, after a change that is worth them
 	cmake --build --preset release --target instructions

@@ -26,7 +26,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TEST_SECONDS = 300  # as ctest allows; a fault may make a test wait for ever
+TEST_SECONDS = 60  # a fault may make a test wait for ever; without a fault each takes a few seconds
 
 
 class Build:
