@@ -20,7 +20,6 @@ namespace {
 
 using Digits = std::vector<std::int64_t>;
 
-constexpr DType kDTypes[] = {DType::float16, DType::bfloat16, DType::float32, DType::float64};
 constexpr std::int64_t kMin = std::numeric_limits<std::int64_t>::min();
 constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
 
