@@ -10,6 +10,13 @@
 namespace syncbn::environment {
 namespace {
 
+// One statement a variable: an error lists the variables in the order in which they were read.
+void read_local(LaunchVariables& variables, LaunchEnv& env, const char* rank_name, const char* size_name) {
+  const auto rank = variables.rank(rank_name);
+  const auto size = variables.size(size_name);
+  set_local(variables, env, rank, size);
+}
+
 // An MPI launcher sets no address for the rendezvous. With engine gloo, MASTER_ADDR and MASTER_PORT must be
 // set by hand.
 void mpi_launcher(LaunchVariables& variables, LaunchEnv& env, const char* rank_name, const char* size_name,
@@ -20,9 +27,7 @@ void mpi_launcher(LaunchVariables& variables, LaunchEnv& env, const char* rank_n
   variables.require(size, size_name);
   variables.check_complete();
   set_rank(variables, env, rank, *size);
-  const auto local_rank = variables.rank(local_rank_name);
-  const auto local_size = variables.size(local_size_name);
-  set_local(variables, env, local_rank, local_size);
+  read_local(variables, env, local_rank_name, local_size_name);
   if (needs_rendezvous(env)) set_rendezvous(variables, env, "MASTER_ADDR", "MASTER_PORT");
 }
 
@@ -41,7 +46,7 @@ void read_torchrun(LaunchVariables& variables, LaunchEnv& env) {
   variables.require(size, "WORLD_SIZE");
   variables.check_complete();
   set_rank(variables, env, rank, *size);
-  set_local(variables, env, variables.rank("LOCAL_RANK"), variables.size("LOCAL_WORLD_SIZE"));
+  read_local(variables, env, "LOCAL_RANK", "LOCAL_WORLD_SIZE");
   set_rendezvous(variables, env, "MASTER_ADDR", "MASTER_PORT");
 }
 
