@@ -60,7 +60,8 @@ void read_syncbn_run(LaunchVariables& variables, LaunchEnv& env) {
     variables.fail(fmt::format("SYNCBN_STORE: '{}', expected host:port with a port in [1, 65535]", store));
   }
   set_rank(variables, env, rank, *size);
-  set_local(variables, env, local_rank_or_device(variables), variables.size("LOCAL_WORLD_SIZE"));
+  const auto local_rank = local_rank_or_device(variables);
+  set_local(variables, env, local_rank, variables.size("LOCAL_WORLD_SIZE"));
   env.world.host = store.substr(0, colon);
   env.world.port = *port;  // served by the launcher
 }
@@ -87,7 +88,8 @@ void read_msrun(LaunchVariables& variables, LaunchEnv& env) {
   }
   env.scheduler = role == "MS_SCHED";
   set_rank(variables, env, rank, *size);
-  set_local(variables, env, local_rank_or_device(variables), variables.size("LOCAL_RANK_SIZE"));
+  const auto local_rank = local_rank_or_device(variables);
+  set_local(variables, env, local_rank, variables.size("LOCAL_RANK_SIZE"));
   set_rendezvous(variables, env, "MS_SCHED_HOST", "MS_SCHED_PORT");
   if (!ranked) env.world.serve = std::nullopt;  // MindSpore's rank 0 may be on any machine
   const auto table = variables.text("RANK_TABLE_FILE");
