@@ -15,6 +15,10 @@ import torch.multiprocessing as mp
 
 #: Seconds until a job counts as hanging; an overloaded machine takes a tenth of it.
 PATIENCE = 120
+#: What a process brings whose default group torch's own Gloo did not connect: on a busy machine its ranks may close a
+#: connection that a peer is about to use. Then all start anew, ATTEMPTS times in all.
+_NOT_CONNECTED = "torch.distributed did not connect the default group"
+ATTEMPTS = 3
 
 
 class Ranks:
@@ -46,6 +50,14 @@ class Ranks:
 
     def outcomes(self, function, *arguments):
         """(traceback or None, result) by rank."""
+        for _ in range(ATTEMPTS):
+            outcomes = self._outcomes(function, arguments)
+            if not any(isinstance(result, str) and result == _NOT_CONNECTED for _, result in outcomes):
+                break
+            self._restart()
+        return outcomes
+
+    def _outcomes(self, function, arguments):
         self._jobs += 1
         for pipe in self._pipes:
             pipe.send_bytes(pickle.dumps((self._jobs, function, arguments)))
@@ -53,11 +65,14 @@ class Ranks:
         outcomes = []
         for rank, pipe in enumerate(self._pipes):
             if not pipe.poll(max(0.0, deadline - time.monotonic())):
-                self.close(patience=0)  # a late result must not be taken for the next job's
-                self._start()
+                self._restart()  # a late result must not be taken for the next job's
                 raise AssertionError(f"rank {rank}: no result after {PATIENCE} s")
             outcomes.append(pickle.loads(pipe.recv_bytes()))
         return outcomes
+
+    def _restart(self):
+        self.close(patience=0)
+        self._start()
 
     def close(self, patience=10):
         for pipe in self._pipes:
@@ -79,8 +94,12 @@ def _serve(rank, size, port, pipe):
         except EOFError:
             os._exit(0)  # torch takes a while to put itself away
         torch.manual_seed(rank)
-        dist.init_process_group("gloo", store=dist.PrefixStore(str(number), store), rank=rank, world_size=size,
-                                timeout=timedelta(seconds=60))
+        try:
+            dist.init_process_group("gloo", store=dist.PrefixStore(str(number), store), rank=rank, world_size=size,
+                                    timeout=timedelta(seconds=60))
+        except RuntimeError:
+            pipe.send_bytes(pickle.dumps((traceback.format_exc(), _NOT_CONNECTED)))
+            os._exit(1)
         error = result = None
         try:
             result = function(rank, *arguments)
