@@ -5,7 +5,7 @@
 // syncbn's by their origin.
 #include <cstdlib>
 
-// LeakSanitizer asks this where a program has it. Weak: a program may get this file twice.
-extern "C" [[gnu::weak]] int __lsan_is_turned_off() {
+// LeakSanitizer asks this where a program has it, so it is visible. Weak: a program may get this file twice.
+extern "C" [[gnu::weak, gnu::visibility("default")]] int __lsan_is_turned_off() {
   return std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr ? 1 : 0;
 }

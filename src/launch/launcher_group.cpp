@@ -79,7 +79,8 @@ void LauncherGroup::serve() {
 
 // Finds a port for the store and, one below, a port for the framework of the task, which listens there later.
 // The store's port reserves the pair against other launchers: a launcher looks at the framework's port only
-// if it has got the store's.
+// if it has got the store's. A restart looks again, from the pair before: another job may have taken it
+// meanwhile.
 void LauncherGroup::serve_at_free_ports(JobPlan& plan) {
   const int first = plan.store_port;
   for (; plan.store_port < first + 2 * kPortPairs; plan.options.master_port += 2, plan.store_port += 2) {
@@ -90,10 +91,7 @@ void LauncherGroup::serve_at_free_ports(JobPlan& plan) {
     } catch (const rendezvous::AddressUnavailable&) {
       continue;
     }
-    if (is_free(plan.options.master_port)) {
-      plan.takes_free_ports = false;  // a restart keeps the ports
-      return;
-    }
+    if (is_free(plan.options.master_port)) return;
     store_.reset();
   }
   throw GroupError(fmt::format("rendezvous: no two neighbouring ports are free at {}, of {} pairs from {} on",
