@@ -27,11 +27,14 @@ for library in "libgloo", "libmpi", "libfmt":
 assert syncbn.SyncBatchNorm(2)(numpy.arange(8.0).reshape(2, 2, 2)).shape == (2, 2, 2)
 END
 # The control: the engine does need it.
-readelf -d fresh/lib/python*/site-packages/syncbn/engine_gloo.so | grep -q 'NEEDED.*libgloo'
-! readelf -d fresh/bin/syncbn-run | grep -q 'NEEDED.*\(libfmt\|libgloo\|libmpi\)'
+readelf -d fresh/lib/python*/site-packages/syncbn/engine_gloo.so >needed
+grep -q 'NEEDED.*libgloo' needed
+readelf -d fresh/bin/syncbn-run >needed
+! grep -q 'NEEDED.*\(libfmt\|libgloo\|libmpi\)' needed
 fresh/bin/syncbn-run --help >/dev/null
-"$fresh" -m zipfile --list syncbn-*.whl | grep -q 'syncbn/py.typed'
-"$fresh" -m zipfile --list syncbn-*.whl | grep -q 'syncbn/_core.pyi'
+"$fresh" -m zipfile --list syncbn-*.whl >files
+grep -q 'syncbn/py.typed' files
+grep -q 'syncbn/_core.pyi' files
 
 pip "$fresh" install --requirement <(grep -E '^(pytest|hypothesis|ml_dtypes|mpi4py|numpy)==' "$source/requirements-numpy.txt")
 "$fresh" -B -m pytest -q -p no:cacheprovider "$source/tests/python/arrays"
