@@ -13,7 +13,8 @@
 namespace syncbn {
 
 std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator> communicator,
-                                  std::optional<std::chrono::milliseconds> timeout) {
+                                  std::optional<std::chrono::milliseconds> timeout,
+                                  const std::string& timeout_setting) {
   if (name.empty()) throw InvalidArgument("name: empty, expected a name for messages");
   if (communicator == nullptr)
     throw InvalidArgument(fmt::format("communicator: null, group '{}' needs one", name));
@@ -30,7 +31,7 @@ std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator
   // A std::function must be copyable, so the communicator lies in shared memory until its only use.
   const auto given = std::make_shared<std::unique_ptr<Communicator>>(std::move(communicator));
   return std::make_shared<Group>(std::move(name), std::move(ranks), rank,
-                                 timeout ? *timeout : environment::read_timeout(),
+                                 environment::call_limit(timeout, timeout_setting),
                                  [given](Deadline) { return std::move(*given); });
 }
 
