@@ -8,7 +8,7 @@
 
 #include <thread>
 
-#include "ranks.h"
+#include "../ranks.h"
 
 namespace syncbn {
 namespace {

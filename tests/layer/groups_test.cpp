@@ -20,7 +20,7 @@
 #include <thread>
 #include <vector>
 
-#include "group/environment.h"
+#include "environment/environment.h"
 #include "layer/calls.h"
 #include "syncbn/syncbn.h"
 

@@ -9,9 +9,9 @@
 #include <array>
 #include <thread>
 
+#include "../environment/environment.h"
+#include "../ranks.h"
 #include "engines/entry.h"
-#include "environment.h"
-#include "ranks.h"
 #include "world/current_world.h"
 
 namespace syncbn {
