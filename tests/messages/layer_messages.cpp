@@ -174,7 +174,7 @@ std::vector<Message> layer_messages() {
          return outcome([&] { batch.backward(good); });
        }},
       {"backward: another layer's saved",
-       [] { return with_saved([](Saved& s) { s.var.reset(3, kHostMemory); }); }},
+       [] { return with_saved([](Saved& s) { s.var.resize(3, kHostMemory); }); }},
       {"backward: another number of elements", [] { return with_saved([](Saved& s) { s.count = 3; }); }},
       {"double backward: gradients of the group",
        [] {
