@@ -83,6 +83,25 @@ if dist.is_available():
     #: The process group of a name.
     process_group_by_name = _private(dist.distributed_c10d, "_resolve_process_group", "to find a copy's process group")
 
+    def is_fake(process_group):
+        """True if torch's backend "fake" carries the process group's CPU tensors: it sends nothing."""
+        return any(type(backend).__name__ == "FakeProcessGroup" for backend in _backends(process_group)[:1])
+
+    def timeout_of(process_group):
+        """The seconds that a process group waits for a peer; None if its backends do not tell."""
+        for backend in _backends(process_group):
+            timeout = getattr(getattr(backend, "options", None), "_timeout", None)
+            if timeout is not None:
+                return timeout.total_seconds()
+        return None
+
+    def _backends(process_group):
+        """The backends of a process group, the one for CPU tensors first."""
+        devices = sorted(process_group._device_types, key=lambda device: device.type != "cpu")
+        backends = [process_group._get_backend(device) for device in devices]
+        # TORCH_DISTRIBUTED_DEBUG=DETAIL wraps them.
+        return [getattr(backend, "wrapped_pg", backend) for backend in backends]
+
 #: Tells autograd that tensors have changed.
 increment_versions = torch.autograd.graph.increment_version
 if torch.__version__.startswith(("2.4.", "2.5.")):  # takes a single tensor, and no inference tensor

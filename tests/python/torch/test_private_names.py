@@ -4,6 +4,7 @@
 
 import importlib.util
 import pathlib
+from datetime import timedelta
 
 import pytest
 import torch
@@ -212,6 +213,24 @@ def stores_and_groups(rank):
 
 def test_the_store_and_the_names_of_process_groups(two_ranks):
     assert two_ranks(stores_and_groups) == [("here", True)] * 2
+
+
+def backends_of_groups(rank):
+    default = dist.new_group([0, 1])
+    dist.set_debug_level(dist.DebugLevel.DETAIL)  # wraps the backends
+    try:
+        wrapped = dist.new_group([0, 1], timeout=timedelta(seconds=77))
+    finally:
+        dist.set_debug_level(dist.DebugLevel.OFF)
+    fakes = [dist.new_group([0, 1], backend=backend) for backend in ("fake", "cuda:fake", "cuda:gloo,cpu:fake",
+                                                                      "cpu:gloo,cuda:fake")]
+    groups = (default, wrapped, *fakes)
+    return [_private.timeout_of(group) for group in groups], [_private.is_fake(group) for group in groups]
+
+
+def test_timeouts_and_backends_of_process_groups(two_ranks):
+    timeouts = [1800, 77, None, None, 1800, 1800]
+    assert two_ranks(backends_of_groups) == [(timeouts, [False, False, True, True, True, False])] * 2
 
 
 def test_an_unknown_name_of_a_process_group():
