@@ -14,7 +14,8 @@
 namespace syncbn {
 
 std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator> communicator,
-                                  std::optional<std::chrono::milliseconds> timeout) {
+                                  std::optional<std::chrono::milliseconds> timeout,
+                                  const std::string& timeout_setting) {
   if (name.empty()) throw InvalidArgument("name: empty, expected a name for messages");
   if (communicator == nullptr)
     throw InvalidArgument(fmt::format("communicator: null, group '{}' needs one", name));
@@ -32,7 +33,7 @@ std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator
   const auto given = std::make_shared<std::unique_ptr<Communicator>>(std::move(communicator));
   const bool may_share = environment::read_shared_memory();
   return std::make_shared<Group>(
-      std::move(name), std::move(ranks), rank, timeout ? *timeout : environment::read_timeout(),
+      std::move(name), std::move(ranks), rank, environment::call_limit(timeout, timeout_setting),
       [given, may_share](Deadline deadline) {
         return engines::share_memory_on_one_host(std::move(*given), may_share, deadline);
       });
