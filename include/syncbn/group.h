@@ -137,9 +137,12 @@ class Group;
 SYNCBN_API void run_ranks(int size, const std::function<void(int rank)>& body);
 
 /// Makes a group on a custom engine, for a layer's process_group. `name` appears in messages.
-/// `timeout` limits each call; none: SYNCBN_TIMEOUT_S, else 300 s.
+/// `timeout` limits each call; none: SYNCBN_TIMEOUT_S, else 300 s. `timeout_setting` tells in messages what
+/// has set `timeout`.
 /// @throws InvalidArgument null communicator, empty name, or a rank outside [0, size)
-SYNCBN_API std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator> communicator,
-                                             std::optional<std::chrono::milliseconds> timeout = std::nullopt);
+SYNCBN_API std::shared_ptr<Group> make_group(
+    std::string name, std::unique_ptr<Communicator> communicator,
+    std::optional<std::chrono::milliseconds> timeout = std::nullopt,
+    const std::string& timeout_setting = "the timeout of make_group()");
 
 }  // namespace syncbn

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <optional>
+#include <string>
 
 namespace syncbn::base {
 
@@ -10,6 +11,15 @@ namespace syncbn::base {
 /// keeps deadlines far from the end of the clock's range.
 inline constexpr std::chrono::milliseconds kShortestTimeout{1};
 inline constexpr std::chrono::milliseconds kLongestTimeout = std::chrono::seconds(1'000'000'000);
+
+/// Longest time of a wait.
+struct TimeLimit {
+  std::chrono::milliseconds time;
+  std::string setting;  ///< The variable or argument that changes the time.
+
+  /// "300 s (SYNCBN_TIMEOUT_S)"
+  std::string text() const;
+};
 
 /// Checks the argument `timeout` of a public function, if there is one.
 /// @throws InvalidArgument if it is outside [kShortestTimeout, kLongestTimeout]

@@ -9,20 +9,13 @@
 #include "syncbn/error.h"
 
 namespace syncbn {
-namespace {
 
-std::string seconds(std::chrono::milliseconds duration) {
-  return fmt::format("{} s (SYNCBN_TIMEOUT_S)", std::chrono::duration<double>(duration).count());
-}
-
-}  // namespace
-
-Group::Group(std::string name, std::vector<int> ranks, int rank, std::chrono::milliseconds timeout,
-             Connect connect, std::function<void()> on_peer_error)
+Group::Group(std::string name, std::vector<int> ranks, int rank, base::TimeLimit limit, Connect connect,
+             std::function<void()> on_peer_error)
     : name_(std::move(name)),
       ranks_(std::move(ranks)),
       rank_(rank),
-      timeout_(timeout),
+      limit_(std::move(limit)),
       on_peer_error_(std::move(on_peer_error)),
       connect_(std::move(connect)) {}
 
@@ -218,7 +211,7 @@ void Group::rethrow_in_context(const group::CallDescription& call) {
     throw PeerError(prefix + error.what());
   } catch (const TimeoutError& error) {
     throw TimeoutError(fmt::format("{}no sum after {}: a peer died, is late or never called ({})", prefix,
-                                   seconds(timeout_), error.what()));
+                                   limit_.text(), error.what()));
   } catch (const GroupError& error) {
     throw GroupError(prefix + error.what());
   }  // other exceptions of the engine or the machine pass unchanged

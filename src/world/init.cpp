@@ -23,7 +23,7 @@ namespace {
 
 std::mutex init_mutex;  // held while the process joins or leaves a world
 
-void join(const environment::WorldSpec& spec, const std::string& backend, std::chrono::milliseconds timeout,
+void join(const environment::WorldSpec& spec, const std::string& backend, const base::TimeLimit& limit,
           std::chrono::milliseconds rendezvous_timeout) {
   if (spec.size > kMaxRanks)
     throw GroupError(fmt::format("init: a world of {} ranks, expected at most {}", spec.size, kMaxRanks));
@@ -36,7 +36,7 @@ void join(const environment::WorldSpec& spec, const std::string& backend, std::c
   } else {
     engine = engines::find_engine(backend).join(spec, std::chrono::steady_clock::now() + rendezvous_timeout);
   }
-  const auto joined = std::make_shared<world::World>(std::move(engine), timeout);
+  const auto joined = std::make_shared<world::World>(std::move(engine), limit);
   base::share_cores(joined->local_size(*joined->group(kWorldGroup)));
   world::set_process_world(joined);
   world::retire_lone_group(joined->size());
@@ -77,8 +77,8 @@ void init(Backend backend) {
   const environment::LaunchEnv env = environment::read_launch_env(environment::process_env, backend);
   // msrun starts the program once more as a scheduler, which this library does not need.
   if (env.scheduler) std::exit(EXIT_SUCCESS);
-  const auto timeout = environment::read_timeout();
-  join(env.world, env.backend, timeout, env.rendezvous_timeout.value_or(timeout));
+  const base::TimeLimit limit = environment::call_limit();
+  join(env.world, env.backend, limit, env.rendezvous_timeout.value_or(limit.time));
 }
 
 void init(const InitOptions& options) {
@@ -101,12 +101,12 @@ void init(const InitOptions& options) {
   const std::lock_guard lock(init_mutex);
   if (world::current_world() != nullptr) throw GroupError("init: already initialised; release() comes first");
   check_thread_has_no_world();
-  const auto timeout = options.timeout ? *options.timeout : environment::read_timeout();
+  const base::TimeLimit limit = environment::call_limit(options.timeout, "the timeout of init()");
   const std::string token =
       options.token.empty() ? environment::process_env("SYNCBN_TOKEN").value_or("") : options.token;
   join({options.rank, options.size, options.host, options.port, options.rank == 0, token,
         environment::read_shared_memory()},
-       backend, timeout, timeout);
+       backend, limit, limit.time);
 }
 
 bool is_initialized() { return world::current_world() != nullptr; }

@@ -17,8 +17,8 @@ bool is_world_name(std::string_view name) {
          name == "mccl_world_group";
 }
 
-World::World(std::shared_ptr<group::Engine> engine, std::chrono::milliseconds timeout)
-    : engine_(std::move(engine)), timeout_(timeout) {
+World::World(std::shared_ptr<group::Engine> engine, base::TimeLimit limit)
+    : engine_(std::move(engine)), limit_(std::move(limit)) {
   std::vector<int> all(static_cast<std::size_t>(size()));
   std::iota(all.begin(), all.end(), 0);
   groups_.emplace(kWorldGroup, make_group({std::string(kWorldGroup), std::move(all), 0}));
@@ -44,7 +44,7 @@ std::shared_ptr<Group> World::make_group(const group::GroupSpec& spec) const {
   auto note = [engine = std::weak_ptr(engine_)] {
     if (const auto locked = engine.lock()) locked->note_peer_error();
   };
-  return std::make_shared<Group>(spec.name, spec.ranks, static_cast<int>(position), timeout_,
+  return std::make_shared<Group>(spec.name, spec.ranks, static_cast<int>(position), limit_,
                                  std::move(connect), std::move(note));
 }
 

@@ -97,8 +97,7 @@ TEST_F(LocalGroupTest, OneRankOfAnotherUser) {
   expect(ranks, 2, "engine");
 }
 
-// A user namespace in which this user has the same number, but is another one: found out by the hand-over
-// alone.
+// A user namespace in which this user has the same number, but is another one.
 TEST_F(LocalGroupTest, OneRankInAnotherUserNamespace) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root, to become another user";
   const WindowMemory engines({2, 5000});
@@ -109,10 +108,29 @@ TEST_F(LocalGroupTest, OneRankInAnotherUserNamespace) {
                       (std::ofstream("/proc/self/uid_map") << "0 12345 1").flush().good();
     if (!done || geteuid() != 0) _exit(3);
   });
+  const auto begin = Clock::now();
   const std::string outcome = ranks.outcome(1);
   if (outcome.empty()) GTEST_SKIP() << "this system makes no user namespace";
   EXPECT_EQ(outcome, "engine");
   EXPECT_EQ(ranks.outcome(0), "engine");
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(4)) << "expected no attempt to hand the memory over";
+}
+
+// One user seen from outside and from within a user namespace of his.
+TEST_F(LocalGroupTest, OneRankInAUserNamespaceOfTheSameUser) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to become another user";
+  const WindowMemory engines({2, 5000});
+  RankProcesses ranks = run(engines, [](int rank) {
+    const bool done = setresuid(12345, 12345, 12345) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0;
+    if (!done) _exit(3);
+    if (rank != 1) return;
+    if (unshare(CLONE_NEWUSER) != 0 || !(std::ofstream("/proc/self/uid_map") << "0 12345 1").flush().good())
+      _exit(3);
+  });
+  const std::string outcome = ranks.outcome(1);
+  if (outcome.empty()) GTEST_SKIP() << "this system makes no user namespace";
+  EXPECT_EQ(outcome, "memory");
+  EXPECT_EQ(ranks.outcome(0), "memory");
 }
 
 // Namespaces of processes and mounts do not matter: no path is used, and locks tell who lives.

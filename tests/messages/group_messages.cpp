@@ -12,11 +12,11 @@
 
 #include "engines/entry.h"
 #include "engines/list_agreement.h"
-#include "group/environment.h"
+#include "environment/environment.h"
 #include "group/group.h"
-#include "group/ranks.h"
 #include "group/verdict.h"
 #include "messages/messages.h"
+#include "ranks.h"
 #include "rendezvous/memory_store.h"
 #include "world/current_world.h"
 #include "world/resolve_group.h"

@@ -17,7 +17,7 @@
 #include <sstream>
 #include <thread>
 
-#include "../group/processes_child.h"
+#include "../engines/processes_child.h"
 #include "table.h"
 
 namespace syncbn::reliability {

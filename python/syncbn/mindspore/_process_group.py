@@ -63,7 +63,7 @@ def _members(name):
 
 @functools.lru_cache(maxsize=None)
 def _joined_group(name, ranks):
-    return FrameworkGroup(name, MindSporeEngine(name, ranks), WAIT_S)
+    return FrameworkGroup(name, MindSporeEngine(name, ranks), WAIT_S, "MindSpore's own, not to be set")
 
 
 atexit.register(_joined_group.cache_clear)

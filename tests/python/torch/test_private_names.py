@@ -4,6 +4,7 @@
 
 import importlib.util
 import pathlib
+from datetime import timedelta
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ NAMES = [
     (torch.autograd.forward_ad, "_current_level"),
     (torch._C, "_get_tracing_state"),
     (torch._C, "_current_graph_task_id"),
+    (torch._C, "_current_autograd_node"),
+    (torch._C, "_is_fwd_grad_enabled"),
     (dist.distributed_c10d, "_get_default_store"),
     (dist.distributed_c10d, "_resolve_process_group"),
 ]
@@ -145,21 +148,70 @@ def test_backward_passes():
     assert seen[0] != -1 and _private.backward_pass_id() == -1
 
 
-@pytest.mark.skipif(IS_TORCH24, reason="torch 2.4 has no such function")
-def test_hooks_of_checkpoint():
+class Doubled(torch.autograd.Function):
+    seen = []
+
+    @staticmethod
+    def forward(ctx, x):
+        Doubled.seen = [ctx, _private.is_forward_ad_enabled(), _private.current_node()]
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, dy):
+        Doubled.seen += [_private.current_node()]
+        return dy * 2
+
+
+def test_the_node_of_a_function_is_its_context():
+    x = torch.ones(2, requires_grad=True)
+    y = Doubled.apply(x)
+    y.register_hook(lambda _: Doubled.seen.append(_private.current_node()))  # runs before the node's backward
+    y.sum().backward()
+    context, *seen = Doubled.seen
+    assert seen[0] is False and seen[1] is None and seen[2] is context and seen[3] is context
+    assert isinstance(context, torch.autograd.function.FunctionCtx)
+    assert _private.current_node() is None
+
+
+def test_forward_ad_is_off_in_functions_only():
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode():
+            assert _private.is_forward_ad_enabled()
+    with torch.inference_mode():
+        assert not _private.is_forward_ad_enabled()
+
+
+@pytest.mark.skipif(IS_TORCH24, reason="torch 2.4 does not show its hooks")
+def test_checkpoints_by_their_hooks():
     seen = []
 
     def body(x):
         hooks = _private.innermost_saved_tensors_hooks(False)
-        seen.append(hooks and hooks[0].__qualname__)
+        seen.append(_private.checkpoint_of(hooks[0]))
         return x.sin()
 
     assert _private.innermost_saved_tensors_hooks(False) is None
     x = torch.ones(2, requires_grad=True)
     y = checkpoint(body, x, use_reentrant=False)
     assert y.grad_fn._saved_self is not None  # recomputes
-    first, again = seen
-    assert _private.RECOMPUTATION_HOOK not in first and _private.RECOMPUTATION_HOOK in again
+    y.sum().backward()
+    record = seen[0][0]
+    assert type(record).__name__ == "_CheckpointFrame"
+    assert [repetition for _, repetition in seen] == [False, True, True] and all(found is record for found, _ in seen)
+
+
+@pytest.mark.parametrize("hook", [len, lambda x: x, nn.Identity(), test_backward_passes])
+def test_other_hooks_are_of_no_checkpoint(hook):
+    assert _private.checkpoint_of(hook) == (None, False)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_the_code_of_checkpoint(reentrant):
+    seen = []
+    x = torch.ones(2, requires_grad=True)
+    y = checkpoint(lambda x: (seen.append(_private.runs_checkpoint()), x.sin())[1], x, use_reentrant=reentrant)
+    y.sum().backward()
+    assert seen == [True, True] and not _private.runs_checkpoint()
 
 
 def test_versions_of_tensors():
@@ -181,6 +233,24 @@ def stores_and_groups(rank):
 
 def test_the_store_and_the_names_of_process_groups(two_ranks):
     assert two_ranks(stores_and_groups) == [("here", True)] * 2
+
+
+def backends_of_groups(rank):
+    default = dist.new_group([0, 1])
+    dist.set_debug_level(dist.DebugLevel.DETAIL)  # wraps the backends
+    try:
+        wrapped = dist.new_group([0, 1], timeout=timedelta(seconds=77))
+    finally:
+        dist.set_debug_level(dist.DebugLevel.OFF)
+    fakes = [dist.new_group([0, 1], backend=backend) for backend in ("fake", "cuda:fake", "cuda:gloo,cpu:fake",
+                                                                      "cpu:gloo,cuda:fake")]
+    groups = (default, wrapped, *fakes)
+    return [_private.timeout_of(group) for group in groups], [_private.is_fake(group) for group in groups]
+
+
+def test_timeouts_and_backends_of_process_groups(two_ranks):
+    timeouts = [1800, 77, None, None, 1800, 1800]
+    assert two_ranks(backends_of_groups) == [(timeouts, [False, False, True, True, True, False])] * 2
 
 
 def test_an_unknown_name_of_a_process_group():
