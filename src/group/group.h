@@ -88,12 +88,12 @@ class Group {
   void leak_connection() noexcept;
   void check_not_forked(const group::CallDescription& call) const;
   template <class Operation>
-  void breaking_on_error(const group::CallDescription& call, Operation operation);
+  void breaking_on_error(const group::CallDescription& call, Deadline deadline, Operation operation);
   std::string context(const group::CallDescription& call) const;
   Communicator& connected(Deadline deadline);
   void enter_call(const group::CallDescription& call);
   void leave_call(const std::optional<std::string>& error);
-  [[noreturn]] void rethrow_in_context(const group::CallDescription& call);
+  [[noreturn]] void rethrow_in_context(const group::CallDescription& call, Deadline deadline);
 
   const std::string name_;
   const std::vector<int> ranks_;

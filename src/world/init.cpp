@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 
+#include "base/long_wait.h"
 #include "base/parallel_for.h"
 #include "base/timeout.h"
 #include "engines/entry.h"
@@ -23,8 +24,21 @@ namespace {
 
 std::mutex init_mutex;  // held while the process joins or leaves a world
 
-void join(const environment::WorldSpec& spec, const std::string& backend, const base::TimeLimit& limit,
-          std::chrono::milliseconds rendezvous_timeout) {
+std::shared_ptr<group::Engine> join_engine(const environment::WorldSpec& spec, const std::string& backend,
+                                           const base::TimeLimit& limit) {
+  const auto& engine = engines::find_engine(backend);
+  const base::LongWait wait(spec.rank ? fmt::format("rank {} of {}", *spec.rank, spec.size)
+                                      : fmt::format("a process of a world of {} ranks", spec.size),
+                            "to join the world", limit);
+  try {
+    return engine.join(spec, wait.deadline());
+  } catch (const TimeoutError& error) {
+    throw TimeoutError(fmt::format("init: {}: {}", wait.text_at_deadline(), error.what()));
+  }
+}
+
+void join(const environment::WorldSpec& spec, const std::string& backend,
+          const base::TimeLimit& rendezvous_limit, const base::TimeLimit& limit) {
   if (spec.size > kMaxRanks)
     throw GroupError(fmt::format("init: a world of {} ranks, expected at most {}", spec.size, kMaxRanks));
   std::shared_ptr<group::Engine> engine;
@@ -34,7 +48,7 @@ void join(const environment::WorldSpec& spec, const std::string& backend, const 
     if (!spec.rank) throw GroupError("init: a simulation needs the rank of this process: RANK_ID is not set");
     engine = engines::simulated_engine(*spec.rank, spec.size);
   } else {
-    engine = engines::find_engine(backend).join(spec, std::chrono::steady_clock::now() + rendezvous_timeout);
+    engine = join_engine(spec, backend, rendezvous_limit);
   }
   const auto joined = std::make_shared<world::World>(std::move(engine), limit);
   base::share_cores(joined->local_size(*joined->group(kWorldGroup)));
@@ -78,7 +92,8 @@ void init(Backend backend) {
   // msrun starts the program once more as a scheduler, which this library does not need.
   if (env.scheduler) std::exit(EXIT_SUCCESS);
   const base::TimeLimit limit = environment::call_limit();
-  join(env.world, env.backend, limit, env.rendezvous_timeout.value_or(limit.time));
+  join(env.world, env.backend,
+       env.rendezvous_timeout ? base::TimeLimit{*env.rendezvous_timeout, "MS_TOPO_TIMEOUT"} : limit, limit);
 }
 
 void init(const InitOptions& options) {
@@ -104,9 +119,15 @@ void init(const InitOptions& options) {
   const base::TimeLimit limit = environment::call_limit(options.timeout, "the timeout of init()");
   const std::string token =
       options.token.empty() ? environment::process_env("SYNCBN_TOKEN").value_or("") : options.token;
-  join({options.rank, options.size, options.host, options.port, options.rank == 0, token,
-        environment::read_shared_memory()},
-       backend, limit, limit.time);
+  join({.rank = options.rank,
+        .size = options.size,
+        .host = options.host,
+        .port = options.port,
+        .port_setting = "the port of init()",
+        .serve = options.rank == 0,
+        .token = token,
+        .shared_memory = environment::read_shared_memory()},
+       backend, limit, limit);
 }
 
 bool is_initialized() { return world::current_world() != nullptr; }

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "base/long_wait.h"
 #include "base/rank_list.h"
 #include "syncbn/error.h"
 
@@ -39,7 +40,11 @@ void World::close() noexcept {
 // the same order on all ranks, which the ranks do not guarantee.
 std::shared_ptr<Group> World::make_group(const group::GroupSpec& spec) const {
   const auto position = std::find(spec.ranks.begin(), spec.ranks.end(), rank()) - spec.ranks.begin();
-  auto connect = [engine = engine_, spec](Deadline deadline) { return engine->connect(spec, deadline); };
+  auto connect = [engine = engine_, spec, limit = limit_](Deadline deadline) {
+    const base::LongWait wait(fmt::format("rank {} of {}", engine->rank(), engine->size()),
+                              fmt::format("to connect group '{}'", spec.name), limit);
+    return engine->connect(spec, deadline);
+  };
   // Weak, because a closed group must not keep the engine alive.
   auto note = [engine = std::weak_ptr(engine_)] {
     if (const auto locked = engine.lock()) locked->note_peer_error();

@@ -12,12 +12,16 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
+#include "group/group.h"
 #include "rank_processes.h"
 
 namespace syncbn::engines {
@@ -188,6 +192,51 @@ TEST_F(LocalGroupTest, TwoRanksOfOneProcess) {
   EXPECT_EQ(rank(0), "engine");
   thread.join();
   EXPECT_EQ(other, "engine");
+}
+
+// Counts the messages of the engine that a program gives to make_group().
+class Counted final : public Communicator {
+ public:
+  Counted(std::unique_ptr<Communicator> engine, int& messages)
+      : engine_(std::move(engine)), messages_(messages) {}
+  int rank() const override { return engine_->rank(); }
+  int size() const override { return engine_->size(); }
+  std::span<std::int64_t> buffer(std::size_t words) override { return engine_->buffer(words); }
+  void start(std::size_t words) override {
+    ++messages_;
+    engine_->start(words);
+  }
+  void wait(Deadline deadline) override { engine_->wait(deadline); }
+  void abort() noexcept override { engine_->abort(); }
+
+ private:
+  const std::unique_ptr<Communicator> engine_;
+  int& messages_;
+};
+
+std::string messages_of_a_custom_engine(std::unique_ptr<Communicator> engine) {
+  const int rank = engine->rank();
+  int messages = 0;
+  const auto group = make_group("own", std::make_unique<Counted>(std::move(engine), messages), kPatience);
+  for (std::int64_t round = 0; round < 10; ++round) {
+    std::vector<std::int64_t> payload(20, rank + round);
+    group->sum({"a sum", ""}, payload);
+    if (payload != std::vector<std::int64_t>(20, 1 + 2 * round)) return "wrong sum";
+  }
+  return fmt::format("{} messages", messages);
+}
+
+// The table and the verdict are all that a custom engine carries. If a rank must not share memory, the engine
+// carries the table and all sums.
+TEST_F(LocalGroupTest, ACustomEngine) {
+  for (const auto& [forbidden, expected] : {std::pair(-1, "2 messages"), std::pair(1, "11 messages")}) {
+    const WindowMemory engines({2, 5000});
+    RankProcesses ranks(2, [&, forbidden = forbidden](int rank) {
+      setenv("SYNCBN_SHARED_MEMORY", rank == forbidden ? "0" : "1", 1);
+      return messages_of_a_custom_engine(engines.attach(rank));
+    });
+    expect(ranks, 2, expected);
+  }
 }
 
 // The window that was agreed on sees deaths.

@@ -30,16 +30,31 @@ LazyNormBase = _private(batchnorm, "_LazyNormBase", "to recognize lazy layers")
 #: Dictionaries and sets of a Module that a copy of the layer must not share with it.
 MODULE_MEMBERS = "_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"
 
+#: What a module's `__module__` says where torch.fx takes the module for a leaf: any text that begins with torch.nn. dynamo
+#: of torch 2.4 takes modules whose text begins with "torch.nn.modules" for torch's own.
+FX_LEAF_MODULE = "torch.nn, syncbn.torch"
+
 #: Class of tensors without data, by which compilers find shapes.
 FakeTensor = _private(fake_tensor, "FakeTensor", "to recognize tensors without data")
 #: Number of active TorchDispatchModes.
 dispatch_mode_count = _private(torch._C, "_len_torch_dispatch_stack", "to notice dispatch modes")
 #: The innermost active transform of torch.func, else None.
-functorch_interpreter = _private(torch._C._functorch, "peek_interpreter_stack", "to refuse torch.func")
+functorch_interpreter = _private(torch._C._functorch, "peek_interpreter_stack", "to notice torch.func")
+#: Its `_current_level` is the number of nested levels of forward-mode AD, less one.
+forward_ad = torch.autograd.forward_ad
+_private(forward_ad, "_current_level", "to notice forward-mode AD")
 #: The state of torch.jit.trace while it traces, else None.
 jit_tracing_state = _private(torch._C, "_get_tracing_state", "to notice torch.jit.trace")
-#: True inside torch.export. Not in torch 2.4.
-is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+#: True inside torch.export.
+is_exporting = getattr(torch.compiler, "is_exporting", None)
+if is_exporting is None:  # torch 2.4
+    @torch.compiler.assume_constant_result
+    def _is_dynamo_exporting():
+        from torch._dynamo.symbolic_convert import InstructionTranslator
+        return bool(InstructionTranslator.current_tx().export)
+
+    def is_exporting():
+        return torch.compiler.is_compiling() and (not torch.compiler.is_dynamo_compiling() or _is_dynamo_exporting())
 
 #: Number of the backward pass that runs on this thread, else -1.
 backward_pass_id = _private(torch._C, "_current_graph_task_id", "to notice recomputation")

@@ -24,6 +24,7 @@ NAMES = [
     (torch._subclasses.fake_tensor, "FakeTensor"),
     (torch._C, "_len_torch_dispatch_stack"),
     (torch._C._functorch, "peek_interpreter_stack"),
+    (torch.autograd.forward_ad, "_current_level"),
     (torch._C, "_get_tracing_state"),
     (torch._C, "_current_graph_task_id"),
     (torch._C, "_current_autograd_node"),
@@ -47,7 +48,7 @@ def test_a_missing_name_is_an_error_that_names_it(owner, name, monkeypatch):
 
 
 def test_the_list_of_names_is_complete():
-    assert pathlib.Path(_private.__file__).read_text().count(" = _private(") == len(NAMES)
+    assert pathlib.Path(_private.__file__).read_text().count("_private(") == 1 + len(NAMES)  # and the function
 
 
 def test_no_other_file_uses_a_private_name_of_torch():
@@ -102,6 +103,23 @@ def test_transforms_of_torch_func():
     assert seen[0] is not None and _private.functorch_interpreter() is None
 
 
+def test_levels_of_forward_mode():
+    levels = [_private.forward_ad._current_level]
+    with torch.autograd.forward_ad.dual_level():
+        levels.append(_private.forward_ad._current_level)
+    assert levels + [_private.forward_ad._current_level] == [-1, 0, -1]
+
+
+def test_leaves_of_torch_fx():
+    class Leaf(nn.Module):
+        pass
+
+    leaf = Leaf()
+    assert not torch.fx.Tracer().is_leaf_module(leaf, "leaf")
+    leaf.__module__ = _private.FX_LEAF_MODULE
+    assert torch.fx.Tracer().is_leaf_module(leaf, "leaf")
+
+
 @pytest.mark.filterwarnings("ignore")  # torch means to give its tracer up
 def test_jit_trace():
     seen = []
@@ -114,10 +132,12 @@ class Exported(nn.Module):
         return x + (1 if _private.is_exporting() else 2)
 
 
-@pytest.mark.skipif(IS_TORCH24, reason="torch 2.4 has no such function")
-def test_export():
-    program = torch.export.export(Exported(), (torch.zeros(1),))
+@pytest.mark.parametrize("strict", [True, False])
+def test_export(strict):
+    torch._dynamo.reset()
+    program = torch.export.export(Exported(), (torch.zeros(1),), strict=strict)
     assert program.module()(torch.zeros(1)) == 1 and Exported()(torch.zeros(1)) == 2
+    assert torch.compile(Exported(), fullgraph=True, backend="eager")(torch.zeros(1)) == 2
 
 
 def test_backward_passes():
