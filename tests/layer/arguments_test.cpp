@@ -638,7 +638,7 @@ TEST(BadInput, AnEnginesShortBuffer) {
   const Snapshot before = snapshot(layer);
   Call call({2, 2}, {1, 2, 3, 5});
   expect_error<PeerError>([&] { call.forward(layer); },
-                          {"'own'", "call 1", "forward ... '#1'", "rank 0 ... 75 words ... 76"});
+                          {"'own'", "call 1", "forward ... '#1'", "rank 0 ... 45 words ... 46"});
   EXPECT_EQ(snapshot(layer), before);
 }
 

@@ -279,7 +279,7 @@ TEST(LayerGroups, AnEngineOfTheCallersOwn) {
   EXPECT_EQ(expected, actual);
 }
 
-// Sums well for a while, then not.
+// Sums well for a while, then not. A group's first sum finds out about shared memory.
 class FailingCommunicator : public Communicator {
  public:
   FailingCommunicator(int good, std::function<void()> fail) : good_(good), fail_(std::move(fail)) {}
@@ -290,7 +290,9 @@ class FailingCommunicator : public Communicator {
     return words_;
   }
   void start(std::size_t words) override {
-    for (std::size_t i = 0; i < words; ++i) words_[i] *= 2;  // the other rank brings the same
+    for (std::size_t i = 0; i < words; ++i) {  // the other rank brings the same; sums wrap
+      words_[i] = static_cast<std::int64_t>(2 * static_cast<std::uint64_t>(words_[i]));
+    }
   }
   void wait(Deadline) override {
     if (good_-- == 0) fail_();
@@ -326,7 +328,7 @@ TEST(LayerGroups, EngineErrorsChangeNothing) {
   };
   for (const auto& [fail, check] : cases) {
     SyncBatchNormOptions options;
-    options.process_group = make_group("mine", std::make_unique<FailingCommunicator>(2, fail));
+    options.process_group = make_group("mine", std::make_unique<FailingCommunicator>(3, fail));
     SyncBatchNorm layer(2, options);
     Call call = batch_of(1);
     call.forward(layer);

@@ -187,7 +187,7 @@ TEST(JointCall, OneMessageInSteadyState) {
     call.finish();
     return messages;
   };
-  EXPECT_EQ(step(), 2);  // how long it is the group learns by it
+  EXPECT_EQ(step(), 3);  // the first finds out about shared memory, the second how long the payload is
   step();
   EXPECT_EQ(step(), 1);
 }

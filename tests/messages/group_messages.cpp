@@ -293,7 +293,14 @@ std::vector<Message> group_messages() {
          return text;
        }},
       {"sum: no peer by the deadline",
-       [] { return with_engine([] { throw TimeoutError("waiting for rank 1"); }); }},
+       [] {
+         return with_engine([] {
+           std::this_thread::sleep_for(std::chrono::milliseconds(500));  // with_engine's timeout
+           throw TimeoutError("waiting for rank 1");
+         });
+       }},
+      {"sum: an engine's own time limit",
+       [] { return with_engine([] { throw TimeoutError("no answer after 30 ms"); }); }},
       {"sum: an engine's error", [] { return with_engine([] { throw PeerError("connection reset"); }); }},
       {"sum: a broken group", [] { return with_engine([] { throw PeerError("connection reset"); }, 2); }},
       {"sum: a closed group",
