@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "syncbn/export.h"
+
 namespace syncbn {
 
 /// Memory of a device: how it is allocated, and copied from and to.
@@ -16,8 +18,8 @@ struct DeviceMemory {
   /// Copies between the device and the host, or within one of them.
   void (*copy)(void* to, const void* from, std::size_t bytes);
 };
-/// Memory of the host.
-inline constexpr DeviceMemory kHostMemory{
+/// Memory of the host. It is one object for all libraries, since memories are compared by their addresses.
+SYNCBN_API inline constexpr DeviceMemory kHostMemory{
     [](std::size_t bytes) { return ::operator new (bytes, std::align_val_t{64}); },
     [](void* memory) noexcept { ::operator delete (memory, std::align_val_t{64}); },
     [](void* to, const void* from, std::size_t bytes) {
