@@ -44,6 +44,16 @@ def in_backward_pass():
     return _executor.get_current_autodiff_engine_id() != -1
 
 
+def cells_of(cell):
+    """The children of a Cell by name, to be changed in place."""
+    return cell._cells
+
+
+def has_hooks(cell):
+    """True if a hook was registered on the Cell."""
+    return any(value for name, value in vars(cell).items() if "hook" in name)
+
+
 def parameters_of(cell):
     """The Parameters of a Cell by name, without the Cell's slow attribute access."""
     return cell._params
