@@ -3,14 +3,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
 #include <cstdio>
-#include <ctime>
 #include <exception>
 #include <utility>
-
-#include "base/timeout.h"
 
 namespace syncbn::base {
 namespace {
@@ -22,20 +17,6 @@ thread_local LongWait* current_wait = nullptr;
 thread_local const WaitPhrase* innermost_phrase = nullptr;
 
 }  // namespace
-
-std::string TimeLimit::text() const { return fmt::format("{} s ({})", Seconds(time).count(), setting); }
-
-std::string TimeLimit::text_until(Deadline end) const {
-  if (time >= kLongestTimeout) return fmt::format("without a limit ({})", setting);
-  const auto left = std::chrono::round<std::chrono::seconds>(end - Clock::now());
-  const std::time_t time_of_day =
-      std::chrono::system_clock::to_time_t(std::chrono::system_clock::now() + left);
-  std::tm local{};
-  localtime_r(&time_of_day, &local);
-  std::array<char, 16> clock{};
-  std::strftime(clock.data(), clock.size(), "%H:%M:%S", &local);
-  return fmt::format("until {}, in {} of {}", clock.data(), left.count(), text());
-}
 
 LongWait::LongWait(std::string waiter, std::string purpose, TimeLimit limit)
     : waiter_(std::move(waiter)),

@@ -9,22 +9,12 @@
 #include "base/engine_api.h"
 #include "base/log_level.h"
 #include "base/reminder.h"
+#include "base/timeout.h"
 #include "syncbn/communicator.h"
 
 /// Lines on standard error about long waits in a rendezvous: who waits, where, for whom, until when, and
 /// which setting changes the limit.
 namespace syncbn::base {
-
-/// The time after which a wait ends with an error: never from kLongestTimeout on.
-struct TimeLimit {
-  std::chrono::milliseconds time;
-  std::string setting;  ///< The variable, option or argument that changes the time.
-
-  /// "300 s (SYNCBN_TIMEOUT_S)"
-  std::string text() const;
-  /// "until 14:02:11, in 290 of 300 s (SYNCBN_TIMEOUT_S)"
-  std::string text_until(Deadline end) const;
-};
 
 /// A wait of the calling thread for other ranks, for the lifetime of the object. check_interrupt() prints a
 /// line about it when a Reminder is due. With SYNCBN_LOG=info another line says how long the wait took.

@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include "base/long_wait.h"
+#include "base/timeout.h"
 #include "launch/addresses.h"
 #include "launch/cores.h"
 

@@ -37,8 +37,8 @@ std::shared_ptr<group::Engine> join_engine(const environment::WorldSpec& spec, c
   }
 }
 
-void join(const environment::WorldSpec& spec, const std::string& backend, std::chrono::milliseconds timeout,
-          const base::TimeLimit& limit) {
+void join(const environment::WorldSpec& spec, const std::string& backend,
+          const base::TimeLimit& rendezvous_limit, const base::TimeLimit& limit) {
   if (spec.size > kMaxRanks)
     throw GroupError(fmt::format("init: a world of {} ranks, expected at most {}", spec.size, kMaxRanks));
   std::shared_ptr<group::Engine> engine;
@@ -48,9 +48,9 @@ void join(const environment::WorldSpec& spec, const std::string& backend, std::c
     if (!spec.rank) throw GroupError("init: a simulation needs the rank of this process: RANK_ID is not set");
     engine = engines::simulated_engine(*spec.rank, spec.size);
   } else {
-    engine = join_engine(spec, backend, limit);
+    engine = join_engine(spec, backend, rendezvous_limit);
   }
-  const auto joined = std::make_shared<world::World>(std::move(engine), timeout);
+  const auto joined = std::make_shared<world::World>(std::move(engine), limit);
   base::share_cores(joined->local_size(*joined->group(kWorldGroup)));
   world::set_process_world(joined);
   world::retire_lone_group(joined->size());
@@ -91,10 +91,9 @@ void init(Backend backend) {
   const environment::LaunchEnv env = environment::read_launch_env(environment::process_env, backend);
   // msrun starts the program once more as a scheduler, which this library does not need.
   if (env.scheduler) std::exit(EXIT_SUCCESS);
-  const auto timeout = environment::read_timeout();
-  join(env.world, env.backend, timeout,
-       env.rendezvous_timeout ? base::TimeLimit{*env.rendezvous_timeout, "MS_TOPO_TIMEOUT"}
-                              : base::TimeLimit{timeout, "SYNCBN_TIMEOUT_S"});
+  const base::TimeLimit limit = environment::call_limit();
+  join(env.world, env.backend,
+       env.rendezvous_timeout ? base::TimeLimit{*env.rendezvous_timeout, "MS_TOPO_TIMEOUT"} : limit, limit);
 }
 
 void init(const InitOptions& options) {
@@ -117,7 +116,7 @@ void init(const InitOptions& options) {
   const std::lock_guard lock(init_mutex);
   if (world::current_world() != nullptr) throw GroupError("init: already initialised; release() comes first");
   check_thread_has_no_world();
-  const auto timeout = options.timeout ? *options.timeout : environment::read_timeout();
+  const base::TimeLimit limit = environment::call_limit(options.timeout, "the timeout of init()");
   const std::string token =
       options.token.empty() ? environment::process_env("SYNCBN_TOKEN").value_or("") : options.token;
   join({.rank = options.rank,
@@ -128,7 +127,7 @@ void init(const InitOptions& options) {
         .serve = options.rank == 0,
         .token = token,
         .shared_memory = environment::read_shared_memory()},
-       backend, timeout, {timeout, options.timeout ? "the timeout of init()" : "SYNCBN_TIMEOUT_S"});
+       backend, limit, limit);
 }
 
 bool is_initialized() { return world::current_world() != nullptr; }
