@@ -39,22 +39,15 @@ const char* name_of(Nonfinite nonfinite) {
   return "error";
 }
 
-template <class T, class Columns>
-kernels::StatisticsOf<T> statistics_of(Columns& s) {
-  return {s.mean.data(), s.var.data(), s.invstd.data(), s.scale.data(), s.var_unbiased.data()};
-}
-template <class T, class Columns>
-kernels::SumsOf<T> sums_of(Columns& s) {
-  return {s.a.data(), s.b.data(), s.own_a.data(), s.own_b.data()};
-}
-
 }  // namespace
 
 Core::Core(std::int64_t features, const SyncBatchNormOptions& chosen)
     : num_features((check_options(features, chosen), features)),
       options(chosen),
-      parameters(features, chosen),
-      name(chosen.name) {
+      device(*kernels::find_device(chosen.device)),
+      parameters(device, features, chosen),
+      name(chosen.name),
+      work(device.memory) {
   active_isa();  // a wrong SYNCBN_ISA or SYNCBN_NUM_THREADS is an error here, not in the middle of a call
   get_num_threads();
   if (const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group)) {
@@ -121,13 +114,12 @@ bool Core::is_collective(const Saved& from) const {
 }
 
 void Core::track(const Saved& from) {
-  if (from.statistics != Saved::Statistics::group_batch || from.count == 0 || !parameters.running_mean)
+  if (from.statistics != Saved::Statistics::group_batch || from.count == 0 ||
+      !parameters.has_running_statistics())
     return;
-  check_saved(from, num_features);
-  const base::FpEnvironment environment;
-  kernels::kernels_for(options.dtype)
-      .track(parameters.running(), columns_of(from), num_features, options.momentum,
-             options.nonfinite == Nonfinite::skip_update);
+  check_saved(from, num_features, device.memory);
+  device.kernels(options.dtype)
+      .track(parameters.running(), from, options.momentum, options.nonfinite == Nonfinite::skip_update);
 }
 
 void Core::forward(const ForwardTensors& tensors, Saved& result, bool track) {
@@ -155,9 +147,5 @@ kernels::Geometry geometry_of(const ConstTensorView& x) {
   const Layout layout = x.shape.spatial() == 1 ? Layout::channels_last : x.layout;
   return {x.dtype, layout, x.shape.samples(), x.shape.channels(), x.shape.spatial()};
 }
-kernels::StatisticsColumns columns_of(Saved& saved) { return statistics_of<double>(saved); }
-kernels::ConstStatisticsColumns columns_of(const Saved& saved) { return statistics_of<const double>(saved); }
-kernels::SumsColumns columns_of(BackwardSums& sums) { return sums_of<double>(sums); }
-kernels::ConstSumsColumns columns_of(const BackwardSums& sums) { return sums_of<const double>(sums); }
 
 }  // namespace syncbn::layer

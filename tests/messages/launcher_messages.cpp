@@ -184,6 +184,10 @@ std::vector<Message> launcher_messages() {
        [] { return outcome([] {
               environment::read_timeout(from({{"SYNCBN_TIMEOUT_S", "soon"}}));
             }); }},
+      {"environment: shared memory",
+       [] {
+         return outcome([] { environment::read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", "off"}})); });
+       }},
       {"rank table: absent",
        [] { return outcome([] { environment::read_rank_table("/no/such/table.json"); }); }},
       {"rank table: no JSON", [] { return table("{"); }},
