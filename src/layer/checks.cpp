@@ -192,8 +192,7 @@ void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_feat
 }
 
 void check_saved(const Saved& saved, std::int64_t num_features) {
-  if (saved.statistics == Saved::Statistics::none)
-    throw InvalidArgument("backward: no forward was made before it");
+  if (saved.statistics == Saved::Statistics::none) throw InvalidArgument("no forward was made before it");
   for (const auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased}) {
     if (static_cast<std::int64_t>(values->size()) == num_features) continue;
     throw InvalidArgument(

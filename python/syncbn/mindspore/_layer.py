@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor, nn
 
 from .. import _checks
 from .._dtypes import CORE_DTYPES
-from .._framework_group import error_text, fail_peers, single_rank_group
+from .._framework_group import LayerNumber, error_text, fail_peers, given_name, name_call, single_rank_group
 from .._layer_spec import LayerSpec
 from . import _process_group
 from ._autograd import DTYPES, Normalize
@@ -54,6 +54,10 @@ class SyncBatchNorm(nn.Cell):
     dtype : mindspore.dtype or None
         Dtype of weight, bias, running_mean and running_var: float16, bfloat16, float32 or float64. None: float32. The
         input may have another of these dtypes; the output has the dtype of the input.
+    name : str or None
+        Identifies the layer in messages and among the layers of its group; it is the same on all ranks. None: the
+        layer's path in the network, if it has one. Layers with the same name or with none are told apart by
+        the order of their construction and of their first calls in training.
 
     Attributes
     ----------
@@ -63,6 +67,8 @@ class SyncBatchNorm(nn.Cell):
         Name of the group; for the argument None, the world's name.
     world_size : int
         Number of ranks in the group.
+    layer_name : str
+        The given name, else the layer's path in the network; "" if it has none.
 
     Raises
     ------
@@ -81,7 +87,8 @@ class SyncBatchNorm(nn.Cell):
     num_batches_tracked: Optional[Parameter]
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: Optional[float] = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, process_group: Optional[str] = None, dtype: Any = None) -> None:
+                 track_running_stats: bool = True, process_group: Optional[str] = None, dtype: Any = None, *,
+                 name: Optional[str] = None) -> None:
         super().__init__()
         self.num_features = _checks.integer("num_features", num_features)
         if not isinstance(eps, float):
@@ -97,7 +104,8 @@ class SyncBatchNorm(nn.Cell):
             raise TypeError(f"process_group: {process_group!r}, expected the name of a MindSpore group or None")
         self.process_group = _process_group.group_name_of(process_group)
         self.world_size = _process_group.size_of(self.process_group)
-        self._name_in_group = f"#{_process_group.next_number(self.process_group)}"  # a copy has the same
+        self._given_name = "" if name is None else _checks.string("name", name)
+        self._number = LayerNumber()
         self._core_layer(self.dtype)  # checks the values of the arguments
 
         def parameter(exists, name, shape, dtype, requires_grad):
@@ -147,10 +155,26 @@ class SyncBatchNorm(nn.Cell):
             values, dtype = self._checked_values()
             core = self._core_layer(dtype)
         except Exception as error:
+            name_call(error, "forward", self.layer_name)
             if self.training:
-                fail_peers(_process_group.framework_group, self.process_group, self._name_in_group, error_text(error))
+                fail_peers(_process_group.framework_group, self.process_group, self.layer_name, error_text(error))
             raise
-        return Normalize.apply(core, values, self.training, x, values[0], values[1])
+        return Normalize.apply(core, self._number.value, values, self.training, x, values[0], values[1])
+
+    @property
+    def layer_name(self) -> str:
+        if self._given_name:
+            return self._given_name
+        for name, parameter in parameters_of(self).items():
+            if parameter is not None and parameter.name.endswith("." + name):  # MindSpore puts the path in front
+                return parameter.name[:-len(name) - 1]
+        return ""
+
+    def __setstate__(self, state):
+        base, attributes = state
+        if "_name_in_group" in attributes:  # earlier versions
+            attributes = attributes | {"_given_name": given_name(attributes.pop("_name_in_group")), "_number": LayerNumber()}
+        super().__setstate__((base, attributes))
 
     def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0, and reset the running statistics."""
@@ -163,7 +187,7 @@ class SyncBatchNorm(nn.Cell):
 
     def extend_repr(self):
         return (f"num_features={self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"track_running_stats={self.track_running_stats}")
+                f"track_running_stats={self.track_running_stats}" + (f", name={self._given_name!r}" if self._given_name else ""))
 
     def __repr__(self):
         return f"{type(self).__name__}(\n  {self.extend_repr()}\n)"
@@ -178,7 +202,7 @@ class SyncBatchNorm(nn.Cell):
         group = _process_group.framework_group(self.process_group) if self.training else single_rank_group()
         return group.layer(LayerSpec(
             num_features=self.num_features, affine=self.affine, bias=self.affine,
-            track_running_stats=self.track_running_stats, dtype=_DTYPE_NAMES.get(dtype, dtype), name=self._name_in_group,
+            track_running_stats=self.track_running_stats, dtype=_DTYPE_NAMES.get(dtype, dtype), name=self.layer_name,
             eps=self.eps, momentum=self.momentum))
 
     def _checked_input(self, x):

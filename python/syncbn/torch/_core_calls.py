@@ -9,7 +9,7 @@ instead of waiting.
 import torch
 
 from .. import _core
-from .._framework_group import error_text
+from .._framework_group import error_text, name_call
 from ._spec import DTYPES
 
 _FIRST = _core.Layout.channels_first
@@ -85,7 +85,10 @@ def _check_residual(residual, x):
                          f"expected x's {x.dtype} of shape {tuple(x.shape)}")
 
 
-def forward(core, dtype, x, values, residual, training, track):
+# In all functions `number` is that of the layer.
+
+
+def forward(core, number, dtype, x, values, residual, training, track):
     """Return y and what the backward needs of the statistics.
 
     `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None; `dtype`: that of the first four.
@@ -102,11 +105,12 @@ def forward(core, dtype, x, values, residual, training, track):
         if residual is not None:
             residual = _in_order_of(x, layout, residual)
     except Exception as error:
+        name_call(error, "forward", core.name)
         if training:
             core.fail(error_text(error))
         raise
-    core.forward(saved=saved.data_ptr(), values=values, x=x.data_ptr(), y=y.data_ptr(), residual=_address(residual),
-                 shape=shape, dtype=DTYPES[x.dtype], layout=layout, training=training, track=track)
+    core.forward(number=number, saved=saved.data_ptr(), values=values, x=x.data_ptr(), y=y.data_ptr(),
+                 residual=_address(residual), shape=shape, dtype=DTYPES[x.dtype], layout=layout, training=training, track=track)
     return y, saved
 
 
@@ -116,7 +120,7 @@ def track(core, dtype, running_mean, running_var, num_batches_tracked, saved):
     core.track(saved=saved.data_ptr(), values=values)
 
 
-def backward(core, dtype, *, saved, dy, x, y, wanted, with_sums):
+def backward(core, number, dtype, *, saved, dy, x, y, wanted, with_sums):
     """Return dx, d_weight, d_bias and d_residual, and the sums that a double backward needs.
 
     `wanted`: a bool for each of the four gradients; one that is not wanted is None. Without `with_sums`, so are the sums.
@@ -135,13 +139,13 @@ def backward(core, dtype, *, saved, dy, x, y, wanted, with_sums):
     except Exception as error:
         core.fail(error_text(error), saved.data_ptr())
         raise
-    core.backward(saved=saved.data_ptr(), sums=_address(sums), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
+    core.backward(number=number, saved=saved.data_ptr(), sums=_address(sums), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
                   dx=_address(dx), d_residual=_address(d_residual), d_weight=_address(d_weight),
                   d_bias=_address(d_bias), shape=shape, dtype=DTYPES[x.dtype], layout=layout)
     return dx, d_weight, d_bias, d_residual, sums
 
 
-def double_backward(core, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wanted):
+def double_backward(core, number, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wanted):
     """Return the gradients of dy, x and weight, from those of the four gradients of `backward`.
 
     `wanted`: a bool for each of the three results; one that is not wanted is None.
@@ -157,8 +161,8 @@ def double_backward(core, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bi
     except Exception as error:
         core.fail(error_text(error), saved.data_ptr())
         raise
-    core.double_backward(saved=saved.data_ptr(), sums=sums.data_ptr(), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
-                         ddx=_address(ddx), dd_residual=_address(dd_residual), dd_weight=_address(dd_weight),
+    core.double_backward(number=number, saved=saved.data_ptr(), sums=sums.data_ptr(), dy=dy.data_ptr(), x=x.data_ptr(),
+                         y=_address(y), ddx=_address(ddx), dd_residual=_address(dd_residual), dd_weight=_address(dd_weight),
                          dd_bias=_address(dd_bias), d_dy=_address(d_dy), d_x=_address(d_x),
                          d_weight=_address(d_weight), shape=x.shape, dtype=DTYPES[x.dtype], layout=layout)
     return d_dy, d_x, d_weight

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _operators
-from .._framework_group import error_text, fail_peers
+from .._framework_group import error_text, fail_peers, name_call
 from ._autograd import Forward, LayerSnapshot
 from ._extra_options import ExtraOptions
 from ._private import BatchNormBase, FakeTensor, dispatch_mode_count, functorch_interpreter, is_exporting
@@ -55,8 +55,8 @@ class SyncBatchNorm(BatchNormBase):
         Treatment of a channel whose batch statistics are not finite. "propagate": the running statistics take them.
         "skip_update": the channel's running statistics stay unchanged. "error": the call is an error on every rank.
     name : str, optional
-        Identifies the layer in messages and among the layers of its group; it is the same on all ranks. By default
-        layers are numbered in the order of construction.
+        Identifies the layer in messages and among the layers of its group; it is the same on all ranks. Layers with the
+        same name or with none are told apart by the order of their construction and of their first calls in training.
 
     Examples
     --------
@@ -98,7 +98,7 @@ class SyncBatchNorm(BatchNormBase):
 
     @property
     def layer_name(self) -> str:
-        """The layer's name in messages: the given name, or # and its number."""
+        """The layer's name in messages; "" if it has none."""
         return self._extra.name
 
     def reset_parameters(self):
@@ -123,8 +123,9 @@ class SyncBatchNorm(BatchNormBase):
 
     def __setstate__(self, state):
         state = dict(state)
-        extra = state.pop("_own", None) or ExtraOptions.from_dict(state["_extra"])
-        super().__setstate__(state | {"_extra": extra})
+        own = state.pop("_own", None)
+        # A copy is another layer.
+        super().__setstate__(state | {"_extra": ExtraOptions.from_dict(own.to_dict() if own else state["_extra"])})
 
     def _check_input_dim(self, input):
         shape = input.shape
@@ -172,6 +173,8 @@ class SyncBatchNorm(BatchNormBase):
                                        "use torch.autograd")
                 snapshot = LayerSnapshot(self)
         except Exception as error:
+            if not _is_compiling():
+                name_call(error, "forward", self._extra.name)
             if self.training and not (input.is_meta or isinstance(input, FakeTensor) or is_exporting()):
                 _fail_peers(self._extra.process_group_name, self._extra.name, error_text(error))
             raise
@@ -187,7 +190,8 @@ class SyncBatchNorm(BatchNormBase):
             mean = var = None
         spec = spec_of(self, weight, bias, mean, parameter_dtype(weight, mean), new=new_traced)
         settings = _operators.encoded_settings(spec, self._extra.process_group_name)
-        name = self._extra.name_tensor
+        traced = is_exporting() if _is_compiling() else jit_tracing_state() is not None
+        name = self._extra.traced_name_tensor if traced else self._extra.name_tensor
         y, saved = torch.ops.syncbn.forward(input, weight, bias, residual, None if training else mean,
                                             None if training else var, name, settings, training)
         if training and mean is not None:
