@@ -23,9 +23,9 @@ class FrameworkGroup:
     of the core.
     """
 
-    def __init__(self, name, engine, timeout=None, naming=""):
+    def __init__(self, name, engine, timeout=None, timeout_setting="", naming=""):
         """`naming`: how a program names a layer, for messages."""
-        self._core_group = _core.make_group(name, engine, timeout)
+        self._core_group = _core.make_group(name, engine, timeout, timeout_setting)
         self._naming = naming
         self._layers = {}  # by LayerSpec
         self._specs = {}  # the same LayerSpecs by themselves without eps and momentum
@@ -81,21 +81,6 @@ def fail_peers(find_group, process_group, layer_name, reason):
     except GroupError:
         return
     group.layer(LayerSpec(num_features=1, name=layer_name)).fail(reason)
-
-
-class LayerNumber:
-    """The number of a framework's layer. Layers of the same name are told apart by their order of construction.
-
-    A copy of the layer and an unpickled layer have new numbers: they are other layers.
-    """
-
-    __slots__ = ("value",)
-
-    def __init__(self):
-        self.value = _core.next_layer_number()
-
-    def __reduce__(self):
-        return LayerNumber, ()
 
 
 def given_name(name):

@@ -9,9 +9,9 @@
 #include <array>
 #include <limits>
 
+#include "../ranks.h"
 #include "base/rank_list.h"
 #include "group/places.h"
-#include "ranks.h"
 
 namespace syncbn::group {
 namespace {

@@ -9,13 +9,14 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from .. import _checks
+from .. import _checks, _core
 from .._dtypes import CORE_DTYPES
-from .._framework_group import LayerNumber, error_text, fail_peers, given_name, name_call, single_rank_group
+from .._framework_group import error_text, fail_peers, given_name, name_call, single_rank_group
 from .._layer_spec import LayerSpec
 from . import _process_group
 from ._autograd import DTYPES, Normalize
 from ._private import CAST_BY_TO_FLOAT, jit_context, parameters_of
+from ._recompute import moves_statistics
 
 _DTYPE_NAMES = {getattr(mindspore, name): name for name in CORE_DTYPES}
 _VALUES = "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
@@ -105,7 +106,7 @@ class SyncBatchNorm(nn.Cell):
         self.process_group = _process_group.group_name_of(process_group)
         self.world_size = _process_group.size_of(self.process_group)
         self._given_name = "" if name is None else _checks.string("name", name)
-        self._number = LayerNumber()
+        self._number = _core.next_layer_number()
         self._core_layer(self.dtype)  # checks the values of the arguments
 
         def parameter(exists, name, shape, dtype, requires_grad):
@@ -159,7 +160,8 @@ class SyncBatchNorm(nn.Cell):
             if self.training:
                 fail_peers(_process_group.framework_group, self.process_group, self.layer_name, error_text(error))
             raise
-        return Normalize.apply(core, self._number.value, values, self.training, x, values[0], values[1])
+        track = moves_statistics(self, self.training and self.track_running_stats)
+        return Normalize.apply(core, self._number, values, self.training, track, x, values[0], values[1])
 
     @property
     def layer_name(self) -> str:
@@ -172,8 +174,9 @@ class SyncBatchNorm(nn.Cell):
 
     def __setstate__(self, state):
         base, attributes = state
+        attributes = attributes | {"_number": _core.next_layer_number()}  # a copy is another layer
         if "_name_in_group" in attributes:  # earlier versions
-            attributes = attributes | {"_given_name": given_name(attributes.pop("_name_in_group")), "_number": LayerNumber()}
+            attributes["_given_name"] = given_name(attributes.pop("_name_in_group"))
         super().__setstate__((base, attributes))
 
     def reset_parameters(self) -> None:

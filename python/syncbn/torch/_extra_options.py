@@ -8,12 +8,9 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 
-from .. import _core
+from .. import _checks, _core
 from .._framework_group import given_name
 from ._process_group import name_of
-
-_ACTIVATIONS = (None, "relu")
-_NONFINITE = ("propagate", "skip_update", "error")
 
 
 # Programs of torch.export and torch.jit.trace carry numbers to other processes. Numbers begin at the time of the import, so
@@ -58,12 +55,11 @@ class ExtraOptions(NamedTuple):
     @classmethod
     def create(cls, process_group=None, activation=None, nonfinite="propagate", name=None, converted_from=None):
         """The options of a new layer, checked."""
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation: {activation!r}, expected one of {_ACTIVATIONS}")
-        if nonfinite not in _NONFINITE:
-            raise ValueError(f"nonfinite: {nonfinite!r}, expected one of {_NONFINITE}")
-        if not isinstance(name, (str, type(None))):
-            raise TypeError(f"name: {name!r}, expected a str or None")
+        if activation is not None:
+            _checks.choice("activation", activation, ("relu",))
+        _checks.choice("nonfinite", nonfinite, ("propagate", "skip_update", "error"))
+        if name is not None:
+            _checks.string("name", name)
         return cls.from_dict({"process_group_name": name_of(process_group), "activation": activation,
                               "nonfinite": nonfinite, "name": name or "", "converted_from": converted_from})
 
