@@ -22,6 +22,9 @@ struct BackwardSums {
   Column b = {};      ///< Sum of dy' * (x - mean) over the same batch.
   Column own_a = {};  ///< Sum of dy' over this rank's share of the batch.
   Column own_b = {};  ///< Sum of dy' * (x - mean) over this rank's share.
+
+  static constexpr Column BackwardSums::*kColumns[] = {&BackwardSums::a, &BackwardSums::b,
+                                                       &BackwardSums::own_a, &BackwardSums::own_b};
 };
 
 /// Tensors of one double backward call. A double backward takes the gradients of some function of backward's
@@ -52,8 +55,8 @@ class SYNCBN_API FrameworkHooks {
  public:
   explicit FrameworkHooks(SyncBatchNorm& layer);
 
-  /// The next calls are those of the framework's layer with this number. Layers of the same name are told
-  /// apart by their numbers' order, and no number is sent to a peer.
+  /// Sets the number of the framework's layer that makes the next calls. The order of the numbers distinguishes
+  /// layers of the same name. No number is sent to a peer.
   void identify(std::int64_t number);
   /// Sets the words for "SyncBatchNormOptions::name" in messages: how a program of the framework names a
   /// layer. Comes before the first call.

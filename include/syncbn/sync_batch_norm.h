@@ -66,7 +66,7 @@ struct SyncBatchNormOptions {
   /// Function applied to y.
   Activation activation = Activation::none;
   /// Identifies the layer in messages and among the group's layers. Layers with the same name or with none
-  /// are told apart by their order of construction and of first training calls (docs/design.md, 4.2).
+  /// are distinguished by their order of construction and of first training calls (docs/design.md, 4.2).
   std::string name = {};
   /// Holds the layer's parameters, buffers and gradients, and all tensors that the layer is given.
   Device device = {};
@@ -89,6 +89,9 @@ struct Saved {
   Column invstd = {};        ///< (C,) 1 / sqrt(var + eps)
   Column scale = {};         ///< (C,) weight * invstd
   Column var_unbiased = {};  ///< (C,) Training only.
+
+  static constexpr Column Saved::*kColumns[] = {&Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale,
+                                                &Saved::var_unbiased};
 };
 
 /// Writable view of one parameter, buffer or gradient of a layer. Valid as long as the layer, or as the

@@ -62,7 +62,7 @@ class SyncBatchNorm:
         "skip_update": the channel's running statistics stay unchanged. "error": the call is an error on every rank.
     name : str
         Identifies the layer in messages and among the layers of its group. Layers with the same name or with none are
-        told apart by the order of their construction and of their first calls in training.
+        distinguished by the order of their construction and of their first calls in training.
 
     Attributes
     ----------

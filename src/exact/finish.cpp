@@ -17,8 +17,8 @@ namespace syncbn::exact {
 namespace {
 
 // The integers of a record: `sum` counts in 2^sum_unit, `product` in 2^product_unit. Low digits that are zero
-// in both sums are left out: digit 2j of Σa·b weighs digit j of Σa squared, so dropping j digits of Σa and 2j
-// of Σa·b keeps the pair in step.
+// in both sums are left out. Digit 2j of Σa·b has the weight of digit j of Σa, squared. So j digits of Σa and
+// 2j digits of Σa·b are dropped together.
 template <class Sum, class Product>
 struct Integers {
   Sum sum;
@@ -26,7 +26,7 @@ struct Integers {
   int sum_unit, product_unit;
 };
 using WideSums = Integers<WideInt, WideInt>;
-// The same integers in fixed numbers of words.
+// Integers of fixed size, for ordinary data.
 template <int kSum, int kProduct>
 using FixedSums = Integers<FixedInt<kSum>, FixedInt<kProduct>>;
 // Ordinary data needs three digits of Σa and six of Σa·b.
@@ -38,7 +38,7 @@ ShortSums short_sums(const WindowSums& sums) {
   return {FixedInt<1>::of(sums.sum), FixedInt<2>::of(sums.product()), sums.sum_unit, sums.product_unit};
 }
 
-// Number of digits of Σa that can be dropped, with twice as many of Σa·b.
+// Number of digits of Σa that can be dropped, with twice as many digits of Σa·b.
 int low_zeros(ConstRecord record) {
   const std::int64_t *sum = record.sum(), *product = record.product();
   int j = 0;
@@ -46,7 +46,8 @@ int low_zeros(ConstRecord record) {
   return j;
 }
 
-// Copies kCount digits from `first` on, zeros behind the last. Returns false if nonzero digits are left.
+// Copies kCount digits, starting at `first`, and fills up with zeros. Returns false if nonzero digits are
+// left.
 template <int kCount>
 bool copy_digits(const std::int64_t* digits, int first, int count, std::int64_t (&copied)[kCount]) {
   for (int i = 0; i < kCount; ++i) copied[i] = first + i < count ? digits[first + i] : 0;
@@ -60,14 +61,14 @@ struct FewDigits {
   std::int64_t sum[kDigits], product[2 * kDigits];
   int unit;
 
-  // Converted at the place of use: copying integers that were just written took 20 of 70 ns a channel (Zen
-  // 4).
+  // The caller converts at the place of use. Copying integers that were just written took 20 of 70 ns a
+  // channel (Zen 4).
   DigitSums sums() const {
     return {FixedInt<3>::from_digits(sum), FixedInt<5>::from_digits(product), unit, 2 * unit};
   }
 };
 
-// Returns false if the record has more digits than that.
+// Returns false if the record has more digits than ordinary data.
 bool few_digits(ConstRecord record, FewDigits& digits) {
   const SumFormat& format = record.format();
   const int dropped = low_zeros(record);

@@ -36,9 +36,9 @@
 // Its peers then learn the reason at once, in that rank's words. If the first words do not add up to W, the
 // engine lost a rank or counted one twice. None of its sums can then be trusted.
 //
-// The place of a layer (places.h) tells layers of the same name apart, and layers without a name. It is no
-// part of the texts and not of the history, so a layer that is made anew for each call has the room of its
-// predecessor. The header has the place of one layer as it is, and a hash of the places of several.
+// Layers with the same name or with none are distinguished by their places (places.h). Places are no part of
+// the texts and of the history, so a layer that is made anew for each call has the room of its predecessor.
+// The header has the place of a single layer as it is, and a hash of several places.
 //
 // The protocol cannot detect a rank that never calls (the deadline does), foreign collectives on the engine's
 // channel, different texts with equal hashes of 46 bits (one pair in 7 · 10^13), and a call of several layers
@@ -176,8 +176,8 @@ void AgreedSum::remember(const Key& verified) {
   ++verified_calls_;
 }
 
-// Counts the call's layers. Returns their places as one number: that of one layer as it is, and a negative
-// number for several.
+// Counts the call's layers and returns their places as one number: the code of a single layer's place, or a
+// negative hash of several places.
 std::int64_t AgreedSum::take_places(const CallDescription& call) {
   if (call.layers.empty()) return 0;
   if (call.layers.size() == 1) return places_.take(call.layers.front(), verified_calls_ + 1).code();
@@ -193,10 +193,10 @@ std::string AgreedSum::subject(const CallDescription& call) const {
   return number ? fmt::format("{} (number {} by first calls)", call.subject, *number) : call.subject;
 }
 
-// What the program may do if nothing but places differs.
+// Advice for calls that differ in nothing but places.
 std::string AgreedSum::way_out(const CallDescription& call, const std::vector<RankReport>& reports) const {
   std::string text =
-      "these layers are told apart by their order of construction and of first calls: keep both orders on "
+      "these layers are distinguished by their order of construction and of first calls: keep both orders on "
       "all "
       "ranks, or give the layers different names";
   if (!call.naming.empty()) text += fmt::format(" ({})", call.naming);

@@ -18,12 +18,13 @@ struct LayerReference {
 };
 
 /// Place of a layer among the layers of its name that have taken part in a sum of its group. The ranks
-/// compare it. A place has two forms. In the layer's first sum it is the number of those layers that were
-/// constructed before this one. In every later sum it is the layer's number by first sums, from 1.
+/// compare places. A place has two forms:
+/// - In the layer's first sum: how many of the layers before it were constructed before it.
+/// - In every later sum: the layer's number by first sums, from 1.
 ///
 /// Both forms are needed. The first form finds layers whose first sums come in another order than on the
-/// other ranks. Two layers may share it, for each is counted among the layers at its own time. The second
-/// form is unique.
+/// other ranks. Two layers may have the same first form, since each is compared with the layers before it
+/// alone. The second form is unique.
 struct Place {
   bool is_first_sum;
   std::int64_t position;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <utility>
 
+#include "base/fp_environment.h"
 #include "layer/core.h"
 #include "layer/double_backward.h"
 
@@ -27,7 +28,10 @@ void FrameworkHooks::bind(std::string_view entry, void* memory) { impl_->paramet
 void FrameworkHooks::normalize(const ForwardTensors& tensors, Saved& saved) {
   impl_->forward(tensors, saved, false);
 }
-void FrameworkHooks::track(const Saved& saved) { impl_->track(saved); }
+void FrameworkHooks::track(const Saved& saved) {
+  const base::FpEnvironment environment;
+  impl_->track(saved);
+}
 void FrameworkHooks::backward(const Saved& saved, const BackwardTensors& tensors, BackwardSums& sums) {
   impl_->backward(saved, tensors, &sums);
 }

@@ -91,7 +91,7 @@ def check_residual(residual, x):
                               f"expected x's {x.dtype} of shape {tuple(x.shape)}")
 
 
-# In all functions `number` is that of the layer.
+# All functions take the number of the layer (`ExtraOptions.number`).
 
 
 def forward(core, number, dtype, x, values, residual, training, track):

@@ -14,7 +14,7 @@ from ._process_group import name_of
 
 
 # Programs of torch.export and torch.jit.trace carry numbers to other processes. Numbers begin at the time of the import, so
-# that they are not those of other layers there.
+# that no layer there has the same number.
 _FIRST_NUMBER = time.time_ns()
 # A program is another layer than the one that it was traced from.
 _TRACED = 2**62

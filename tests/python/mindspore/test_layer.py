@@ -258,7 +258,7 @@ def test_graph_mode_and_transformations_are_refused(tmp_path, monkeypatch):
             call(X)
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     try:
-        for net in (layer, nn.SequentialCell(SyncBatchNorm(3))):
+        for net in (layer, trained(nn.SequentialCell(SyncBatchNorm(3)))):
             with pytest.raises(RuntimeError, match="runs in PyNative mode only"):
                 net(X)
     finally:
