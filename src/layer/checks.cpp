@@ -223,8 +223,7 @@ void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_feat
 }
 
 void check_saved(const Saved& saved, std::int64_t num_features, const DeviceMemory& memory) {
-  if (saved.statistics == Saved::Statistics::none)
-    throw InvalidArgument("backward: no forward was made before it");
+  if (saved.statistics == Saved::Statistics::none) throw InvalidArgument("no forward was made before it");
   check_columns("saved", saved, num_features, memory);
 }
 

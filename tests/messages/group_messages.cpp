@@ -344,11 +344,6 @@ std::vector<Message> group_messages() {
        [=] {
          return verdict({one, other, failed});
        }},
-      {"verdict: unnamed layers in another order",
-       [] {
-         return verdict(
-             {{false, 1, 1, 1, "forward of layer '#9'", ""}, {false, 1, 1, 2, "forward of layer '#10'", ""}});
-       }},
       {"verdict: lengths and numbers of calls",
        [] {
          return verdict({{false, 17, 40, 1, "a sum", ""}, {false, 18, 41, 2, "a sum", ""}});

@@ -98,6 +98,13 @@ std::vector<Message> layer_messages() {
   using F = ForwardTensors&;
   using B = BackwardTensors&;
   return {
+      {"layers: two in another order",
+       [] {
+         return outcomes(2, [](int rank) {
+           Batch layers[2];
+           for (const int i : {rank, 1 - rank}) layers[i].forward(good);
+         })[0];
+       }},
       {"options: num_features", [] { return constructed([](O) {}, 0); }},
       {"options: eps", [] { return constructed([](O o) { o.eps = -1e-5; }); }},
       {"options: momentum", [] { return constructed([](O o) { o.momentum = -0.1; }); }},
