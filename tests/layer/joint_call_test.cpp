@@ -296,8 +296,8 @@ TEST(JointCall, DroppedBreaksTheGroupAtOnce) {
   const auto texts = calls_of_which_one_is_dropped(2);
   for (const std::size_t r : {0u, 2u}) {
     EXPECT_EQ(std::vector(texts[r].begin(), texts[r].begin() + 3), all(3, "ok")) << r;
-    expect_error<PeerError>(
-        texts[r][3], {"'world'", "call 4", "forward ... '#1'", "rank " + std::to_string(r) + " ... rank 1"});
+    expect_error<PeerError>(texts[r][3], {"'world'", "call 4", "forward ... '#1'",
+                                          "rank " + std::to_string(r) + " ... rank 1 ... left"});
   }
   EXPECT_EQ(texts[1][2], "ok");
   expect_error<GroupError>(texts[1][3], {"'world'", "forward ... '#1' ... forward ... '#1'"});
@@ -307,8 +307,8 @@ TEST(JointCall, DroppedBreaksTheGroupAtOnce) {
 TEST(JointCall, DroppedAtTheFirstMessage) {
   const auto texts = calls_of_which_one_is_dropped(0);
   for (const std::size_t r : {0u, 2u}) {
-    expect_error<PeerError>(
-        texts[r][0], {"'world'", "call 1", "forward ... '#1'", "rank " + std::to_string(r) + " ... rank 1"});
+    expect_error<PeerError>(texts[r][0], {"'world'", "call 1", "forward ... '#1'",
+                                          "rank " + std::to_string(r) + " ... rank 1 ... left"});
   }
 }
 
