@@ -103,11 +103,8 @@ HWY_INLINE void for_each_vector(const Storage* written, const Extent& extent, co
   }
 }
 
-// Inlined, as is differentiate_rows_of: a copy of the arguments for a call reads several new fields in one
-// load, which waits for their stores (15 of 360 ns of a call on (2,2,2,2), AVX-512).
 template <bool kPerElement, Write kWrite, class Storage>
-HWY_INLINE void normalize_rows_of(const NormalizeRows<Storage> t,
-                                  const ForwardColumns<const Compute<Storage>> c) {
+void normalize_rows_of(const NormalizeRows<Storage> t, const ForwardColumns<const Compute<Storage>> c) {
   const ComputeTag<Storage> d;
   const auto of_row = [&](std::size_t row) HWY_ATTR {
     const std::size_t j = row * !kPerElement;
@@ -133,8 +130,7 @@ HWY_INLINE void normalize_rows_of(const NormalizeRows<Storage> t,
 }
 
 template <bool kPerElement, Write kWrite, class Storage>
-HWY_INLINE void differentiate_rows_of(const GradientRows<Storage> t,
-                                      const BackwardColumns<const Compute<Storage>> c) {
+void differentiate_rows_of(const GradientRows<Storage> t, const BackwardColumns<const Compute<Storage>> c) {
   const ComputeTag<Storage> d;
   const auto of_row = [&](std::size_t row) HWY_ATTR {
     const std::size_t j = row * !kPerElement;

@@ -16,7 +16,7 @@ def transformed():
     return functorch_interpreter() is not None or forward_ad._current_level >= 0
 
 
-# A compiler that traces the two functions of PyTorch would get other answers than it gets by calling this one.
+# A compiler calls this function while it traces. If it traced `transformed` instead, the answer would be True for every call.
 transformed_in_trace = torch.compiler.assume_constant_result(transformed)
 
 

@@ -214,8 +214,8 @@ class SyncBatchNorm(BatchNormBase):
             is_transformed = transformed_in_trace() if compiling else transformed()
             if self.training:
                 if is_transformed:
-                    raise RuntimeError("SyncBatchNorm in training does not work under torch.func (grad, vjp, jvp, vmap, ...) "
-                                       "and forward-mode AD: use torch.autograd, or evaluation")
+                    raise RuntimeError("SyncBatchNorm in training does not work under torch.func (grad, vjp, jvp, vmap, "
+                                       "...) and forward-mode AD: use torch.autograd, or evaluation")
             elif is_transformed or is_saved(compiling):
                 if residual is not None:
                     check_residual(residual, input)

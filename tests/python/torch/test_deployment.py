@@ -164,7 +164,8 @@ def exported(model, strict):
     return program.module(), program.graph_module.code
 
 
-WAYS = {"jit.trace": traced, "export": lambda model: exported(model, False), "strict export": lambda model: exported(model, True)}
+WAYS = {"jit.trace": traced, "export": lambda model: exported(model, False),
+        "strict export": lambda model: exported(model, True)}
 ways = pytest.mark.parametrize("way", WAYS)
 
 
@@ -275,7 +276,8 @@ def ensemble(model):
         for parameter in other.parameters():
             parameter.mul_(2)
     parameters, buffers = torch.func.stack_module_state([model, other])
-    return torch.func.vmap(lambda p, b, x: torch.func.functional_call(model, (p, b), (x,)), (0, 0, None))(parameters, buffers, X)
+    call = torch.func.vmap(lambda p, b, x: torch.func.functional_call(model, (p, b), (x,)), (0, 0, None))
+    return call(parameters, buffers, X)
 
 
 def jvp_of_dual_numbers(model):
@@ -313,6 +315,8 @@ def test_transforms_of_an_evaluation_are_those_of_torchs_layer(transform):
 
 @pytest.mark.parametrize("name", ["vmap", "grad", "vmap of grad"])
 def test_compiled_transforms(name):
+    if IS_TORCH24 and name == "vmap":
+        pytest.skip("torch 2.4 can't compile a vmap of a module with parameters")
     transform = TRANSFORMS[name]
     ours = torch.compile(transform, backend="eager")(converted_model())
     assert (ours - transform(plain_model())).abs().max() < CLOSE
