@@ -298,7 +298,7 @@ TEST(JointCall, DroppedBreaksTheGroupAtOnce) {
   for (const std::size_t r : {0u, 2u}) {
     EXPECT_EQ(std::vector(texts[r].begin(), texts[r].begin() + 3), all(3, "ok")) << r;
     expect_error<PeerError>(texts[r][3], {"'world'", "call 4", "forward ... unnamed layer",
-                                          "rank " + std::to_string(r) + " ... rank 1"});
+                                          "rank " + std::to_string(r) + " ... rank 1 ... left"});
   }
   EXPECT_EQ(texts[1][2], "ok");
   expect_error<GroupError>(texts[1][3],
@@ -310,7 +310,7 @@ TEST(JointCall, DroppedAtTheFirstMessage) {
   const auto texts = calls_of_which_one_is_dropped(0);
   for (const std::size_t r : {0u, 2u}) {
     expect_error<PeerError>(texts[r][0], {"'world'", "call 1", "forward ... unnamed layer",
-                                          "rank " + std::to_string(r) + " ... rank 1"});
+                                          "rank " + std::to_string(r) + " ... rank 1 ... left"});
   }
 }
 
