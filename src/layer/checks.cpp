@@ -191,6 +191,37 @@ void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_feat
   }
 }
 
+void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const TensorView& c) {
+  const auto check_matrix = [&](const char* name, const auto& t) {
+    check_data(name, t);
+    if (t.dtype < DType::float32)
+      throw InvalidArgument(
+          fmt::format("{}: {}, expected float32 or float64", name, syncbn::name_of(t.dtype)));
+    if (t.dtype != a.dtype) {
+      throw InvalidArgument(
+          fmt::format("{}: {}, expected a's {}", name, syncbn::name_of(t.dtype), syncbn::name_of(a.dtype)));
+    }
+    if (t.shape.dims().size() != 2) {
+      throw InvalidArgument(
+          fmt::format("{}: shape {}, expected two dimensions, rows and columns", name, t.shape.to_string()));
+    }
+  };
+  check_matrix("a", a);
+  check_matrix("b", b);
+  check_matrix("c", c);
+  if (b.shape.samples() != a.shape.samples()) {
+    throw InvalidArgument(fmt::format("b: shape {}, expected {} rows, as a has in shape {}",
+                                      b.shape.to_string(), a.shape.samples(), a.shape.to_string()));
+  }
+  const Shape products{a.shape.channels(), b.shape.channels()};
+  if (!(c.shape == products)) {
+    throw InvalidArgument(fmt::format("c: shape {}, expected {}, the columns of a and of b",
+                                      c.shape.to_string(), products.to_string()));
+  }
+  check_apart("c", c, "a", a);
+  check_apart("c", c, "b", b);
+}
+
 void check_saved(const Saved& saved, std::int64_t num_features) {
   if (saved.statistics == Saved::Statistics::none)
     throw InvalidArgument("backward: no forward was made before it");

@@ -19,6 +19,8 @@ void check_backward(const BackwardTensors& tensors, std::int64_t num_features, b
 /// `parameters`: the dtype of what is per channel.
 void check_double_backward(const DoubleBackwardTensors& tensors, std::int64_t num_features, bool relu,
                            DType parameters);
+/// c = aᵀ·b of matrices.
+void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const TensorView& c);
 /// That it is a forward's, of a layer with so many channels.
 void check_saved(const Saved& saved, std::int64_t num_features);
 /// That backward is given as many elements per channel as forward was, as far as the Saved can tell.
