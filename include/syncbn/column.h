@@ -9,18 +9,62 @@
 
 namespace syncbn {
 
-/// How a device allocates columns.
-struct ColumnMemory {
-  double* (*allocate)(std::size_t size);
-  void (*release)(double* values) noexcept;
+/// Memory of a device: how it is allocated, and copied from and to.
+struct DeviceMemory {
+  void* (*allocate)(std::size_t bytes);  ///< Aligned to 64 bytes. @throws std::bad_alloc
+  void (*release)(void* memory) noexcept;
+  /// Copies between the device and the host, or within one of them.
+  void (*copy)(void* to, const void* from, std::size_t bytes);
 };
 /// Memory of the host.
-inline constexpr ColumnMemory kHostMemory{
-    [](std::size_t size) { return static_cast<double*>(::operator new(size * sizeof(double))); },
-    [](double* values) noexcept { ::operator delete(values); }};
+inline constexpr DeviceMemory kHostMemory{
+    [](std::size_t bytes) { return ::operator new (bytes, std::align_val_t{64}); },
+    [](void* memory) noexcept { ::operator delete (memory, std::align_val_t{64}); },
+    [](void* to, const void* from, std::size_t bytes) {
+      std::copy_n(static_cast<const std::byte*>(from), bytes, static_cast<std::byte*>(to));
+    }};
+
+/// Bytes in the memory of a device.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  DeviceBuffer(const DeviceBuffer& other) {
+    resize(other.bytes_, *other.memory_);
+    if (bytes_ != 0) memory_->copy(data_, other.data_, bytes_);
+  }
+  DeviceBuffer(DeviceBuffer&& other) noexcept { swap(other); }
+  DeviceBuffer& operator=(DeviceBuffer other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~DeviceBuffer() { resize(0, *memory_); }
+
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+  const DeviceMemory& memory() const { return *memory_; }
+  /// Allocates `bytes` in `memory`, unless the buffer has them there. Their values are unspecified.
+  void resize(std::size_t bytes, const DeviceMemory& memory) {
+    if (bytes == bytes_ && &memory == memory_) return;
+    if (data_ != nullptr) memory_->release(std::exchange(data_, nullptr));
+    bytes_ = 0;
+    memory_ = &memory;
+    if (bytes != 0) data_ = memory.allocate(bytes);
+    bytes_ = bytes;
+  }
+  void swap(DeviceBuffer& other) noexcept {
+    std::swap(memory_, other.memory_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+
+ private:
+  const DeviceMemory* memory_ = &kHostMemory;
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
 
 /// One double per channel, in the memory of the device that holds the layer's tensors. On the CPU it is read
-/// and written like a vector.
+/// and written like a vector; of any device it is copied to a vector.
 class Column {
  public:
   using value_type = double;
@@ -30,57 +74,41 @@ class Column {
   Column(Iterator first, Iterator last) {
     assign(first, last);
   }
-  Column(const Column& other) : Column(other.begin(), other.end()) {}
-  Column(Column&& other) noexcept { swap(other); }
-  Column& operator=(Column other) noexcept {
-    swap(other);
-    return *this;
-  }
-  ~Column() { reset(0, *memory_); }
 
-  std::size_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
-  double* data() { return values_; }
-  const double* data() const { return values_; }
-  double* begin() { return values_; }
-  double* end() { return values_ + size_; }
-  const double* begin() const { return values_; }
-  const double* end() const { return values_ + size_; }
-  double& operator[](std::size_t channel) { return values_[channel]; }
-  const double& operator[](std::size_t channel) const { return values_[channel]; }
+  std::size_t size() const { return buffer_.bytes() / sizeof(double); }
+  bool empty() const { return size() == 0; }
+  double* data() { return static_cast<double*>(buffer_.data()); }
+  const double* data() const { return static_cast<const double*>(buffer_.data()); }
+  double* begin() { return data(); }
+  double* end() { return data() + size(); }
+  const double* begin() const { return data(); }
+  const double* end() const { return data() + size(); }
+  double& operator[](std::size_t channel) { return data()[channel]; }
+  const double& operator[](std::size_t channel) const { return data()[channel]; }
+  const DeviceMemory& memory() const { return buffer_.memory(); }
 
-  /// Copies values of the host.
+  /// Makes a column on the CPU of the values from `first` to `last`.
   template <class Iterator>
   void assign(Iterator first, Iterator last) {
-    reset(static_cast<std::size_t>(last - first), kHostMemory);
-    std::copy(first, last, values_);
+    resize(static_cast<std::size_t>(last - first), kHostMemory);
+    std::copy(first, last, data());
   }
-  /// Makes a column of `size` values in `memory`. Its values are unspecified. Touches none of them.
-  void reset(std::size_t size, const ColumnMemory& memory) {
-    if (size == size_ && &memory == memory_) return;
-    if (values_ != nullptr) memory_->release(values_);
-    values_ = nullptr;
-    size_ = 0;
-    memory_ = &memory;
-    if (size != 0) values_ = memory.allocate(size);
-    size_ = size;
-  }
-  void swap(Column& other) noexcept {
-    std::swap(memory_, other.memory_);
-    std::swap(values_, other.values_);
-    std::swap(size_, other.size_);
-  }
+  /// Makes a column of `size` values in `memory`. Its values are unspecified.
+  void resize(std::size_t size, const DeviceMemory& memory) { buffer_.resize(size * sizeof(double), memory); }
+  void swap(Column& other) noexcept { buffer_.swap(other.buffer_); }
 
-  // NOLINTNEXTLINE(google-explicit-constructor): a column of the CPU is a vector to its reader
-  operator std::vector<double>() const { return {begin(), end()}; }
+  // NOLINTNEXTLINE(google-explicit-constructor): a column is a vector to its reader
+  operator std::vector<double>() const {
+    std::vector<double> values(size());
+    if (!empty()) memory().copy(values.data(), data(), buffer_.bytes());
+    return values;
+  }
   friend bool operator==(const Column& a, const Column& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end());
+    return std::vector<double>(a) == std::vector<double>(b);
   }
 
  private:
-  const ColumnMemory* memory_ = &kHostMemory;
-  double* values_ = nullptr;
-  std::size_t size_ = 0;
+  DeviceBuffer buffer_;
 };
 
 }  // namespace syncbn

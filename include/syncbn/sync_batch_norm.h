@@ -67,10 +67,12 @@ struct SyncBatchNormOptions {
   Activation activation = Activation::none;
   /// Identifies the layer in messages and among the group's layers; empty: numbered in order of construction.
   std::string name = {};
+  /// Holds the layer's parameters, buffers and gradients, and all tensors that the layer is given.
+  Device device = {};
 };
 
-/// Values per channel that a forward leaves for its backward: a head, and columns that live where the tensors
-/// live. x, and y under relu, are passed again.
+/// Values per channel that a forward leaves for its backward: a head on the host, and columns on the device
+/// of the tensors. x, and y under relu, are passed again.
 struct Saved {
   /// The statistics that the forward used.
   enum class Statistics : std::uint8_t {
@@ -95,6 +97,7 @@ struct StateEntry {
   void* data = nullptr;
   std::optional<DType> dtype = std::nullopt;  ///< none: int64
   std::size_t size = 0;                       ///< Number of elements: num_features, or 1.
+  Device device = {};                         ///< Device that holds the elements: the layer's.
 };
 
 /// Tensors of one forward call. y must not be x, since the backward needs x.
@@ -137,8 +140,8 @@ class SYNCBN_API SyncBatchNorm {
   /// Makes a layer in training mode, with weight 1, bias 0, running_mean 0 and running_var 1. Local: waits
   /// for no peer. Without init() the layer looks the world up at its first training call.
   /// @throws InvalidArgument num_features outside [1, 2^31]; eps negative or not finite; momentum outside
-  /// [0, 1]; affine_gradients, nonfinite, activation or dtype not an enumerator. GroupError process_group
-  /// unknown.
+  /// [0, 1]; affine_gradients, nonfinite, activation or dtype not an enumerator; device not there. GroupError
+  /// process_group unknown.
   explicit SyncBatchNorm(std::int64_t num_features, const SyncBatchNormOptions& options = {});
   ~SyncBatchNorm();
   SyncBatchNorm(SyncBatchNorm&&) noexcept;  ///< A moved-from layer may only be assigned to or destroyed.
@@ -189,7 +192,7 @@ class SYNCBN_API SyncBatchNorm {
   /// num_batches_tracked. For checkpoints and optimizers.
   std::vector<StateEntry> state();
   std::vector<StateEntry> gradients();  ///< Live views of weight_grad and bias_grad, if they exist.
-  /// Live view of one entry of state() or gradients(), by its name.
+  /// Live view of one entry of state() or gradients(), by its name. The elements are on the layer's device.
   /// @throws InvalidArgument no such entry, or T is not its element type (int64 for num_batches_tracked)
   template <class T>
   std::span<T> values(const std::string& name);

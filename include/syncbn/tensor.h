@@ -21,6 +21,17 @@ enum class Layout : std::uint8_t {
   channels_last,   ///< N, spatial..., C: the channels of one position are contiguous (NHWC).
 };
 
+/// The device whose memory holds a tensor.
+struct Device {
+  enum class Type : std::uint8_t {
+    cpu,  ///< The host.
+  };
+  Type type = Type::cpu;
+  std::uint8_t index = 0;  ///< Number of the device among those of its type.
+
+  friend bool operator==(const Device&, const Device&) = default;
+};
+
 /// Shape (N, C, spatial...) of a batch: at least two dimensions, N >= 0, C >= 1, spatial sizes >= 0. The
 /// product of all sizes is at most 2^48. A shape of more than kInlineDims dimensions allocates memory.
 class SYNCBN_API Shape {
@@ -61,6 +72,7 @@ struct ConstTensorView {
   DType dtype;
   Shape shape;
   Layout layout = Layout::channels_first;
+  Device device = {};
 };
 
 /// Non-owning, writable view of a dense tensor. `data` as in ConstTensorView.
@@ -69,9 +81,10 @@ struct TensorView {
   DType dtype;
   Shape shape;
   Layout layout = Layout::channels_first;
+  Device device = {};
 
   // NOLINTNEXTLINE(google-explicit-constructor): what may be written may be read
-  operator ConstTensorView() const { return {data, dtype, shape, layout}; }
+  operator ConstTensorView() const { return {data, dtype, shape, layout, device}; }
 };
 
 namespace detail {
@@ -79,7 +92,8 @@ namespace detail {
 SYNCBN_API void check_size(std::size_t size, const Shape& shape);
 }  // namespace detail
 
-/// Makes a view of elements in memory. The element type gives the dtype: float16, bfloat16, float or double.
+/// Makes a view of elements in the host's memory. The element type gives the dtype: float16, bfloat16, float
+/// or double.
 /// @throws InvalidArgument data.size() is not the shape's number of elements
 template <class T>
 TensorView view(std::span<T> data, Shape shape, Layout layout = Layout::channels_first) {

@@ -63,11 +63,12 @@ void bind_groups(nb::module_& m) {
   nb::class_<GroupHandle>(m, "Group", nb::is_weak_referenceable());
   m.def(
       "make_group",
-      [](const std::string& name, nb::object engine, std::optional<double> timeout) {
-        return GroupHandle{
-            make_group(name, python_communicator(std::move(engine)), milliseconds_of(timeout))};
+      [](const std::string& name, nb::object engine, std::optional<double> timeout,
+         const std::string& timeout_setting) {
+        return GroupHandle{make_group(name, python_communicator(std::move(engine)), milliseconds_of(timeout),
+                                      timeout_setting)};
       },
-      "name"_a, "engine"_a, "timeout"_a.none() = nb::none());
+      "name"_a, "engine"_a, "timeout"_a.none() = nb::none(), "timeout_setting"_a = "");
   m.def(
       "init", [](const std::string& backend) { init(backend_of(backend)); }, "backend"_a, Unlocked());
   m.def(

@@ -23,8 +23,8 @@ class FrameworkGroup:
     of the core.
     """
 
-    def __init__(self, name, engine, timeout=None):
-        self._core_group = _core.make_group(name, engine, timeout)
+    def __init__(self, name, engine, timeout=None, timeout_setting=""):
+        self._core_group = _core.make_group(name, engine, timeout, timeout_setting)
         self._layers = {}  # by LayerSpec
         self._specs = {}  # the same LayerSpecs by themselves without eps and momentum
         self._lock = threading.Lock()

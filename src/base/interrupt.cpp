@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "base/long_wait.h"
 #include "syncbn/group.h"
 
 namespace syncbn {
@@ -15,6 +16,7 @@ std::atomic<bool (*)()> interrupt_check = nullptr;
 void set_interrupt_check(bool (*interrupted)()) { interrupt_check = interrupted; }
 
 void base::check_interrupt() {
+  tell_long_wait();
   const auto interrupted = interrupt_check.load();
   if (interrupted != nullptr && interrupted()) throw Interrupted();
 }

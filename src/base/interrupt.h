@@ -17,7 +17,8 @@ inline Deadline next_poll(Deadline deadline) {
   return std::min(deadline, std::chrono::steady_clock::now() + kPollInterval);
 }
 
-/// Calls the function that set_interrupt_check() installed, if there is one.
+/// Every wait calls this function at each kPollInterval. It tells people of a long wait (long_wait.h), and
+/// calls the function that set_interrupt_check() installed, if there is one.
 /// @throws Interrupted if the function returns true
 SYNCBN_ENGINE_API void check_interrupt();
 

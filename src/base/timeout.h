@@ -3,6 +3,9 @@
 
 #include <chrono>
 #include <optional>
+#include <string>
+
+#include "syncbn/communicator.h"
 
 namespace syncbn::base {
 
@@ -10,6 +13,17 @@ namespace syncbn::base {
 /// keeps deadlines far from the end of the clock's range.
 inline constexpr std::chrono::milliseconds kShortestTimeout{1};
 inline constexpr std::chrono::milliseconds kLongestTimeout = std::chrono::seconds(1'000'000'000);
+
+/// The time after which a wait ends with an error: never from kLongestTimeout on.
+struct TimeLimit {
+  std::chrono::milliseconds time;
+  std::string setting;  ///< The variable, option or argument that changes the time.
+
+  /// "300 s (SYNCBN_TIMEOUT_S)"
+  std::string text() const;
+  /// "until 14:02:11, in 290 of 300 s (SYNCBN_TIMEOUT_S)"
+  std::string text_until(Deadline end) const;
+};
 
 /// Checks the argument `timeout` of a public function, if there is one.
 /// @throws InvalidArgument if it is outside [kShortestTimeout, kLongestTimeout]

@@ -4,6 +4,7 @@
 #include <gloo/transport/tcp/device.h>
 
 #include "base/block_signals.h"
+#include "base/long_wait.h"
 #include "engines/entry.h"
 #include "engines/gloo_membership.h"
 #include "engines/gloo_mesh.h"
@@ -28,7 +29,7 @@ class GlooEngine final : public group::Engine {
   GlooEngine(const environment::WorldSpec& spec, Deadline deadline)
       : size_(spec.size),
         may_share_memory_(spec.shared_memory),
-        membership_({spec.host, serve_or_find_store(spec, deadline), spec.token}, spec, deadline),
+        membership_(meet(spec, deadline)),
         device_(create_device(membership_.local_address())) {}
 
   int rank() const override { return membership_.rank(); }
@@ -36,6 +37,7 @@ class GlooEngine final : public group::Engine {
   const std::vector<std::string>& hosts() const override { return membership_.hosts(); }
 
   std::unique_ptr<Communicator> connect(const group::GroupSpec& group, Deadline deadline) override {
+    const base::WaitPhrase at([this] { return "at " + membership_.store().text(); });
     // A connection per group, because several groups may connect at the same time.
     rendezvous::TcpStore connection = membership_.store().connect(deadline);
     WorldStore store(connection, membership_.world(), group.ranks);
@@ -47,6 +49,12 @@ class GlooEngine final : public group::Engine {
   void note_peer_error() noexcept override { membership_.note_peer_error(); }
 
  private:
+  static GlooMembership meet(const environment::WorldSpec& spec, Deadline deadline) {
+    const rendezvous::StoreAddress store{spec.host, serve_or_find_store(spec, deadline), spec.token};
+    const base::WaitPhrase at([&store] { return "at " + store.text(); });
+    return {store, spec, deadline};
+  }
+
   const int size_;
   const bool may_share_memory_;
   GlooMembership membership_;

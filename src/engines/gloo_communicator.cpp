@@ -127,8 +127,7 @@ void GlooCommunicator::wait(Deadline deadline) {
   if (!gone.empty()) throw PeerError(gone);
   if (!error.empty()) throw PeerError(error);
   const std::vector<int> absent = attendance_.absent_from(sums_);
-  throw TimeoutError(absent.empty() ? "no sum by the deadline"
-                                    : fmt::format("waiting for {}", base::rank_list(absent)));
+  throw TimeoutError(absent.empty() ? "no sum" : fmt::format("waiting for {}", base::rank_list(absent)));
 }
 
 void GlooCommunicator::abort() noexcept {

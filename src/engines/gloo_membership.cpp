@@ -13,6 +13,8 @@
 #include <utility>
 
 #include "base/host_identity.h"
+#include "base/long_wait.h"
+#include "base/rank_list.h"
 #include "engines/gloo_world_store.h"
 #include "rendezvous/store_server.h"
 #include "syncbn/error.h"
@@ -24,6 +26,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kNoticeTime =
     std::chrono::seconds(1);  // for the store to take a notice while the caller waits
+constexpr auto kAbsentTime = std::chrono::milliseconds(300);  // to ask which ranks are absent, during a wait
 constexpr auto kMissingTime = std::chrono::milliseconds(50);  // per rank, to list the missing ranks
 
 // Distinguishes this process from every other process, in a form that an error message can show.
@@ -103,6 +106,22 @@ void GlooMembership::note_peer_error() noexcept {
   }
 }
 
+// The ranks that have not reached the store, or all others if the store does not answer in time. The
+// connection of this rank is in use.
+std::vector<int> GlooMembership::absent_ranks(int size) const {
+  std::vector<int> absent(static_cast<std::size_t>(size));
+  std::iota(absent.begin(), absent.end(), 0);
+  std::erase(absent, rank_);
+  try {
+    rendezvous::TcpStore store = store_.connect(Clock::now() + kAbsentTime);
+    std::vector<int> found = absent;
+    std::erase_if(found, [&](int rank) { return store.add(rendezvous::joined_counter(rank), 0) >= world_; });
+    return found;
+  } catch (const Error&) {
+    return absent;
+  }
+}
+
 void GlooMembership::meet_ranks(int size, Deadline deadline) {
   std::vector<int> all(static_cast<std::size_t>(size));
   std::iota(all.begin(), all.end(), 0);
@@ -114,6 +133,8 @@ void GlooMembership::meet_ranks(int size, Deadline deadline) {
     store.set("secret", fmt::format("{:x}{:08x}", random(), random()));
   }
   connection_.append(rendezvous::kJoinedList, std::to_string(rank_));
+  const base::WaitPhrase phrase(
+      [this, size] { return fmt::format("for {} to call init()", base::rank_list(absent_ranks(size))); });
   std::vector<int> missing;
   for (int peer = 0; peer < size; ++peer) {
     try {
@@ -131,7 +152,7 @@ void GlooMembership::meet_ranks(int size, Deadline deadline) {
     }
   }
   if (!missing.empty())
-    throw TimeoutError(fmt::format("rendezvous {}: rank {} of {} did not join by the deadline", store_.text(),
+    throw TimeoutError(fmt::format("rendezvous {}: rank {} of {} did not join", store_.text(),
                                    fmt::join(missing, ", "), size));
   secret_ = std::stoull(store.get("secret", deadline), nullptr, 16);
 }

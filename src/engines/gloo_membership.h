@@ -37,6 +37,7 @@ class GlooMembership {
   void claim_rank(Deadline deadline);
   void unclaim_rank() noexcept;
   void withdraw_departure_entry() noexcept;
+  std::vector<int> absent_ranks(int size) const;
   void meet_ranks(int size, Deadline deadline);
 
   const rendezvous::StoreAddress store_;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "base/long_wait.h"
 #include "engines/gloo_attendance.h"
 #include "engines/gloo_communicator.h"
 #include "syncbn/error.h"
@@ -101,11 +102,12 @@ std::string first_failure(int own_rank, rendezvous::Store& store, const group::G
   store.set(fmt::format("{}outcome/{}", prefix, own_rank), own);
   std::string failure;
   for (const int peer : group.ranks) {
+    const base::WaitPhrase phrase([peer] { return fmt::format("for world rank {} to connect", peer); });
     try {
       const std::string outcome = store.get(fmt::format("{}outcome/{}", prefix, peer), deadline);
       if (failure.empty() && !outcome.empty()) failure = fmt::format("rank {}: {}", peer, outcome);
     } catch (const TimeoutError&) {
-      throw TimeoutError(fmt::format("world rank {} did not connect by the deadline", peer));
+      throw TimeoutError(fmt::format("world rank {} did not connect", peer));
     }
   }
   return failure;
@@ -132,8 +134,7 @@ std::unique_ptr<Communicator> connect_mesh(const GlooMembership& membership, ren
     }
     failure = first_failure(membership.rank(), store, group, prefix, failure, deadline);
     if (failure.empty()) return communicator;
-    if (Clock::now() >= deadline)
-      throw TimeoutError(fmt::format("not connected by the deadline: {}", failure));
+    if (Clock::now() >= deadline) throw TimeoutError(fmt::format("not connected: {}", failure));
   }
 }
 

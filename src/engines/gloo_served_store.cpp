@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engines/gloo_served_store.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <memory>
@@ -89,8 +91,8 @@ int serve_or_find_store(const environment::WorldSpec& spec, Deadline deadline) {
     } catch (const rendezvous::AddressElsewhere&) {
       if (!spec.serve) return spec.port;
       return served_store.serve(spec, "");
-    } catch (const rendezvous::AddressUnavailable&) {
-      if (spec.serve) throw;
+    } catch (const rendezvous::AddressUnavailable& error) {
+      if (spec.serve) throw GroupError(fmt::format("{} (the port is {})", error.what(), spec.port_setting));
       if (is_served(spec, deadline)) return spec.port;
     } catch (const GroupError&) {
       if (!spec.serve) return spec.port;

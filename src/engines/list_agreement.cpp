@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/long_wait.h"
 #include "base/rank_list.h"
 #include "syncbn/error.h"
 
@@ -78,6 +79,7 @@ class Board {
   }
 
   void read_until_complete(Deadline deadline) {
+    const base::WaitPhrase phrase([this] { return "for " + absence(""); });
     for (std::int64_t number = 1; !missing().empty(); ++number) {
       const Entry entry = read(number, deadline);
       if (!entry.mismatch.empty()) {
@@ -108,7 +110,7 @@ class Board {
     try {
       return decode(store_.get(entry_key(number), deadline));
     } catch (const TimeoutError&) {
-      throw TimeoutError(absence());
+      throw TimeoutError(absence(" never came"));
     }
   }
 
@@ -132,10 +134,10 @@ class Board {
     return ranks;
   }
 
-  // The members that never came, and the last entry of each of them for another group of this name.
-  std::string absence() const {
+  // The members that have not come, and the last entry of each of them for another group of this name.
+  std::string absence(const char* verb) const {
     std::string text =
-        fmt::format("of {}, world {} never came", base::bracketed(mine_.ranks), base::rank_list(missing()));
+        fmt::format("world {} of {}{}", base::rank_list(missing()), base::bracketed(mine_.ranks), verb);
     for (const int rank : missing()) {
       const auto last =
           std::find_if(seen_.rbegin(), seen_.rend(), [&](const Entry& e) { return e.world_rank == rank; });

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <optional>
 #include <random>
 #include <set>
@@ -24,6 +25,7 @@
 #include "engines/shared_memory.h"
 #include "engines/shared_window.h"
 #include "engines/window_layout.h"
+#include "group/engine_buffer.h"
 #include "syncbn/error.h"
 
 namespace syncbn::engines {
@@ -38,7 +40,7 @@ constexpr auto kTrial = std::chrono::seconds(5);
 // A rank's part of the first sum. Made of whole words.
 struct Introduction {
   std::int64_t willing;        // kWindowVersion, or 0 if the rank must not or can't share memory
-  std::int64_t user;           // no memory is shared between users
+  std::int64_t user;           // user_number(): no memory is shared between users
   std::uint64_t process;       // random; equal for two ranks of one process, which can't use RankLocks
   std::array<char, 128> host;  // host_identity(): at most 64 + 36 + 20 characters and two spaces
   HandoffTicket ticket;        // of group rank 0's memory
@@ -56,6 +58,17 @@ std::uint64_t process_number() {
   return random + static_cast<std::uint64_t>(getpid());
 }
 
+// The user of this process, as the namespace around its user namespace numbers it. In two user namespaces
+// one number may mean two users. Their ranks would find out only by a hand-over that fails, after kTrial.
+std::int64_t user_number() {
+  const std::int64_t own = geteuid();
+  std::ifstream map("/proc/self/uid_map");
+  for (std::int64_t inside, outside, count; map >> inside >> outside >> count;) {
+    if (own >= inside && own - inside < count) return outside + own - inside;
+  }
+  return own;
+}
+
 void sum(Communicator& connected, std::size_t words, Deadline deadline) {
   connected.start(words);
   connected.wait(deadline);
@@ -64,7 +77,7 @@ void sum(Communicator& connected, std::size_t words, Deadline deadline) {
 // Each rank writes its own part of a table, so that the sum is the table.
 std::vector<Introduction> exchange(Communicator& connected, const Introduction& own, Deadline deadline) {
   std::vector<Introduction> table(static_cast<std::size_t>(connected.size()));
-  const auto words = connected.buffer(table.size() * kIntroductionWords);
+  const auto words = group::engine_buffer(connected, table.size() * kIntroductionWords);
   std::ranges::fill(words, 0);
   std::memcpy(words.data() + static_cast<std::size_t>(connected.rank()) * kIntroductionWords, &own,
               sizeof own);
@@ -86,7 +99,7 @@ bool may_share(const std::vector<Introduction>& table) {
 Introduction introduce(bool allowed, const std::optional<FileHandoff>& handoff) {
   Introduction own{};
   own.willing = allowed ? kWindowVersion : 0;
-  own.user = geteuid();
+  own.user = user_number();
   own.process = process_number();
   const std::string host = base::host_identity();
   std::copy_n(host.begin(), std::min(host.size(), own.host.size()), own.host.begin());
@@ -151,9 +164,9 @@ class LocalGroup final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> share_memory_on_one_host(std::unique_ptr<Communicator> connected, bool allowed,
-                                                       Deadline deadline) {
-  if (connected->size() > kMaxWindowRanks) return connected;  // all ranks see the same size
+std::unique_ptr<Communicator> share_memory_on_one_host(std::unique_ptr<Communicator>&& connected,
+                                                       bool allowed, Deadline deadline) {
+  if (connected->size() > kMaxWindowRanks) return std::move(connected);  // all ranks see the same size
   const int rank = connected->rank();
   std::optional<FileHandoff> handoff;
   try {
@@ -162,17 +175,17 @@ std::unique_ptr<Communicator> share_memory_on_one_host(std::unique_ptr<Communica
     allowed = false;
   }
   const auto table = exchange(*connected, introduce(allowed, handoff), deadline);
-  if (!may_share(table)) return connected;
+  if (!may_share(table)) return std::move(connected);
   std::unique_ptr<SharedWindow> window;
   try {
     window = try_window(table, rank, handoff, std::min(deadline, Clock::now() + kTrial));
   } catch (const std::exception&) {  // this host, or this container, does not allow it
     handoff.reset();                 // refuses the ranks that still want the memory
   }
-  const auto word = connected->buffer(1);
+  const auto word = group::engine_buffer(*connected, 1);
   word[0] = window != nullptr ? 1 : 0;
   sum(*connected, 1, deadline);
-  if (word[0] != connected->size()) return connected;
+  if (word[0] != connected->size()) return std::move(connected);
   return std::make_unique<LocalGroup>(std::move(connected), std::move(window));
 }
 

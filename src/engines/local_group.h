@@ -14,8 +14,9 @@ namespace syncbn::engines {
 /// others. If it is the same host, they try to share memory and sum in it. A last sum decides: all ranks use
 /// the memory, or none does. Returns `connected` itself if none does. Otherwise the result owns `connected`.
 /// Every rank of the group calls it, and a rank that must not share (`allowed` is false) keeps all from it.
-/// @throws TimeoutError, PeerError: what `connected` throws
+/// After an exception the caller still has `connected`: peers may need it to complete a sum.
+/// @throws what `connected` throws
 SYNCBN_ENGINE_API std::unique_ptr<Communicator> share_memory_on_one_host(
-    std::unique_ptr<Communicator> connected, bool allowed, Deadline deadline);
+    std::unique_ptr<Communicator>&& connected, bool allowed, Deadline deadline);
 
 }  // namespace syncbn::engines

@@ -55,7 +55,7 @@ class MpiCommunicator final : public Communicator {
   void wait(Deadline deadline) override {
     const bool settled = poll_until(deadline, [this] { return given_up_ || request_.test(); });
     if (given_up_) throw PeerError("this rank gave the sum up");
-    if (!settled) throw missing_peer("no sum by the deadline");
+    if (!settled) throw missing_peer("no sum");
   }
 
   void abort() noexcept override { given_up_ = true; }
@@ -85,7 +85,7 @@ class MpiEngine final : public group::Engine {
     dup.started(MPI_Comm_idup(MPI_COMM_WORLD, world.get(), dup.get()), "MPI_Comm_idup");
     if (!poll_until(deadline, [&] { return dup.test(); })) {
       static_cast<void>(world.release());  // leaked, because MPI may still write to it
-      throw missing_peer(fmt::format("MPI: not all of {} ranks joined by the deadline", size_));
+      throw missing_peer(fmt::format("MPI: not all of {} ranks joined", size_));
     }
     world_ = *world;
     MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
@@ -133,7 +133,7 @@ class MpiEngine final : public group::Engine {
     if (!poll_until(deadline, [&] { return gather.test(); })) {
       static_cast<void>(own.release());
       static_cast<void>(all.release());
-      throw missing_peer(fmt::format("MPI: not all of {} ranks joined by the deadline", size_));
+      throw missing_peer(fmt::format("MPI: not all of {} ranks joined", size_));
     }
     for (std::size_t peer = 0; peer < static_cast<std::size_t>(size_); ++peer)
       hosts_.emplace_back(all->c_str() + peer * own->size());

@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/long_wait.h"
 #include "base/rank_list.h"
 #include "engines/list_agreement.h"
 
@@ -88,6 +89,10 @@ void agree_on_list(MPI_Comm world, int world_rank, const group::GroupSpec& spec,
   std::vector<int> unready = peers;  // their kReady has not arrived
   bool ready = false;
   send_text(world, peers, tag, own);
+  const base::WaitPhrase phrase([&] {
+    return fmt::format("for world {} of {}", base::rank_list(absent.empty() ? unready : absent),
+                       base::bracketed(spec.ranks));
+  });
   const bool complete = poll_until(deadline, [&] {
     free_delivered_texts();
     for (const int peer : peers) {
@@ -107,8 +112,7 @@ void agree_on_list(MPI_Comm world, int world_rank, const group::GroupSpec& spec,
     return unready.empty();
   });
   if (!complete)
-    throw missing_peer(fmt::format("of {}, world {} did not come by the deadline",
-                                   base::bracketed(spec.ranks),
+    throw missing_peer(fmt::format("of {}, world {} did not come", base::bracketed(spec.ranks),
                                    base::rank_list(absent.empty() ? unready : absent)));
 }
 

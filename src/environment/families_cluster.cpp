@@ -85,13 +85,16 @@ void read_srun(LaunchVariables& variables, LaunchEnv& env) {
   env.world.serve = env.world.rank == 0;
   if (own_port) {
     env.world.port = *own_port;
+    env.world.port_setting = "SYNCBN_PORT";
   } else if (by_hand) {
     env.world.port = port_above(variables, "MASTER_PORT", *master_port);
+    env.world.port_setting = "MASTER_PORT + 1, or SYNCBN_PORT";
   } else {
     const auto job = variables.id("SLURM_JOB_ID");
     const auto step = variables.id("SLURM_STEP_ID");
     env.world.port =
         step_port(variables.require(job, "SLURM_JOB_ID"), variables.require(step, "SLURM_STEP_ID"));
+    env.world.port_setting = "of SLURM_JOB_ID and SLURM_STEP_ID, or SYNCBN_PORT";
     variables.check_complete();
   }
 }

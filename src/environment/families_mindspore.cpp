@@ -138,6 +138,7 @@ void read_rank_table_variables(LaunchVariables& variables, LaunchEnv& env) {
     if (own) set_local(variables, env, before, static_cast<int>(server.devices.size()));
   }
   env.world.port = port.value_or(kTablePort);
+  env.world.port_setting = "SYNCBN_PORT";
   env.world.serve = *rank == 0;
 }
 

@@ -141,6 +141,11 @@ std::chrono::milliseconds read_timeout(const Getenv& getenv) {
   return value ? read_seconds("SYNCBN_TIMEOUT_S", *value) : kDefault;
 }
 
+base::TimeLimit call_limit(const std::optional<std::chrono::milliseconds>& given,
+                           const std::string& argument) {
+  return given ? base::TimeLimit{*given, argument} : base::TimeLimit{read_timeout(), "SYNCBN_TIMEOUT_S"};
+}
+
 bool read_shared_memory(const Getenv& getenv) {
   const std::string value = getenv("SYNCBN_SHARED_MEMORY").value_or("1");
   if (value != "0" && value != "1")

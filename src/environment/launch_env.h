@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "base/timeout.h"
 #include "environment/world_spec.h"
 #include "syncbn/group.h"
 
@@ -40,6 +41,9 @@ LaunchEnv read_launch_env(const Getenv& getenv = process_env, Backend asked = Ba
 /// SYNCBN_TIMEOUT_S, or 300 s if it is not set.
 /// @throws GroupError if the value is not a number of seconds in [0.001, 1,000,000,000]
 std::chrono::milliseconds read_timeout(const Getenv& getenv = process_env);
+/// The limit of a call: `given`, which `argument` has set, else read_timeout().
+base::TimeLimit call_limit(const std::optional<std::chrono::milliseconds>& given = std::nullopt,
+                           const std::string& argument = "");
 
 /// SYNCBN_SHARED_MEMORY: whether ranks of one host may sum in shared memory. True if it is not set.
 /// @throws GroupError if the value is neither 0 nor 1

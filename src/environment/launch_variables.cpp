@@ -98,6 +98,7 @@ void set_rendezvous(LaunchVariables& variables, LaunchEnv& env, const char* host
   if (!own_port) variables.require(launcher_port, port_name);
   variables.check_complete();
   env.world.port = own_port ? *own_port : port_above(variables, port_name, *launcher_port);
+  env.world.port_setting = own_port ? "SYNCBN_PORT" : fmt::format("{} + 1, or SYNCBN_PORT", port_name);
   env.world.serve = env.world.rank ? std::optional(env.world.rank == 0) : std::nullopt;
 }
 

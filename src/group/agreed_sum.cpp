@@ -48,6 +48,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "group/engine_buffer.h"
 #include "group/verdict.h"
 #include "syncbn/error.h"
 
@@ -108,12 +109,7 @@ bool all_agree(std::span<const std::int64_t> sums, int size) {
 // wait().
 template <class Write>
 std::span<const std::int64_t> send(Communicator& communicator, std::size_t words, Write write) {
-  const std::span<std::int64_t> buffer = communicator.buffer(words);
-  if (buffer.size() < words) {  // possible with a custom engine
-    throw PeerError(
-        fmt::format("the engine's buffer has {} words, but {} were requested", buffer.size(), words));
-  }
-  const std::span<std::int64_t> message = buffer.first(words);
+  const std::span<std::int64_t> message = engine_buffer(communicator, words);
   write(message);
   communicator.start(words);
   return message;

@@ -9,20 +9,13 @@
 #include "syncbn/error.h"
 
 namespace syncbn {
-namespace {
 
-std::string seconds(std::chrono::milliseconds duration) {
-  return fmt::format("{} s (SYNCBN_TIMEOUT_S)", std::chrono::duration<double>(duration).count());
-}
-
-}  // namespace
-
-Group::Group(std::string name, std::vector<int> ranks, int rank, std::chrono::milliseconds timeout,
-             Connect connect, std::function<void()> on_peer_error)
+Group::Group(std::string name, std::vector<int> ranks, int rank, base::TimeLimit limit, Connect connect,
+             std::function<void()> on_peer_error)
     : name_(std::move(name)),
       ranks_(std::move(ranks)),
       rank_(rank),
-      timeout_(timeout),
+      limit_(std::move(limit)),
       on_peer_error_(std::move(on_peer_error)),
       connect_(std::move(connect)) {}
 
@@ -58,7 +51,8 @@ void Group::start(PendingSum& sum) {
       sum.done = true;
       return leave_call(std::nullopt);
     }
-    breaking_on_error(sum.call, [&] { agreed_.start(connected(sum.deadline), sum.call, sum.payload); });
+    breaking_on_error(sum.call, sum.deadline,
+                      [&] { agreed_.start(connected(sum.deadline), sum.call, sum.payload); });
     pending_ = &sum;
   });
 }
@@ -78,7 +72,7 @@ void Group::complete_pending(Deadline deadline) {
   PendingSum& sum = *std::exchange(pending_, nullptr);
   sum.done = true;
   try {
-    breaking_on_error(sum.call, [&] { agreed_.wait(*communicator_, deadline); });
+    breaking_on_error(sum.call, deadline, [&] { agreed_.wait(*communicator_, deadline); });
     leave_call(std::nullopt);
   } catch (...) {
     sum.error = std::current_exception();
@@ -108,7 +102,7 @@ void Group::fail(const group::CallDescription& call, const std::string& reason) 
     const Deadline by = deadline();
     complete_pending(by);
     enter_call(call);
-    breaking_on_error(call, [&] {
+    breaking_on_error(call, by, [&] {
       agreed_.fail(connected(by), call, reason, by);
       // Breaks the group on this rank too.
       throw PeerError(fmt::format("this rank failed before its call: {}", reason));
@@ -136,13 +130,13 @@ void Group::close(const std::string& reason) noexcept {
 // group is closed. If it were destroyed at once, the peers would blame this rank for an error that this rank
 // merely saw first, and a late rank could not complete a sum that all others have started.
 template <class Operation>
-void Group::breaking_on_error(const group::CallDescription& call, Operation operation) {
+void Group::breaking_on_error(const group::CallDescription& call, Deadline deadline, Operation operation) {
   try {
     operation();
   } catch (const std::exception& error) {
     leave_call(
         fmt::format("since call {} ({}): {}", agreed_.verified_calls() + 1, call.subject, error.what()));
-    rethrow_in_context(call);
+    rethrow_in_context(call, deadline);
   } catch (...) {  // possible with a custom engine
     leave_call(fmt::format("since call {} ({})", agreed_.verified_calls() + 1, call.subject));
     throw;
@@ -204,7 +198,7 @@ std::string Group::context(const group::CallDescription& call) const {
                      call.subject, rank_);
 }
 
-void Group::rethrow_in_context(const group::CallDescription& call) {
+void Group::rethrow_in_context(const group::CallDescription& call, Deadline deadline) {
   const std::string prefix = context(call);
   {
     const std::lock_guard lock(mutex_);
@@ -217,8 +211,9 @@ void Group::rethrow_in_context(const group::CallDescription& call) {
   } catch (const PeerError& error) {
     throw PeerError(prefix + error.what());
   } catch (const TimeoutError& error) {
+    const bool expired = std::chrono::steady_clock::now() >= deadline;
     throw TimeoutError(fmt::format("{}no sum after {}: a peer died, is late or never called ({})", prefix,
-                                   seconds(timeout_), error.what()));
+                                   expired ? limit_.text() : "the engine's own time limit", error.what()));
   } catch (const GroupError& error) {
     throw GroupError(prefix + error.what());
   }  // other exceptions of the engine or the machine pass unchanged

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/forks.h"
+#include "base/timeout.h"
 #include "group/agreed_sum.h"
 #include "syncbn/group.h"
 
@@ -41,8 +42,8 @@ class Group {
 
   /// `connect` is called at most once, at the first sum of a group of two or more ranks. `on_peer_error` is
   /// called before a sum throws a PeerError.
-  Group(std::string name, std::vector<int> ranks, int rank, std::chrono::milliseconds timeout,
-        Connect connect, std::function<void()> on_peer_error = nullptr);
+  Group(std::string name, std::vector<int> ranks, int rank, base::TimeLimit limit, Connect connect,
+        std::function<void()> on_peer_error = nullptr);
   ~Group();
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
@@ -51,7 +52,6 @@ class Group {
   const std::vector<int>& ranks() const { return ranks_; }  ///< World ranks; the position is the group rank.
   int rank() const { return rank_; }
   int size() const { return static_cast<int>(ranks_.size()); }
-  std::chrono::milliseconds timeout() const { return timeout_; }
 
   /// Sums `payload` in place over the ranks. In a group of one the payload stays as it is. After an exception
   /// the payload is unspecified.
@@ -79,7 +79,7 @@ class Group {
  private:
   enum class State { whole, broken, closed };
 
-  Deadline deadline() const { return std::chrono::steady_clock::now() + timeout_; }
+  Deadline deadline() const { return std::chrono::steady_clock::now() + limit_.time; }
   void wait(PendingSum& sum, Deadline deadline);
   void complete_pending(Deadline deadline);
   template <class Half>
@@ -88,17 +88,17 @@ class Group {
   void leak_connection() noexcept;
   void check_not_forked(const group::CallDescription& call) const;
   template <class Operation>
-  void breaking_on_error(const group::CallDescription& call, Operation operation);
+  void breaking_on_error(const group::CallDescription& call, Deadline deadline, Operation operation);
   std::string context(const group::CallDescription& call) const;
   Communicator& connected(Deadline deadline);
   void enter_call(const group::CallDescription& call);
   void leave_call(const std::optional<std::string>& error);
-  [[noreturn]] void rethrow_in_context(const group::CallDescription& call);
+  [[noreturn]] void rethrow_in_context(const group::CallDescription& call, Deadline deadline);
 
   const std::string name_;
   const std::vector<int> ranks_;
   const int rank_;
-  const std::chrono::milliseconds timeout_;
+  const base::TimeLimit limit_;
   const std::function<void()> on_peer_error_;
   const base::ForkGuard fork_guard_;
   std::atomic<int> layers_{0};

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "exact/finish.h"
 #include "kernels/apply.h"
@@ -247,15 +251,32 @@ const Kernels& cpu_kernels(DType dtype) {
     return kKernels;
   });
 }
-constexpr Device kCpu{"cpu", kHostMemory, cpu_kernels};
+constexpr DeviceEntry kCpu{"cpu", kHostMemory, cpu_kernels};
+
+// All devices that the library knows.
+std::vector<std::pair<Device, const DeviceEntry*>>& devices() {
+  static std::vector<std::pair<Device, const DeviceEntry*>> known{{Device{}, &kCpu}};
+  return known;
+}
 
 }  // namespace
 
-const Device& cpu() { return kCpu; }
+const DeviceEntry& cpu() { return kCpu; }
 
-const Device*& device() {
-  static const Device* used = &kCpu;
-  return used;
+void add_device(Device device, const DeviceEntry& entry) { devices().emplace_back(device, &entry); }
+
+const DeviceEntry* find_device(Device device) {
+  for (const auto& [known, entry] : devices()) {
+    if (known == device) return entry;
+  }
+  return nullptr;
+}
+
+std::string to_string(Device device) {
+  const DeviceEntry* entry = find_device(device);
+  return fmt::format("{}:{}",
+                     entry != nullptr ? entry->name : fmt::format("type {}", static_cast<int>(device.type)),
+                     device.index);
 }
 
 }  // namespace syncbn::kernels

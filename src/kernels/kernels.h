@@ -5,12 +5,13 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <vector>
+#include <string>
 
 #include "exact/record.h"
 #include "kernels/types.h"
 #include "kernels/values.h"
 #include "syncbn/column.h"
+#include "syncbn/tensor.h"
 
 /// The one door to elements and to per-channel columns. Whoever calls stays away from both: tensors,
 /// parameters, buffers and columns may lie in the memory of a device.
@@ -34,31 +35,33 @@ struct SumsOf {
 using SumsColumns = SumsOf<double>;
 using ConstSumsColumns = SumsOf<const double>;
 
-/// Memory that the kernels keep for a layer from call to call, per channel. A call like the one before
-/// allocates nothing.
+/// Memory of the device that the kernels keep for a layer from call to call, per channel. A call like the one
+/// before allocates nothing.
 class Workspace {
  public:
+  explicit Workspace(const DeviceMemory& memory) : memory_(memory) {}
+
   /// Four columns of the compute type for `channels`. Each begins with a cache line: vectors that lie across
   /// two lines cost 7 % of an evaluation in channels-last (AVX-512).
   template <class T>
   T* column(int i) {
-    return reinterpret_cast<T*>(lines_.data() + static_cast<std::size_t>(i) * (lines_.size() / 4));
+    return reinterpret_cast<T*>(static_cast<std::byte*>(columns_.data()) +
+                                static_cast<std::size_t>(i) * (columns_.bytes() / 4));
   }
   void resize_columns(std::int64_t channels) {
-    lines_.resize(4 * ((static_cast<std::size_t>(channels) + 7) / 8));
+    constexpr std::size_t kLine = 64;
+    columns_.resize(4 * kLine * ((static_cast<std::size_t>(channels) + 7) / 8), memory_);
   }
   /// Records of `channels`, with any content.
   exact::Records records(std::int64_t channels, const exact::SumFormat& format) {
-    words_.resize(static_cast<std::size_t>(channels * format.words()));
-    return {words_.data(), format};
+    const std::size_t bytes = static_cast<std::size_t>(channels * format.words()) * sizeof(std::int64_t);
+    if (records_.bytes() < bytes) records_.resize(bytes, memory_);
+    return {static_cast<std::int64_t*>(records_.data()), format};
   }
 
  private:
-  struct alignas(64) Line {
-    std::byte bytes[64];
-  };
-  std::vector<Line> lines_;
-  std::vector<std::int64_t> words_;
+  const DeviceMemory& memory_;
+  DeviceBuffer columns_, records_;
 };
 
 /// A forward call. Its statistics go to `saved`.
@@ -178,17 +181,19 @@ class Kernels {
   virtual void round(const MatmulCall& call, std::span<const std::int64_t> message) const = 0;
 };
 
-/// A device: where tensors and columns live, and its kernels for a dtype.
-struct Device {
+/// What the library knows of a device: its memory, and its kernels for each dtype.
+struct DeviceEntry {
   const char* name;
-  const ColumnMemory& memory;
+  const DeviceMemory& memory;
   const Kernels& (*kernels)(DType dtype);
 };
-/// Kernels by vector code of the instruction set in use or, if it has none, by the plain loops.
-const Device& cpu();
-/// The device of all tensors: the CPU. Tests may put another one here.
-const Device*& device();
-
-inline const Kernels& kernels_for(DType dtype) { return device()->kernels(dtype); }
+/// The CPU. Its kernels are vector code of the instruction set in use or, if it has none, the plain loops.
+const DeviceEntry& cpu();
+/// Makes a device known. Called before the first layer on that device is made.
+void add_device(Device device, const DeviceEntry& entry);
+/// The entry of a device, or null if the library has none.
+const DeviceEntry* find_device(Device device);
+/// "cpu:0"
+std::string to_string(Device device);
 
 }  // namespace syncbn::kernels

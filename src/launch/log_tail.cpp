@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <fstream>
+#include <initializer_list>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -19,6 +20,13 @@ namespace {
 constexpr std::size_t kChunk = 65536;
 constexpr std::size_t kLongestLine = 65536;  // longer ones are shown in pieces, so that memory stays bounded
 constexpr std::streamoff kTailBytes = 16384;
+
+bool contains_any(const std::vector<std::string>& lines, std::initializer_list<std::string_view> marks) {
+  return std::any_of(lines.begin(), lines.end(), [marks](const std::string& line) {
+    return std::any_of(marks.begin(), marks.end(),
+                       [&line](std::string_view mark) { return line.find(mark) != std::string::npos; });
+  });
+}
 
 }  // namespace
 
@@ -35,16 +43,18 @@ std::vector<std::string> last_lines(const std::filesystem::path& file, std::size
 
 bool ends_with_peer_error(const std::filesystem::path& log) {
   constexpr std::size_t kLines = 20;  // frameworks may print warnings after the exception
-  constexpr std::array<std::string_view, 3> kMarks = {
-      "PeerError: ",                // "syncbn.PeerError: group 'world', call 2, forward: …"
-      "syncbn::PeerError'",         // "terminate called after throwing an instance of 'syncbn::PeerError'"
-      "Connection closed by peer",  // Gloo, in PyTorch's own sums
-  };
-  const std::vector<std::string> lines = last_lines(log, kLines);
-  return std::any_of(lines.begin(), lines.end(), [&kMarks](const std::string& line) {
-    return std::any_of(kMarks.begin(), kMarks.end(),
-                       [&line](std::string_view mark) { return line.find(mark) != std::string::npos; });
-  });
+  return contains_any(
+      last_lines(log, kLines),
+      {
+          "PeerError: ",         // "syncbn.PeerError: group 'world', call 2, forward: …"
+          "syncbn::PeerError'",  // "terminate called after throwing an instance of 'syncbn::PeerError'"
+          "Connection closed by peer",  // Gloo, in PyTorch's own sums
+      });
+}
+
+bool ends_with_exception(const std::filesystem::path& log) {
+  constexpr std::size_t kLines = 100;  // the first line of a traceback stands far above its end
+  return contains_any(last_lines(log, kLines), {"Traceback (most recent call last)", "terminate called"});
 }
 
 LogFollower::LogFollower() : inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {

@@ -18,6 +18,10 @@ std::vector<std::string> last_lines(const std::filesystem::path& file, std::size
 /// error of Gloo.
 bool ends_with_peer_error(const std::filesystem::path& log);
 
+/// True if the last lines of a log tell of an exception of Python or C++. The process may be ending, or has
+/// caught the exception and goes on.
+bool ends_with_exception(const std::filesystem::path& log);
+
 /// Follows growing files with inotify. Returns new lines whole, each with a prefix.
 class LogFollower {
  public:

@@ -16,6 +16,7 @@
 #include <system_error>
 
 #include "base/hash.h"
+#include "base/log_level.h"
 #include "environment/rank_table.h"
 #include "launch/addresses.h"
 #include "launch/parse_int.h"
@@ -157,6 +158,11 @@ fs::path log_file(const JobPlan& plan, const std::string& name) {
 }  // namespace
 
 JobPlan make_plan(const Options& options) {
+  try {
+    base::log_level();
+  } catch (const GroupError& error) {
+    throw UsageError(error.what());
+  }
   JobPlan plan;
   plan.options = options;
   plan.command = resolve_command(options.task);

@@ -18,13 +18,14 @@
 #include <vector>
 
 #include "base/file_descriptor.h"
+#include "base/log_level.h"
+#include "base/reminder.h"
 #include "launch/addresses.h"
 #include "launch/exit_codes.h"
 #include "launch/launcher_group.h"
 #include "launch/log_tail.h"
 #include "launch/node_workers.h"
 #include "launch/process.h"
-#include "launch/reminder.h"
 #include "launch/report.h"
 #include "launch/signals.h"
 #include "launch/wait_text.h"
@@ -36,9 +37,11 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
 
-// For the peer that made a worker fail to end too. An interpreter that has a failed rank's libraries and data
-// to take down may need seconds. The other workers of the job can do nothing meanwhile.
-constexpr seconds kCauseTime{10};
+// For the peer that made a worker fail to end too, if its log shows an exception. An interpreter that has a
+// failed rank's libraries and data to take down may need seconds.
+constexpr seconds kEndingTime{10};
+// For that peer to end or to print its exception.
+constexpr seconds kCauseTime{1};
 // The next two together are less than the second in which a job ends after its first failure.
 constexpr milliseconds kOwnEndTime{250};     // for the other workers to report their errors and end
 constexpr milliseconds kTerminateTime{400};  // between SIGTERM and SIGKILL
@@ -199,7 +202,7 @@ class Supervisor {
   }
 
   // Finds the failure to report as the first. A worker whose call failed because of a peer may end before
-  // that peer does, here or on another node. False: keep waiting for the peer, as long as there is one.
+  // that peer does, here or on another node. False: keep waiting for the peer, as long as one may be ending.
   bool finds_cause() {
     const std::vector<Failure>& failures = workers_.failures();
     for (; effects_ < failures.size(); ++effects_) {
@@ -207,11 +210,20 @@ class Supervisor {
       proposed_failure_ = effects_;
       return true;
     }
-    if (!cause_by_) cause_by_ = steady_clock::now() + kCauseTime;
+    if (!effect_at_) effect_at_ = steady_clock::now();
+    cause_by_ = *effect_at_ + (peer_may_be_ending() ? kEndingTime : kCauseTime);
     const bool peers_run = workers_.running() > 0 || plan_.several_nodes();
     if (peers_run && steady_clock::now() < *cause_by_) return false;
     proposed_failure_ = 0;
     return true;
+  }
+
+  // The logs of other nodes' workers are out of sight.
+  bool peer_may_be_ending() const {
+    const std::vector<int> running = workers_.running_ranks();
+    return plan_.several_nodes() || std::any_of(running.begin(), running.end(), [this](int rank) {
+             return ends_with_exception(worker_log(plan_, rank));
+           });
   }
 
   // A rank notes its PeerErrors in the store if syncbn joined its world. The ranks of PyTorch and MindSpore
@@ -252,6 +264,7 @@ class Supervisor {
 
   void tell_wait() {
     if (!waits_for_others() || !reminder_.is_due(steady_clock::now())) return;
+    if (base::log_level() < base::LogLevel::warning) return;
     const std::set<int>& joined = launchers_.joined_ranks();
     observer_.on_notice(
         all_arrived_
@@ -264,7 +277,7 @@ class Supervisor {
   void watch_joins() {
     if (join_watch_begun_ || launchers_.joined_ranks().empty()) return;
     join_watch_begun_ = true;
-    reminder_ = Reminder(steady_clock::now());
+    reminder_ = base::Reminder(steady_clock::now());
     if (plan_.cluster_time_out) join_by_ = steady_clock::now() + *plan_.cluster_time_out;
   }
 
@@ -339,12 +352,13 @@ class Supervisor {
   NodeWorkers workers_;
   bool all_arrived_ = false;  // all nodes have arrived, so the workers were started
   bool join_watch_begun_ = false;
-  std::optional<Deadline> join_by_;         // for the workers
-  Reminder reminder_{steady_clock::now()};  // of the wait for the other nodes, then for the workers
+  std::optional<Deadline> join_by_;               // for the workers
+  base::Reminder reminder_{steady_clock::now()};  // of the wait for the other nodes, then for the workers
   bool done_ = false;       // all workers of this node have exited with 0; the other launchers know
   bool all_ended_ = false;  // no process is left
   Progress reported_{-1};
-  std::size_t effects_ = 0;  // failures in a row, from the first, whose cause is a peer
+  std::size_t effects_ = 0;            // failures in a row, from the first, whose cause is a peer
+  std::optional<Deadline> effect_at_;  // the first failure was noticed, and a peer is its cause
   std::optional<Deadline> cause_by_;
   std::optional<std::size_t> proposed_failure_;  // of workers_.failures()
   std::optional<Deadline> connect_by_;

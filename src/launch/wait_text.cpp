@@ -4,27 +4,16 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <array>
-#include <chrono>
-#include <ctime>
-
+#include "base/timeout.h"
 #include "launch/addresses.h"
 #include "launch/cores.h"
 
 namespace syncbn::launch {
 namespace {
 
-// "until 14:02:11, in 590 s (--cluster_time_out=600)"
 std::string limit_text(const JobPlan& plan, std::optional<Deadline> until) {
   if (!until) return "without a limit (--cluster_time_out is negative)";
-  const auto left = std::chrono::round<std::chrono::seconds>(*until - std::chrono::steady_clock::now());
-  const std::time_t end = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now() + left);
-  std::tm local{};
-  localtime_r(&end, &local);
-  std::array<char, 16> clock{};
-  std::strftime(clock.data(), clock.size(), "%H:%M:%S", &local);
-  return fmt::format("until {}, in {} s (--cluster_time_out={})", clock.data(), left.count(),
-                     plan.cluster_time_out->count());
+  return base::TimeLimit{*plan.cluster_time_out, "--cluster_time_out"}.text_until(*until);
 }
 
 std::string ranks_text(const std::vector<int>& ranks) {

@@ -27,7 +27,7 @@ void all_reduce_matmul(const ConstTensorView& a, const ConstTensorView& b, const
                                static_cast<std::int64_t>(first),
                                static_cast<std::int64_t>(products)};
   };
-  const kernels::Kernels& kernels = kernels::kernels_for(a.dtype);
+  const kernels::DeviceEntry* const device = kernels::find_device(a.device);  // null: the check throws
   layer::sum_rows(
       *group,
       {"all_reduce_matmul", fmt::format("columns={}x{}, type={}", a_columns, b_columns, name_of(a.dtype))},
@@ -35,10 +35,10 @@ void all_reduce_matmul(const ConstTensorView& a, const ConstTensorView& b, const
       exact::value_row_words(exact::product_rows(exact::sum_format(a.dtype))),
       [&] { layer::check_matmul(a, b, c); },
       [&](std::size_t first, std::size_t count, std::span<std::int64_t> message) {
-        kernels.accumulate(call(first, count), message);
+        device->kernels(a.dtype).accumulate(call(first, count), message);
       },
       [&](std::size_t first, std::size_t count, std::span<const std::int64_t> message) {
-        kernels.round(call(first, count), message);
+        device->kernels(a.dtype).round(call(first, count), message);
       });
 }
 

@@ -14,11 +14,11 @@ BackwardPart::BackwardPart(Core& layer, const Saved& from, const BackwardTensors
       result_(result),
       work_(work),
       geometry_(geometry_of(tensors.x)),
-      kernels_(kernels::kernels_for(tensors.x.dtype)) {}
+      kernels_(layer.device.kernels(tensors.x.dtype)) {}
 
 void BackwardPart::check() const {
-  check_saved(from_, layer_.num_features);
-  check_backward(tensors_, layer_.num_features, layer_.options.activation == Activation::relu);
+  check_saved(from_, layer_.num_features, layer_.device.memory);
+  check_backward(tensors_, layer_.num_features, layer_.options);
   check_count(from_, geometry_.positions());
 }
 
@@ -48,7 +48,7 @@ void BackwardPart::commit() {
   const kernels::SumsColumns sums = columns_of(work_.sums);
   // Without elements gradients are zero, whatever the statistics are.
   const bool empty = of_group ? from_.count == 0 : geometry_.positions() == 0;
-  kernels_.affine_gradients(view(layer_.parameters.weight_grad), view(layer_.parameters.bias_grad),
+  kernels_.affine_gradients(layer_.parameters.weight_grad(), layer_.parameters.bias_grad(),
                             of_group ? sums.a : sums.own_a, of_group ? sums.b : sums.own_b,
                             from_.invstd.data(), layer_.num_features, empty);
   if (result_ != nullptr) std::swap(*result_, work_.sums);
@@ -56,7 +56,7 @@ void BackwardPart::commit() {
 
 void BackwardPart::prepare() {
   for (auto* column : {&work_.sums.a, &work_.sums.b, &work_.sums.own_a, &work_.sums.own_b}) {
-    column->reset(static_cast<std::size_t>(layer_.num_features), kernels::device()->memory);
+    column->resize(static_cast<std::size_t>(layer_.num_features), layer_.device.memory);
   }
   work_.kernels.resize_columns(layer_.num_features);
   kernels_.clear(columns_of(work_.sums), layer_.num_features);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <type_traits>
 
+#include "kernels/kernels.h"
 #include "syncbn/error.h"
 
 namespace syncbn::layer {
@@ -56,8 +57,22 @@ void check_data(const char* name, const View& t) {
   }
 }
 
-void check_x(const ConstTensorView& x, std::int64_t num_features) {
+template <class View>
+void check_device(const char* name, const View& t, Device expected, const char* whose) {
+  if (t.device == expected) return;
+  throw InvalidArgument(fmt::format("{}: on device {}, expected {} {}", name, kernels::to_string(t.device),
+                                    whose, kernels::to_string(expected)));
+}
+
+void check_known(const char* name, Device device) {
+  if (kernels::find_device(device) != nullptr) return;
+  throw InvalidArgument(
+      fmt::format("{}: {}, expected a device of this library", name, kernels::to_string(device)));
+}
+
+void check_x(const ConstTensorView& x, std::int64_t num_features, const SyncBatchNormOptions& options) {
   check_data("x", x);
+  check_device("x", x, options.device, "the layer's");
   if (x.shape.channels() != num_features) {
     throw InvalidArgument(
         fmt::format("x: shape {}, expected C = num_features = {}", x.shape.to_string(), num_features));
@@ -78,6 +93,7 @@ void check_like_x(const char* name, const View& t, const ConstTensorView& x) {
   if (t.layout != x.layout) {
     throw InvalidArgument(fmt::format("{}: {}, expected x's {}", name, name_of(t.layout), name_of(x.layout)));
   }
+  check_device(name, t, x.device, "x's");
 }
 
 template <class View, class Other>
@@ -125,12 +141,13 @@ void check_options(std::int64_t num_features, const SyncBatchNormOptions& option
     throw InvalidArgument(
         fmt::format("activation: {}, expected none or relu", static_cast<int>(options.activation)));
   }
+  check_known("device", options.device);
   const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group);
   if (group != nullptr && *group == nullptr) throw InvalidArgument("process_group: null, expected a group");
 }
 
-void check_forward(const ForwardTensors& t, std::int64_t num_features) {
-  check_x(t.x, num_features);
+void check_forward(const ForwardTensors& t, std::int64_t num_features, const SyncBatchNormOptions& options) {
+  check_x(t.x, num_features, options);
   check_like_x("y", t.y, t.x);
   check_apart("y", t.y, "x", t.x);
   if (t.residual) {
@@ -139,10 +156,11 @@ void check_forward(const ForwardTensors& t, std::int64_t num_features) {
   }
 }
 
-void check_backward(const BackwardTensors& t, std::int64_t num_features, bool relu) {
-  check_x(t.x, num_features);
+void check_backward(const BackwardTensors& t, std::int64_t num_features,
+                    const SyncBatchNormOptions& options) {
+  check_x(t.x, num_features, options);
   check_like_x("dy", t.dy, t.x);
-  if (relu && !t.y)
+  if (options.activation == Activation::relu && !t.y)
     throw InvalidArgument("y: none, expected the forward's output, which ReLU's gradient needs");
   if (t.y) check_like_x("y", *t.y, t.x);
   const auto check_output = [&](const char* name, const auto& out, bool may_be_dy) {
@@ -158,9 +176,9 @@ void check_backward(const BackwardTensors& t, std::int64_t num_features, bool re
   }
 }
 
-void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_features, bool relu,
-                           DType parameters) {
-  check_backward({t.dy, t.x, t.y, std::nullopt, std::nullopt}, num_features, relu);
+void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_features,
+                           const SyncBatchNormOptions& options) {
+  check_backward({t.dy, t.x, t.y, std::nullopt, std::nullopt}, num_features, options);
   if (t.ddx) check_like_x("ddx", *t.ddx, t.x);
   if (t.dd_residual) check_like_x("dd_residual", *t.dd_residual, t.x);
   const auto check_output = [&](const char* name, const auto& out) {
@@ -179,7 +197,9 @@ void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_feat
     check_output("d_x", *t.d_x);
     if (t.d_dy) check_apart("d_x", *t.d_x, "d_dy", *t.d_dy);
   }
-  const auto values = [&](const void* data) { return ConstTensorView{data, parameters, {1, num_features}}; };
+  const auto values = [&](const void* data) {
+    return ConstTensorView{data, options.dtype, {1, num_features}};
+  };
   if (t.dd_weight != nullptr) check_data("dd_weight", values(t.dd_weight));
   if (t.dd_bias != nullptr) check_data("dd_bias", values(t.dd_bias));
   if (t.d_weight != nullptr) {
@@ -205,7 +225,9 @@ void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const Tens
       throw InvalidArgument(
           fmt::format("{}: shape {}, expected two dimensions, rows and columns", name, t.shape.to_string()));
     }
+    check_device(name, t, a.device, "a's");
   };
+  check_known("a", a.device);
   check_matrix("a", a);
   check_matrix("b", b);
   check_matrix("c", c);
@@ -222,14 +244,21 @@ void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const Tens
   check_apart("c", c, "b", b);
 }
 
-void check_saved(const Saved& saved, std::int64_t num_features) {
+void check_saved(const Saved& saved, std::int64_t num_features, const DeviceMemory& memory) {
   if (saved.statistics == Saved::Statistics::none)
     throw InvalidArgument("backward: no forward was made before it");
-  for (const auto* values : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased}) {
-    if (static_cast<std::int64_t>(values->size()) == num_features) continue;
+  for (const auto* column : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased})
+    check_column("saved", *column, num_features, memory);
+}
+
+void check_column(const char* name, const Column& column, std::int64_t num_features,
+                  const DeviceMemory& memory) {
+  if (static_cast<std::int64_t>(column.size()) != num_features) {
     throw InvalidArgument(
-        fmt::format("saved: {} channels, expected num_features = {}", values->size(), num_features));
+        fmt::format("{}: {} channels, expected num_features = {}", name, column.size(), num_features));
   }
+  if (&column.memory() != &memory)
+    throw InvalidArgument(fmt::format("{}: columns of another device, expected the layer's", name));
 }
 
 void check_count(const Saved& saved, std::int64_t positions) {

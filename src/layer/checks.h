@@ -13,16 +13,18 @@
 namespace syncbn::layer {
 
 void check_options(std::int64_t num_features, const SyncBatchNormOptions& options);
-void check_forward(const ForwardTensors& tensors, std::int64_t num_features);
-/// `relu`: y is needed.
-void check_backward(const BackwardTensors& tensors, std::int64_t num_features, bool relu);
-/// `parameters`: the dtype of what is per channel.
-void check_double_backward(const DoubleBackwardTensors& tensors, std::int64_t num_features, bool relu,
-                           DType parameters);
-/// c = aᵀ·b of matrices.
+void check_forward(const ForwardTensors& tensors, std::int64_t num_features,
+                   const SyncBatchNormOptions& options);
+void check_backward(const BackwardTensors& tensors, std::int64_t num_features,
+                    const SyncBatchNormOptions& options);
+void check_double_backward(const DoubleBackwardTensors& tensors, std::int64_t num_features,
+                           const SyncBatchNormOptions& options);
+/// c = aᵀ·b of matrices, on a device of this library.
 void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const TensorView& c);
-/// That it is a forward's, of a layer with so many channels.
-void check_saved(const Saved& saved, std::int64_t num_features);
+/// Checks that a forward has filled `saved`, for so many channels in this memory.
+void check_saved(const Saved& saved, std::int64_t num_features, const DeviceMemory& memory);
+void check_column(const char* name, const Column& column, std::int64_t num_features,
+                  const DeviceMemory& memory);
 /// That backward is given as many elements per channel as forward was, as far as the Saved can tell.
 void check_count(const Saved& saved, std::int64_t positions);
 

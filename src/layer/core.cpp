@@ -53,8 +53,10 @@ kernels::SumsOf<T> sums_of(Columns& s) {
 Core::Core(std::int64_t features, const SyncBatchNormOptions& chosen)
     : num_features((check_options(features, chosen), features)),
       options(chosen),
-      parameters(features, chosen),
-      name(chosen.name) {
+      device(*kernels::find_device(chosen.device)),
+      parameters(device, features, chosen),
+      name(chosen.name),
+      work(device.memory) {
   active_isa();  // a wrong SYNCBN_ISA or SYNCBN_NUM_THREADS is an error here, not in the middle of a call
   get_num_threads();
   if (const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group)) {
@@ -121,11 +123,12 @@ bool Core::is_collective(const Saved& from) const {
 }
 
 void Core::track(const Saved& from) {
-  if (from.statistics != Saved::Statistics::group_batch || from.count == 0 || !parameters.running_mean)
+  if (from.statistics != Saved::Statistics::group_batch || from.count == 0 ||
+      !parameters.has_running_statistics())
     return;
-  check_saved(from, num_features);
+  check_saved(from, num_features, device.memory);
   const base::FpEnvironment environment;
-  kernels::kernels_for(options.dtype)
+  device.kernels(options.dtype)
       .track(parameters.running(), columns_of(from), num_features, options.momentum,
              options.nonfinite == Nonfinite::skip_update);
 }

@@ -26,6 +26,8 @@ enum class Direction : std::uint8_t { forward, backward, double_backward };
 
 /// Memory of one call, per channel. A layer keeps it from call to call.
 struct Workspace {
+  explicit Workspace(const DeviceMemory& memory) : kernels(memory) {}
+
   Saved saved;  ///< What a forward makes, until it commits.
   BackwardSums sums;
   kernels::Workspace kernels;
@@ -54,6 +56,7 @@ struct Core {
 
   std::int64_t num_features;
   SyncBatchNormOptions options;
+  const kernels::DeviceEntry& device;
   Parameters parameters;
   bool training = true;
   Saved saved;

@@ -23,26 +23,22 @@ DoubleBackwardPart::DoubleBackwardPart(Core& layer, const Saved& from, const Bac
       sums_(sums),
       tensors_(tensors),
       geometry_(geometry_of(tensors.x)),
-      kernels_(kernels::kernels_for(tensors.x.dtype)) {}
+      kernels_(layer.device.kernels(tensors.x.dtype)) {}
 
 void DoubleBackwardPart::check() const {
   if (layer_.options.affine_gradients == AffineGradients::group)
     throw InvalidArgument("double_backward: affine_gradients = group, expected local");
-  check_saved(from_, layer_.num_features);
-  check_double_backward(tensors_, layer_.num_features, layer_.options.activation == Activation::relu,
-                        layer_.options.dtype);
+  check_saved(from_, layer_.num_features, layer_.device.memory);
+  check_double_backward(tensors_, layer_.num_features, layer_.options);
   check_count(from_, geometry_.positions());
-  for (const auto* values : {&sums_.a, &sums_.b, &sums_.own_a, &sums_.own_b}) {
-    if (static_cast<std::int64_t>(values->size()) == layer_.num_features) continue;
-    throw InvalidArgument(
-        fmt::format("sums: {} channels, expected num_features = {}", values->size(), layer_.num_features));
-  }
+  for (const auto* column : {&sums_.a, &sums_.b, &sums_.own_a, &sums_.own_b})
+    check_column("sums", *column, layer_.num_features, layer_.device.memory);
 }
 
 std::size_t DoubleBackwardPart::words() const { return kernels_.double_backward_words(layer_.num_features); }
 
 void DoubleBackwardPart::start(std::span<std::int64_t> message) {
-  own_q_.reset(static_cast<std::size_t>(layer_.num_features), kernels::device()->memory);
+  own_q_.resize(static_cast<std::size_t>(layer_.num_features), layer_.device.memory);
   kernels_.accumulate(call(), message);
 }
 

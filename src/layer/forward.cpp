@@ -17,9 +17,9 @@ ForwardPart::ForwardPart(Core& layer, const ForwardTensors& tensors, Saved& resu
       track_(track),
       work_(work),
       geometry_(geometry_of(tensors.x)),
-      kernels_(kernels::kernels_for(tensors.x.dtype)) {}
+      kernels_(layer.device.kernels(tensors.x.dtype)) {}
 
-void ForwardPart::check() const { check_forward(tensors_, layer_.num_features); }
+void ForwardPart::check() const { check_forward(tensors_, layer_.num_features, layer_.options); }
 
 // The message is the count, then one record a channel.
 std::size_t ForwardPart::words() const {
@@ -47,7 +47,7 @@ void ForwardPart::run_alone() {
     return check_finite();
   }
   Parameters& parameters = layer_.parameters;
-  if (parameters.running_mean) {
+  if (parameters.has_running_statistics()) {
     prepare(Saved::Statistics::running);
     kernels_.normalize_by(call(), parameters.running());
   } else {
@@ -75,7 +75,7 @@ void ForwardPart::prepare(Saved::Statistics statistics) {
   made.statistics = statistics;
   made.count = geometry_.positions();
   for (auto* column : {&made.mean, &made.var, &made.invstd, &made.scale, &made.var_unbiased}) {
-    column->reset(static_cast<std::size_t>(layer_.num_features), kernels::device()->memory);
+    column->resize(static_cast<std::size_t>(layer_.num_features), layer_.device.memory);
   }
   work_.kernels.resize_columns(layer_.num_features);
   kernels_.clear(columns_of(made), layer_.num_features);
@@ -103,8 +103,8 @@ void ForwardPart::check_finite() const {
 kernels::ForwardCall ForwardPart::call() const {
   return {geometry_,
           {tensors_.x.data, tensors_.residual ? tensors_.residual->data : nullptr, tensors_.y.data},
-          view(layer_.parameters.weight),
-          view(layer_.parameters.bias),
+          layer_.parameters.weight(),
+          layer_.parameters.bias(),
           layer_.options.eps,
           layer_.options.activation == Activation::relu,
           work_.saved.count,

@@ -17,7 +17,10 @@ namespace {
 // A part and all that it refers to. The layer outlives the program's layer object.
 struct OwnedForward {
   OwnedForward(std::shared_ptr<layer::Core> core, const ForwardTensors& given, Saved& saved)
-      : layer(std::move(core)), tensors(given), part(*layer, tensors, saved, true, work) {}
+      : layer(std::move(core)),
+        tensors(given),
+        work(layer->device.memory),
+        part(*layer, tensors, saved, true, work) {}
 
   std::shared_ptr<layer::Core> layer;
   ForwardTensors tensors;
@@ -26,7 +29,10 @@ struct OwnedForward {
 };
 struct OwnedBackward {
   OwnedBackward(std::shared_ptr<layer::Core> core, const Saved& saved, const BackwardTensors& given)
-      : layer(std::move(core)), tensors(given), part(*layer, saved, tensors, nullptr, work) {}
+      : layer(std::move(core)),
+        tensors(given),
+        work(layer->device.memory),
+        part(*layer, saved, tensors, nullptr, work) {}
 
   std::shared_ptr<layer::Core> layer;
   BackwardTensors tensors;

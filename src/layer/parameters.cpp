@@ -6,88 +6,78 @@
 #include "syncbn/error.h"
 
 namespace syncbn::layer {
+namespace {
 
-ChannelValues::ChannelValues(DType dtype, std::int64_t channels, double value)
-    : dtype_(dtype), size_(static_cast<std::size_t>(channels)), own_(size_ * size_of(dtype)) {
-  fill(value);
+// In the order of Entry.
+constexpr struct {
+  const char* name;
+  int initial;
+} kInfo[] = {
+    {"weight", 1},      {"bias", 0},     {"running_mean", 0}, {"running_var", 1}, {"num_batches_tracked", 0},
+    {"weight_grad", 0}, {"bias_grad", 0}};
+
+std::size_t element_size(std::optional<DType> dtype) {
+  return dtype ? size_of(*dtype) : sizeof(std::int64_t);
 }
 
-void ChannelValues::fill(double value) {
-  kernels::kernels_for(dtype_).fill(view(), static_cast<std::int64_t>(size_), value);
+}  // namespace
+
+StateValues::StateValues(const kernels::DeviceEntry& device, std::optional<DType> dtype, std::int64_t size)
+    : device_(device), dtype_(dtype), size_(static_cast<std::size_t>(size)) {
+  own_.resize(size_ * element_size(dtype), device.memory);
 }
 
-StateEntry ChannelValues::entry(std::string name) { return {std::move(name), data(), dtype_, size_}; }
-
-BatchCounter& BatchCounter::operator=(std::int64_t batches) {
-  exists_ = true;
-  *data() = batches;
-  return *this;
-}
-
-Parameters::Parameters(std::int64_t num_features, const SyncBatchNormOptions& options)
-    : dtype(options.dtype) {
-  if (options.affine) {
-    weight.emplace(options.dtype, num_features, 1.0);
-    weight_grad.emplace(options.dtype, num_features, 0.0);
-  }
-  if (options.affine && options.bias) {
-    bias.emplace(options.dtype, num_features, 0.0);
-    bias_grad.emplace(options.dtype, num_features, 0.0);
-  }
-  if (options.track_running_stats) {
-    running_mean.emplace(options.dtype, num_features, 0.0);
-    running_var.emplace(options.dtype, num_features, 1.0);
-    num_batches_tracked = 0;
+void StateValues::fill(int value) {
+  if (dtype_) {
+    device_.kernels(*dtype_).fill({data(), *dtype_}, static_cast<std::int64_t>(size_), value);
+  } else {
+    const std::int64_t wide = value;
+    device_.memory.copy(data(), &wide, sizeof wide);
   }
 }
 
-void Parameters::reset_running_stats() {
-  if (!running_mean) return;
-  running_mean->fill(0.0);
-  running_var->fill(1.0);
-  num_batches_tracked = 0;
-}
-
-void Parameters::reset() {
-  reset_running_stats();
-  if (weight) weight->fill(1.0);
-  if (bias) bias->fill(0.0);
-}
-
-std::vector<StateEntry> Parameters::state() {
-  std::vector<StateEntry> entries;
-  if (weight) entries.push_back(weight->entry("weight"));
-  if (bias) entries.push_back(bias->entry("bias"));
-  if (running_mean) {
-    entries.push_back(running_mean->entry("running_mean"));
-    entries.push_back(running_var->entry("running_var"));
-    entries.push_back(num_batches_tracked.entry("num_batches_tracked"));
+Parameters::Parameters(const kernels::DeviceEntry& device, std::int64_t num_features,
+                       const SyncBatchNormOptions& options)
+    : device_(options.device) {
+  const bool bias = options.affine && options.bias, track = options.track_running_stats;
+  const bool exists[] = {options.affine, bias, track, track, track, options.affine, bias};
+  for (int i = 0; i < kEntries; ++i) {
+    if (!exists[i]) continue;
+    if (i == kBatches) {
+      values_[i].emplace(device, std::nullopt, 1);
+    } else {
+      values_[i].emplace(device, options.dtype, num_features);
+    }
   }
-  return entries;
+  reset(0, kEntries);
+}
+
+void Parameters::reset(int first, int end) {
+  for (int i = first; i < end; ++i) {
+    if (values_[i]) values_[i]->fill(kInfo[i].initial);
+  }
+}
+
+std::vector<StateEntry> Parameters::entries(int first, int end) {
+  std::vector<StateEntry> result;
+  for (int i = first; i < end; ++i) {
+    if (!values_[i]) continue;
+    result.push_back({kInfo[i].name, values_[i]->data(), values_[i]->dtype(), values_[i]->size(), device_});
+  }
+  return result;
 }
 
 void Parameters::bind(std::string_view name, void* memory) {
-  const auto check = [&](std::size_t alignment) {
-    if (reinterpret_cast<std::uintptr_t>(memory) % alignment == 0) return;
-    throw InvalidArgument(
-        fmt::format("{}: memory at {}, expected an address aligned to {} bytes", name, memory, alignment));
-  };
-  const std::pair<std::string_view, std::optional<ChannelValues>*> known[] = {{"weight", &weight},
-                                                                              {"bias", &bias},
-                                                                              {"running_mean", &running_mean},
-                                                                              {"running_var", &running_var},
-                                                                              {"weight_grad", &weight_grad},
-                                                                              {"bias_grad", &bias_grad}};
-  for (const auto& [known_name, values] : known) {
-    if (known_name != name || !*values) continue;
-    check(size_of(dtype));
-    return (*values)->bind(memory);
+  for (int i = 0; i < kEntries; ++i) {
+    if (kInfo[i].name != name || !values_[i]) continue;
+    const std::size_t alignment = element_size(values_[i]->dtype());
+    if (reinterpret_cast<std::uintptr_t>(memory) % alignment != 0) {
+      throw InvalidArgument(
+          fmt::format("{}: memory at {}, expected an address aligned to {} bytes", name, memory, alignment));
+    }
+    return values_[i]->bind(memory);
   }
-  if (name != "num_batches_tracked" || !num_batches_tracked) {
-    throw InvalidArgument(fmt::format("entry: '{}' is none of this layer's parameters and buffers", name));
-  }
-  check(sizeof(std::int64_t));
-  num_batches_tracked.bind(memory);
+  throw InvalidArgument(fmt::format("entry: '{}' is none of this layer's parameters and buffers", name));
 }
 
 }  // namespace syncbn::layer

@@ -1,79 +1,73 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
+#include <array>
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "kernels/kernels.h"
-#include "syncbn/dtype.h"
 #include "syncbn/sync_batch_norm.h"
 
 namespace syncbn::layer {
 
-/// One value per channel in the layer's dtype, in the layer's own memory or in the caller's.
-class ChannelValues {
+/// Elements of one parameter, buffer or gradient, in memory of the layer's device that belongs to the layer
+/// or to the caller.
+class StateValues {
  public:
-  ChannelValues(DType dtype, std::int64_t channels, double value);
+  /// No dtype: int64.
+  StateValues(const kernels::DeviceEntry& device, std::optional<DType> dtype, std::int64_t size);
 
-  /// Keeps the values in `memory` from now on; null: in the layer's own memory again. Copies nothing.
-  void bind(void* memory) { bound_ = static_cast<std::byte*>(memory); }
-
-  kernels::Values view() { return {data(), dtype_}; }
-  void fill(double value);
-  StateEntry entry(std::string name);
+  std::optional<DType> dtype() const { return dtype_; }
+  std::size_t size() const { return size_; }
+  void* data() { return bound_ != nullptr ? bound_ : own_.data(); }
+  /// Keeps the elements in `memory` from now on; null: in the layer's own memory again. Copies nothing.
+  void bind(void* memory) { bound_ = memory; }
+  void fill(int value);
 
  private:
-  std::byte* data() { return bound_ != nullptr ? bound_ : own_.data(); }
-
-  DType dtype_;
+  const kernels::DeviceEntry& device_;
+  std::optional<DType> dtype_;
   std::size_t size_;
-  std::vector<std::byte> own_;
-  std::byte* bound_ = nullptr;
-};
-
-/// View of values that the layer's options may leave out.
-inline kernels::Values view(std::optional<ChannelValues>& values) {
-  return values ? values->view() : kernels::Values{};
-}
-
-/// num_batches_tracked, absent until it is set, in the layer's own memory or in the caller's.
-class BatchCounter {
- public:
-  explicit operator bool() const { return exists_; }
-  BatchCounter& operator=(std::int64_t batches);
-  void bind(void* memory) { bound_ = static_cast<std::int64_t*>(memory); }  ///< As ChannelValues::bind.
-  StateEntry entry(std::string name) { return {std::move(name), data(), std::nullopt, 1}; }
-  std::int64_t* data() { return bound_ != nullptr ? bound_ : &own_; }
-
- private:
-  bool exists_ = false;
-  std::int64_t own_ = 0;
-  std::int64_t* bound_ = nullptr;
+  DeviceBuffer own_;
+  void* bound_ = nullptr;
 };
 
 /// Parameters, buffers and gradients of a layer. Those that the options leave out are absent.
-struct Parameters {
-  Parameters(std::int64_t num_features, const SyncBatchNormOptions& options);
+class Parameters {
+ public:
+  Parameters(const kernels::DeviceEntry& device, std::int64_t num_features,
+             const SyncBatchNormOptions& options);
 
+  kernels::Values weight() { return view(kWeight); }
+  kernels::Values bias() { return view(kBias); }
+  kernels::Values weight_grad() { return view(kWeightGrad); }
+  kernels::Values bias_grad() { return view(kBiasGrad); }
+  bool has_running_statistics() const { return values_[kRunningMean].has_value(); }
   /// Only if they exist.
   kernels::RunningStatistics running() {
-    return {running_mean->view(), running_var->view(), num_batches_tracked.data()};
+    return {view(kRunningMean), view(kRunningVar), static_cast<std::int64_t*>(values_[kBatches]->data())};
   }
-  void reset_running_stats();
-  void reset();
-  std::vector<StateEntry> state();
+
+  void reset_running_stats() { reset(kRunningMean, kWeightGrad); }
+  void reset() { reset(kWeight, kWeightGrad); }
+  std::vector<StateEntry> state() { return entries(kWeight, kWeightGrad); }
+  std::vector<StateEntry> gradients() { return entries(kWeightGrad, kEntries); }
   void bind(std::string_view name, void* memory);  ///< As FrameworkHooks::bind.
 
-  DType dtype;
-  std::optional<ChannelValues> weight, bias;
-  std::optional<ChannelValues> running_mean, running_var;
-  BatchCounter num_batches_tracked;
-  std::optional<ChannelValues> weight_grad, bias_grad;
+ private:
+  enum Entry { kWeight, kBias, kRunningMean, kRunningVar, kBatches, kWeightGrad, kBiasGrad, kEntries };
+
+  kernels::Values view(Entry entry) {
+    std::optional<StateValues>& values = values_[entry];
+    return values ? kernels::Values{values->data(), *values->dtype()} : kernels::Values{};
+  }
+  void reset(int first, int end);
+  std::vector<StateEntry> entries(int first, int end);
+
+  Device device_;
+  std::array<std::optional<StateValues>, kEntries> values_;
 };
 
 }  // namespace syncbn::layer

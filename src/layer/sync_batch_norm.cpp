@@ -33,12 +33,7 @@ void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors)
 const Saved& SyncBatchNorm::saved() const { return impl_->saved; }
 
 std::vector<StateEntry> SyncBatchNorm::state() { return impl_->parameters.state(); }
-std::vector<StateEntry> SyncBatchNorm::gradients() {
-  std::vector<StateEntry> entries;
-  if (auto& gradient = impl_->parameters.weight_grad) entries.push_back(gradient->entry("weight_grad"));
-  if (auto& gradient = impl_->parameters.bias_grad) entries.push_back(gradient->entry("bias_grad"));
-  return entries;
-}
+std::vector<StateEntry> SyncBatchNorm::gradients() { return impl_->parameters.gradients(); }
 void SyncBatchNorm::reset_parameters() { impl_->parameters.reset(); }
 void SyncBatchNorm::reset_running_stats() { impl_->parameters.reset_running_stats(); }
 

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/interrupt.h"
+#include "base/long_wait.h"
 #include "rendezvous/store.h"
 #include "syncbn/error.h"
 
@@ -62,8 +64,10 @@ class MemoryStore final : public Store {
           });
       return value != board_->values_.end() || departed != board_->departures_.end();
     };
-    if (!board_->changed_.wait_until(lock, deadline, settled)) {
-      throw TimeoutError(fmt::format("key '{}' was not set by the deadline", key));
+    while (!board_->changed_.wait_until(lock, base::next_poll(deadline), settled)) {
+      if (std::chrono::steady_clock::now() >= deadline)
+        throw TimeoutError(fmt::format("key '{}' was not set", key));
+      base::tell_long_wait();
     }
     if (value == board_->values_.end())
       throw PeerError(fmt::format("world rank {} {}", departed->first, departed->second));

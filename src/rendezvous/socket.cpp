@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/interrupt.h"
+#include "base/long_wait.h"
 #include "syncbn/error.h"
 
 namespace syncbn::rendezvous {
@@ -30,6 +31,9 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kRetryPause = std::chrono::milliseconds(20);
 // Time between two queries for a name. All ranks query the same name server.
 constexpr auto kNamePause = std::chrono::milliseconds(200);
+// Time for a name to get an address. A cluster may register the names of a job a few seconds after its start;
+// a misspelt name never gets an address.
+constexpr auto kNameTime = std::chrono::seconds(10);
 
 std::string reason(int error) { return std::generic_category().message(error); }
 
@@ -49,15 +53,18 @@ AddressList resolve(const std::string& host, int port, std::string& why) {
   return {found, &freeaddrinfo};
 }
 
-// Repeats the query until the deadline.
+// Repeats the query for kNameTime, or until an earlier deadline.
 AddressList resolve_by(const std::string& host, int port, Deadline deadline) {
+  const Deadline begin = Clock::now();
+  deadline = std::min(deadline, begin + kNameTime);
   std::string why;
   for (;;) {
     AddressList found = resolve(host, port, why);
     if (found != nullptr) return found;
     if (Clock::now() >= deadline) {
-      throw TimeoutError(
-          fmt::format("rendezvous: '{}' did not get an address by the deadline: {}", host, why));
+      const auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin);
+      throw GroupError(fmt::format("rendezvous: the name '{}' has no address, after {:.3g} s of queries: {}",
+                                   host, std::chrono::duration<double>(waited).count(), why));
     }
     base::check_interrupt();
     std::this_thread::sleep_until(std::min(deadline, Clock::now() + kNamePause));
@@ -124,6 +131,7 @@ void wait_for_name(const std::string& host, Deadline deadline) { resolve_by(host
 
 base::Fd connect_to(const std::string& host, int port, Deadline deadline) {
   std::string why;
+  const base::WaitPhrase phrase([&why] { return fmt::format("for an answer ({})", why); });
   for (;;) {
     const AddressList addresses = resolve_by(host, port, deadline);
     for (const addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
@@ -140,8 +148,7 @@ base::Fd connect_to(const std::string& host, int port, Deadline deadline) {
     base::check_interrupt();
     const auto left = deadline - Clock::now();
     if (left <= Clock::duration::zero())
-      throw TimeoutError(
-          fmt::format("rendezvous: no connection to {}:{} by the deadline: {}", host, port, why));
+      throw TimeoutError(fmt::format("rendezvous: no connection to {}:{}: {}", host, port, why));
     std::this_thread::sleep_for(std::min<Clock::duration>(left, kRetryPause));
   }
 }
@@ -182,8 +189,7 @@ void send_all(int socket, std::string_view bytes, Deadline deadline) {
     if (sent >= 0) {
       bytes.remove_prefix(static_cast<std::size_t>(sent));
     } else if (errno == EAGAIN) {
-      if (!base::wait_ready(socket, POLLOUT, deadline))
-        throw TimeoutError("a message could not be sent by the deadline");
+      if (!base::wait_ready(socket, POLLOUT, deadline)) throw TimeoutError("a message could not be sent");
     } else if (errno != EINTR) {
       throw ConnectionLost(fmt::format("connection broken: {}", reason(errno)));
     }
@@ -200,7 +206,7 @@ void recv_some(int socket, std::string& bytes, Deadline deadline) {
     }
     if (received == 0) throw ConnectionLost("connection closed by peer");
     if (errno == EAGAIN) {
-      if (!base::wait_ready(socket, POLLIN, deadline)) throw TimeoutError("no answer by the deadline");
+      if (!base::wait_ready(socket, POLLIN, deadline)) throw TimeoutError("no answer");
     } else if (errno != EINTR) {
       throw ConnectionLost(fmt::format("connection broken: {}", reason(errno)));
     }

@@ -35,11 +35,11 @@ class ConnectionLost : public PeerError {
 /// @throws AddressElsewhere, AddressUnavailable or another GroupError, each with the address and the system's
 /// reason
 base::Fd listen_on(const std::string& host, int port);
-/// Waits until `host` has an address, because a name may be registered late. @throws TimeoutError with the
-/// name
+/// Waits up to 10 s until `host` has an address, because a name may be registered late. @throws GroupError
+/// with the name
 void wait_for_name(const std::string& host, Deadline deadline);
 /// A non-blocking connection. Tries again while the connection is refused, because the server may start last.
-/// @throws TimeoutError with the address and the last reason
+/// @throws TimeoutError with the address and the last reason; GroupError as wait_for_name()
 base::Fd connect_to(const std::string& host, int port, Deadline deadline);
 /// Makes the kernel break the connection if the peer's machine has not answered for 10 s. A machine that has
 /// lost its power or its network closes no connection. connect_to() already calls this function.

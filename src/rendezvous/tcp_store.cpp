@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "base/interrupt.h"
+#include "base/long_wait.h"
 #include "rendezvous/store_wire.h"
 #include "syncbn/error.h"
 
@@ -21,14 +23,20 @@ TcpStore::TcpStore(const std::string& host, int port, const std::string& token, 
     : where_(fmt::format("{}:{}", host, port)), deadline_(deadline) {
   for (;;) {
     socket_ = connect_to(host, port, deadline);
+    const Deadline answer_by = std::min(deadline, std::chrono::steady_clock::now() + wire::kHelloTime);
     try {
-      const Deadline answer_by = std::min(deadline, std::chrono::steady_clock::now() + wire::kHelloTime);
       request(static_cast<char>(wire::Operation::hello), wire::kHello, token, answer_by);
       return;
-    } catch (const ConnectionLost&) {  // the server is ending; the expected server may start later
+    } catch (const ConnectionLost& error) {  // the server is ending; the expected server may start later
       if (std::chrono::steady_clock::now() >= deadline) throw;
+      const base::WaitPhrase phrase([&error] { return fmt::format("for an answer ({})", error.what()); });
+      base::check_interrupt();
       in_.clear();
       std::this_thread::sleep_for(kReconnectPause);
+    } catch (const TimeoutError& error) {
+      if (answer_by == deadline) throw;
+      throw PeerError(
+          fmt::format("{} of a syncbn store within {} s", error.what(), wire::kHelloTime.count()));
     }
   }
 }

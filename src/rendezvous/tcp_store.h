@@ -30,7 +30,8 @@ class TcpStore : public Store {
  public:
   /// Connects and presents `token`. Tries again while nothing listens there or the connection is closed at
   /// once. `deadline` also applies to set() and all other functions that change the store.
-  /// @throws TimeoutError; TokenRefused; StoreFull; PeerError if the listener is not a syncbn store
+  /// @throws TimeoutError; TokenRefused; StoreFull; GroupError if the name has no address; PeerError if the
+  /// listener is not a syncbn store
   TcpStore(const std::string& host, int port, const std::string& token, Deadline deadline);
 
   /// @throws as Store::set(); InvalidArgument if key and value are longer than about 1 MiB; StoreFull, as

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 
+#include "base/long_wait.h"
 #include "base/parallel_for.h"
 #include "base/timeout.h"
 #include "engines/entry.h"
@@ -23,8 +24,21 @@ namespace {
 
 std::mutex init_mutex;  // held while the process joins or leaves a world
 
-void join(const environment::WorldSpec& spec, const std::string& backend, std::chrono::milliseconds timeout,
-          std::chrono::milliseconds rendezvous_timeout) {
+std::shared_ptr<group::Engine> join_engine(const environment::WorldSpec& spec, const std::string& backend,
+                                           const base::TimeLimit& limit) {
+  const auto& engine = engines::find_engine(backend);
+  const base::LongWait wait(spec.rank ? fmt::format("rank {} of {}", *spec.rank, spec.size)
+                                      : fmt::format("a process of a world of {} ranks", spec.size),
+                            "to join the world", limit);
+  try {
+    return engine.join(spec, wait.deadline());
+  } catch (const TimeoutError& error) {
+    throw TimeoutError(fmt::format("init: {}: {}", wait.text_at_deadline(), error.what()));
+  }
+}
+
+void join(const environment::WorldSpec& spec, const std::string& backend,
+          const base::TimeLimit& rendezvous_limit, const base::TimeLimit& limit) {
   if (spec.size > kMaxRanks)
     throw GroupError(fmt::format("init: a world of {} ranks, expected at most {}", spec.size, kMaxRanks));
   std::shared_ptr<group::Engine> engine;
@@ -34,9 +48,9 @@ void join(const environment::WorldSpec& spec, const std::string& backend, std::c
     if (!spec.rank) throw GroupError("init: a simulation needs the rank of this process: RANK_ID is not set");
     engine = engines::simulated_engine(*spec.rank, spec.size);
   } else {
-    engine = engines::find_engine(backend).join(spec, std::chrono::steady_clock::now() + rendezvous_timeout);
+    engine = join_engine(spec, backend, rendezvous_limit);
   }
-  const auto joined = std::make_shared<world::World>(std::move(engine), timeout);
+  const auto joined = std::make_shared<world::World>(std::move(engine), limit);
   base::share_cores(joined->local_size(*joined->group(kWorldGroup)));
   world::set_process_world(joined);
   world::retire_lone_group(joined->size());
@@ -77,8 +91,9 @@ void init(Backend backend) {
   const environment::LaunchEnv env = environment::read_launch_env(environment::process_env, backend);
   // msrun starts the program once more as a scheduler, which this library does not need.
   if (env.scheduler) std::exit(EXIT_SUCCESS);
-  const auto timeout = environment::read_timeout();
-  join(env.world, env.backend, timeout, env.rendezvous_timeout.value_or(timeout));
+  const base::TimeLimit limit = environment::call_limit();
+  join(env.world, env.backend,
+       env.rendezvous_timeout ? base::TimeLimit{*env.rendezvous_timeout, "MS_TOPO_TIMEOUT"} : limit, limit);
 }
 
 void init(const InitOptions& options) {
@@ -101,12 +116,18 @@ void init(const InitOptions& options) {
   const std::lock_guard lock(init_mutex);
   if (world::current_world() != nullptr) throw GroupError("init: already initialised; release() comes first");
   check_thread_has_no_world();
-  const auto timeout = options.timeout ? *options.timeout : environment::read_timeout();
+  const base::TimeLimit limit = environment::call_limit(options.timeout, "the timeout of init()");
   const std::string token =
       options.token.empty() ? environment::process_env("SYNCBN_TOKEN").value_or("") : options.token;
-  join({options.rank, options.size, options.host, options.port, options.rank == 0, token,
-        environment::read_shared_memory()},
-       backend, timeout, timeout);
+  join({.rank = options.rank,
+        .size = options.size,
+        .host = options.host,
+        .port = options.port,
+        .port_setting = "the port of init()",
+        .serve = options.rank == 0,
+        .token = token,
+        .shared_memory = environment::read_shared_memory()},
+       backend, limit, limit);
 }
 
 bool is_initialized() { return world::current_world() != nullptr; }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/timeout.h"
+#include "engines/local_group.h"
 #include "environment/launch_env.h"
 #include "group/group.h"
 #include "syncbn/error.h"
@@ -13,7 +14,8 @@
 namespace syncbn {
 
 std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator> communicator,
-                                  std::optional<std::chrono::milliseconds> timeout) {
+                                  std::optional<std::chrono::milliseconds> timeout,
+                                  const std::string& timeout_setting) {
   if (name.empty()) throw InvalidArgument("name: empty, expected a name for messages");
   if (communicator == nullptr)
     throw InvalidArgument(fmt::format("communicator: null, group '{}' needs one", name));
@@ -27,11 +29,14 @@ std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator
   base::check_timeout(timeout);
   std::vector<int> ranks(static_cast<std::size_t>(size));
   std::iota(ranks.begin(), ranks.end(), 0);
-  // A std::function must be copyable, so the communicator lies in shared memory until its only use.
+  // A std::function must be copyable, so the function has the communicator by a shared pointer.
   const auto given = std::make_shared<std::unique_ptr<Communicator>>(std::move(communicator));
-  return std::make_shared<Group>(std::move(name), std::move(ranks), rank,
-                                 timeout ? *timeout : environment::read_timeout(),
-                                 [given](Deadline) { return std::move(*given); });
+  const bool may_share = environment::read_shared_memory();
+  return std::make_shared<Group>(
+      std::move(name), std::move(ranks), rank, environment::call_limit(timeout, timeout_setting),
+      [given, may_share](Deadline deadline) {
+        return engines::share_memory_on_one_host(std::move(*given), may_share, deadline);
+      });
 }
 
 }  // namespace syncbn

@@ -32,7 +32,7 @@ std::shared_ptr<Group> resolve_group(std::string_view name) {
   const std::lock_guard lock(lone_mutex);
   if (lone_group == nullptr) {
     lone_group = std::make_shared<Group>(std::string(kWorldGroup), std::vector<int>{0}, 0,
-                                         environment::read_timeout(), nullptr);
+                                         environment::call_limit(), nullptr);
   }
   return lone_group;
 }

@@ -57,7 +57,7 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
     throw InvalidArgument(fmt::format("size: {}, expected a number of ranks in [1, {}]", size, kMaxRanks));
   if (!body) throw InvalidArgument("body: an empty function, expected one that takes the rank");
   const auto threads = std::make_shared<engines::ThreadWorld>(size);
-  const auto timeout = environment::read_timeout();
+  const base::TimeLimit limit = environment::call_limit();
   const int inner_threads = std::max(1, get_num_threads() / size);
   std::vector<std::exception_ptr> failed(static_cast<std::size_t>(size));
 
@@ -69,7 +69,7 @@ void run_ranks(int size, const std::function<void(int rank)>& body) {
     std::exception_ptr& error = failed[static_cast<std::size_t>(rank)];
     try {
       set_num_threads(inner_threads);
-      world::set_thread_world(std::make_shared<world::World>(threads->engine(rank), timeout));
+      world::set_thread_world(std::make_shared<world::World>(threads->engine(rank), limit));
       body(rank);
       threads->depart(rank, "has ended without this call");
     } catch (...) {

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "base/long_wait.h"
 #include "base/rank_list.h"
 #include "syncbn/error.h"
 
@@ -17,8 +18,8 @@ bool is_world_name(std::string_view name) {
          name == "mccl_world_group";
 }
 
-World::World(std::shared_ptr<group::Engine> engine, std::chrono::milliseconds timeout)
-    : engine_(std::move(engine)), timeout_(timeout) {
+World::World(std::shared_ptr<group::Engine> engine, base::TimeLimit limit)
+    : engine_(std::move(engine)), limit_(std::move(limit)) {
   std::vector<int> all(static_cast<std::size_t>(size()));
   std::iota(all.begin(), all.end(), 0);
   groups_.emplace(kWorldGroup, make_group({std::string(kWorldGroup), std::move(all), 0}));
@@ -39,12 +40,16 @@ void World::close() noexcept {
 // the same order on all ranks, which the ranks do not guarantee.
 std::shared_ptr<Group> World::make_group(const group::GroupSpec& spec) const {
   const auto position = std::find(spec.ranks.begin(), spec.ranks.end(), rank()) - spec.ranks.begin();
-  auto connect = [engine = engine_, spec](Deadline deadline) { return engine->connect(spec, deadline); };
+  auto connect = [engine = engine_, spec, limit = limit_](Deadline deadline) {
+    const base::LongWait wait(fmt::format("rank {} of {}", engine->rank(), engine->size()),
+                              fmt::format("to connect group '{}'", spec.name), limit);
+    return engine->connect(spec, deadline);
+  };
   // Weak, because a closed group must not keep the engine alive.
   auto note = [engine = std::weak_ptr(engine_)] {
     if (const auto locked = engine.lock()) locked->note_peer_error();
   };
-  return std::make_shared<Group>(spec.name, spec.ranks, static_cast<int>(position), timeout_,
+  return std::make_shared<Group>(spec.name, spec.ranks, static_cast<int>(position), limit_,
                                  std::move(connect), std::move(note));
 }
 

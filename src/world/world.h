@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "base/forks.h"
+#include "base/timeout.h"
 #include "group/engine.h"
 #include "group/group.h"
 
@@ -20,7 +20,7 @@ namespace syncbn::world {
 /// The ranks of a job as one rank sees them, and the groups that it has made. Thread-safe.
 class World {
  public:
-  World(std::shared_ptr<group::Engine> engine, std::chrono::milliseconds timeout);
+  World(std::shared_ptr<group::Engine> engine, base::TimeLimit limit);
   ~World();
   /// Closes every group. A later sum of a group that is still held is a GroupError.
   void close() noexcept;
@@ -45,7 +45,7 @@ class World {
 
   std::shared_ptr<group::Engine> engine_;
   const base::ForkGuard fork_guard_;
-  const std::chrono::milliseconds timeout_;
+  const base::TimeLimit limit_;
   mutable std::mutex mutex_;  // guards all members below
   std::map<std::string, std::shared_ptr<Group>, std::less<>> groups_;
   // Number of groups that were made with each name and list.

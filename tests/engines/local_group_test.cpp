@@ -12,12 +12,16 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
+#include "group/group.h"
 #include "rank_processes.h"
 
 namespace syncbn::engines {
@@ -97,8 +101,7 @@ TEST_F(LocalGroupTest, OneRankOfAnotherUser) {
   expect(ranks, 2, "engine");
 }
 
-// A user namespace in which this user has the same number, but is another one: found out by the hand-over
-// alone.
+// A user namespace in which this user has the same number, but is another one.
 TEST_F(LocalGroupTest, OneRankInAnotherUserNamespace) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root, to become another user";
   const WindowMemory engines({2, 5000});
@@ -109,10 +112,29 @@ TEST_F(LocalGroupTest, OneRankInAnotherUserNamespace) {
                       (std::ofstream("/proc/self/uid_map") << "0 12345 1").flush().good();
     if (!done || geteuid() != 0) _exit(3);
   });
+  const auto begin = Clock::now();
   const std::string outcome = ranks.outcome(1);
   if (outcome.empty()) GTEST_SKIP() << "this system makes no user namespace";
   EXPECT_EQ(outcome, "engine");
   EXPECT_EQ(ranks.outcome(0), "engine");
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(4)) << "expected no attempt to hand the memory over";
+}
+
+// One user seen from outside and from within a user namespace of his.
+TEST_F(LocalGroupTest, OneRankInAUserNamespaceOfTheSameUser) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to become another user";
+  const WindowMemory engines({2, 5000});
+  RankProcesses ranks = run(engines, [](int rank) {
+    const bool done = setresuid(12345, 12345, 12345) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0;
+    if (!done) _exit(3);
+    if (rank != 1) return;
+    if (unshare(CLONE_NEWUSER) != 0 || !(std::ofstream("/proc/self/uid_map") << "0 12345 1").flush().good())
+      _exit(3);
+  });
+  const std::string outcome = ranks.outcome(1);
+  if (outcome.empty()) GTEST_SKIP() << "this system makes no user namespace";
+  EXPECT_EQ(outcome, "memory");
+  EXPECT_EQ(ranks.outcome(0), "memory");
 }
 
 // Namespaces of processes and mounts do not matter: no path is used, and locks tell who lives.
@@ -170,6 +192,51 @@ TEST_F(LocalGroupTest, TwoRanksOfOneProcess) {
   EXPECT_EQ(rank(0), "engine");
   thread.join();
   EXPECT_EQ(other, "engine");
+}
+
+// Counts the messages of the engine that a program gives to make_group().
+class Counted final : public Communicator {
+ public:
+  Counted(std::unique_ptr<Communicator> engine, int& messages)
+      : engine_(std::move(engine)), messages_(messages) {}
+  int rank() const override { return engine_->rank(); }
+  int size() const override { return engine_->size(); }
+  std::span<std::int64_t> buffer(std::size_t words) override { return engine_->buffer(words); }
+  void start(std::size_t words) override {
+    ++messages_;
+    engine_->start(words);
+  }
+  void wait(Deadline deadline) override { engine_->wait(deadline); }
+  void abort() noexcept override { engine_->abort(); }
+
+ private:
+  const std::unique_ptr<Communicator> engine_;
+  int& messages_;
+};
+
+std::string messages_of_a_custom_engine(std::unique_ptr<Communicator> engine) {
+  const int rank = engine->rank();
+  int messages = 0;
+  const auto group = make_group("own", std::make_unique<Counted>(std::move(engine), messages), kPatience);
+  for (std::int64_t round = 0; round < 10; ++round) {
+    std::vector<std::int64_t> payload(20, rank + round);
+    group->sum({"a sum", ""}, payload);
+    if (payload != std::vector<std::int64_t>(20, 1 + 2 * round)) return "wrong sum";
+  }
+  return fmt::format("{} messages", messages);
+}
+
+// The table and the verdict are all that a custom engine carries. If a rank must not share memory, the engine
+// carries the table and all sums.
+TEST_F(LocalGroupTest, ACustomEngine) {
+  for (const auto& [forbidden, expected] : {std::pair(-1, "2 messages"), std::pair(1, "11 messages")}) {
+    const WindowMemory engines({2, 5000});
+    RankProcesses ranks(2, [&, forbidden = forbidden](int rank) {
+      setenv("SYNCBN_SHARED_MEMORY", rank == forbidden ? "0" : "1", 1);
+      return messages_of_a_custom_engine(engines.attach(rank));
+    });
+    expect(ranks, 2, expected);
+  }
 }
 
 // The window that was agreed on sees deaths.

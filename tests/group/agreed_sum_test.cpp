@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <random>
 
-#include "ranks.h"
+#include "../ranks.h"
 
 namespace syncbn {
 namespace {

@@ -8,7 +8,7 @@
 
 #include <thread>
 
-#include "ranks.h"
+#include "../ranks.h"
 
 namespace syncbn {
 namespace {
@@ -20,6 +20,8 @@ using namespace std::chrono_literals;
 
 const Call kForward{"forward of layer 'bn1'", "C=2, eps=1e-05"};
 
+base::TimeLimit within(std::chrono::milliseconds time) { return {time, "SYNCBN_TIMEOUT_S"}; }
+
 // The members of one group of threads, each used by a thread of the test's own.
 struct Members {
   explicit Members(int size, std::chrono::milliseconds timeout = 60s) {
@@ -28,7 +30,8 @@ struct Members {
         ++connections;
         return world->connect({"dp", testing::first_ranks(size), 0}, r, deadline);
       };
-      members.push_back(std::make_unique<Group>("dp", testing::first_ranks(size), r, timeout, connect));
+      members.push_back(
+          std::make_unique<Group>("dp", testing::first_ranks(size), r, within(timeout), connect));
     }
   }
   Group& operator[](std::size_t rank) { return *members[rank]; }
@@ -63,7 +66,7 @@ TEST(Group, ConnectsAtTheFirstSumAndOnce) {
 }
 
 TEST(Group, OfOneNeverConnects) {
-  Group alone("alone", {3}, 0, 1s, nullptr);
+  Group alone("alone", {3}, 0, within(1s), nullptr);
   std::vector<std::int64_t> payload{7};
   alone.sum(kForward, payload);
   EXPECT_EQ(payload[0], 7);
@@ -144,7 +147,7 @@ TEST(Group, CloseGivesUpASumOnAnotherThread) {
 TEST(Group, CloseWhileItConnects) {
   const auto store = std::make_shared<rendezvous::MemoryBoard>();
   Group* closing = nullptr;
-  Group group("dp", {0, 1}, 0, 60s, [&](Deadline) -> std::unique_ptr<Communicator> {
+  Group group("dp", {0, 1}, 0, within(60s), [&](Deadline) -> std::unique_ptr<Communicator> {
     closing->close("release() was called");
     return std::make_shared<engines::ThreadWorld>(1)->connect({"dp", {0}, 0}, 0, testing::soon());
   });
@@ -169,7 +172,7 @@ TEST(Group, CallsOfSeveralThreadsAreSerialised) {
 }
 
 TEST(Group, AnEnginesOwnExceptionPassesAndBreaksIt) {
-  Group group("dp", {0, 1}, 0, 60s,
+  Group group("dp", {0, 1}, 0, within(60s),
               [](Deadline) -> std::unique_ptr<Communicator> { throw std::runtime_error("no network"); });
   std::vector<std::int64_t> payload(1);
   EXPECT_THROW(group.sum(kForward, payload), std::runtime_error);

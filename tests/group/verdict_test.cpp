@@ -10,7 +10,7 @@
 #include <array>
 #include <limits>
 
-#include "ranks.h"
+#include "../ranks.h"
 
 namespace syncbn::group {
 namespace {

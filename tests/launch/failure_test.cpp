@@ -57,13 +57,14 @@ TEST_F(FailureTest, WhatTheConsoleHasShownIsNotShownAgain) {
 }
 
 TEST_F(FailureTest, TheCauseIsNamedThoughItsInterpreterTakesSecondsToEnd) {
-  // control: with kCauseTime = 250 ms, or without ends_with_peer_error(), rank 0 is called the first to fail.
+  // control: without ends_with_peer_error() or ends_with_exception() rank 0 is called the first to fail.
   for (const std::string error : {"syncbn.PeerError: group 'world': rank 1 failed",
                                   "terminate called after throwing an instance of 'syncbn::PeerError'",
                                   "RuntimeError: [pair.cc:534] Connection closed by peer [127.0.0.1]:4711"}) {
-    Job& job =
-        start_shell(options(3), "if [ $RANK = 1 ]; then echo InvalidArgument; sleep 2; exit 5; fi; echo \"" +
-                                    error + "\"; exit 4");
+    Job& job = start_shell(
+        options(3),
+        "if [ $RANK = 1 ]; then echo 'Traceback (most recent call last):'; sleep 2; exit 5; fi; echo \"" +
+            error + "\"; exit 4");
     EXPECT_EQ(job.wait(), 5);
     EXPECT_TRUE(contains(job.err(), "rank 1 failed first: exit code 5") &&
                 contains(job.err(), "rank 0 failed after it: exit code 4"))
@@ -76,6 +77,16 @@ TEST_F(FailureTest, APeerErrorWithoutARunningPeerEndsTheJobAtOnce) {
   const auto begin = steady_clock::now();
   Job& job =
       start_shell(options(2), "[ $RANK = 1 ] && exit 0; echo syncbn.PeerError: rank 1 has left; exit 4");
+  EXPECT_EQ(job.wait(), 4);
+  EXPECT_LT(steady_clock::now() - begin, std::chrono::seconds(8));
+  EXPECT_TRUE(contains(job.err(), "rank 0 failed first: exit code 4")) << job.err();
+}
+
+TEST_F(FailureTest, APeerErrorDoesNotWaitForAPeerThatIsNotEnding) {
+  // control: with peer_may_be_ending() = true the launcher waits ten seconds for the peer.
+  const auto begin = steady_clock::now();
+  Job& job = start_shell(options(2),
+                         "[ $RANK = 1 ] && exec sleep 1000; echo syncbn.PeerError: rank 1 gave up; exit 4");
   EXPECT_EQ(job.wait(), 4);
   EXPECT_LT(steady_clock::now() - begin, std::chrono::seconds(8));
   EXPECT_TRUE(contains(job.err(), "rank 0 failed first: exit code 4")) << job.err();

@@ -11,7 +11,7 @@
 #include <fstream>
 #include <thread>
 
-#include "../group/processes_child.h"
+#include "../engines/processes_child.h"
 
 namespace syncbn::launchers {
 namespace {

@@ -5,12 +5,12 @@
 if(NOT SYNCBN_GLOO OR SYNCBN_SANITIZE)
   return()
 endif()
-syncbn_add_test(addresses_test SOURCES addresses_test.cpp ../group/processes_child.cpp)
+syncbn_add_test(addresses_test SOURCES addresses_test.cpp ../engines/processes_child.cpp)
 target_compile_definitions(addresses_test PRIVATE SYNCBN_WORKER="$<TARGET_FILE:processes_worker>"
                                                   SYNCBN_FORWARD="${CMAKE_CURRENT_SOURCE_DIR}/forward.py")
 add_dependencies(addresses_test processes_worker)
 
-add_executable(slurm_test slurm_cluster.cpp slurm_test.cpp ../group/processes_child.cpp)
+add_executable(slurm_test slurm_cluster.cpp slurm_test.cpp ../engines/processes_child.cpp)
 target_link_libraries(slurm_test PRIVATE syncbn_build_flags fmt::fmt GTest::gtest GTest::gtest_main Threads::Threads)
 target_compile_definitions(slurm_test PRIVATE SYNCBN_WORKER="$<TARGET_FILE:processes_worker>")
 add_dependencies(slurm_test processes_worker)

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "../group/processes_child.h"
+#include "../engines/processes_child.h"
 
 namespace syncbn::launchers {
 

@@ -132,7 +132,7 @@ TEST(BadInput, Shapes) {
 }
 
 TEST(BadInput, Views) {
-  std::vector<float> data(5);
+  DeviceVector<float> data(5);
   const Shape six{2, 3}, four{2, 2}, other_four{1, 4};
   expect(
       {{"view", [&] { view(data, six); }, {"data", "5 elements ... 6 ... (2, 3)"}},
@@ -214,7 +214,7 @@ void expect_forward(const std::vector<Spoiled<ForwardTensors>>& cases) {
       SyncBatchNorm layer(2);
       layer.set_train(training);
       const Snapshot before = snapshot(layer);
-      Call call({2, 2, 2}, std::vector<float>(8, 1));
+      Call call({2, 2, 2}, DeviceVector<float>(8, 1));
       ForwardTensors tensors = call.forward_tensors();
       spoil(tensors, call);
       Saved saved;
@@ -225,12 +225,12 @@ void expect_forward(const std::vector<Spoiled<ForwardTensors>>& cases) {
               {name + ", joint", [&] { joint.forward(layer, tensors, saved); }, facts}});
       EXPECT_EQ(snapshot(layer), before) << name;
       EXPECT_EQ(saved.statistics, Saved::Statistics::none) << name;
-      EXPECT_EQ(call.y, std::vector<float>(8)) << name;
+      EXPECT_EQ(call.y, DeviceVector<float>(8)) << name;
     }
   }
 }
 
-const void* odd_address(const std::vector<float>& data) {
+const void* odd_address(const DeviceVector<float>& data) {
   return reinterpret_cast<const char*>(data.data()) + 1;
 }
 
@@ -295,7 +295,7 @@ TEST(BadInput, Forward) {
 
 TEST(BadInput, ForwardOverlap) {
   using T = ForwardTensors&;
-  std::vector<float> room(12);
+  DeviceVector<float> room(12);
   const auto part = [&](int shift) {
     return [&room, shift](T t, Call&) {
       t.x.data = room.data() + 3;
@@ -339,7 +339,7 @@ void expect_backward(const std::vector<Spoiled<BackwardTensors>>& cases) {
               {name + ", joint", [&] { joint.backward(layer, layer.saved(), tensors); }, facts}});
       EXPECT_EQ(snapshot(layer), before) << name;
       EXPECT_TRUE(sums.a.empty()) << name;
-      EXPECT_EQ(call.dx, std::vector<float>(8)) << name;
+      EXPECT_EQ(call.dx, DeviceVector<float>(8)) << name;
     }
   }
 }
@@ -388,7 +388,7 @@ TEST(BadInput, Backward) {
        },
        {"d_residual", "(4, 2)", "(2, 2, 2)"}},
   });
-  std::vector<float> more(10);
+  DeviceVector<float> more(10);
   expect_backward({
       {"more elements than the forward",
        [&](T t, Call&) {
@@ -407,7 +407,7 @@ TEST(BadInput, BackwardOverlap) {
       {"dx overlaps x", [](T t, Call& c) { t.dx->data = c.x.data(); }, {"dx", "32 bytes", "x"}},
       {"dx overlaps y", [](T t, Call& c) { t.dx->data = c.y.data(); }, {"dx", "32 bytes", "y"}},
   });
-  std::vector<float> room(12, 1.0F);
+  DeviceVector<float> room(12, 1.0F);
   expect_backward({
       {"dx overlaps dy",
        [&](T t, Call&) {
@@ -433,8 +433,8 @@ TEST(BadInput, BackwardOverlap) {
 
 // A double backward of everything, with one thing wrong in it.
 struct DoubleCall {
-  std::vector<float> u = std::vector<float>(8, 1), t = u, d_dy = u, d_x = u;
-  std::vector<float> dd_weight{1, 2}, dd_bias{3, 4}, d_weight{5, 6};
+  DeviceVector<float> u = DeviceVector<float>(8, 1), t = u, d_dy = u, d_x = u;
+  DeviceVector<float> dd_weight{1, 2}, dd_bias{3, 4}, d_weight{5, 6};
 };
 
 using Spoil = std::function<void(DoubleBackwardTensors&, Call&, DoubleCall&, Saved&, BackwardSums&)>;
@@ -454,7 +454,7 @@ void expect_double_backward(const std::string& name, const Spoil& spoil,
     const Snapshot before = snapshot(layer);
     Saved saved = layer.saved();
     DoubleCall more;
-    const auto read = [&](const std::vector<float>& values) { return view(values, call.shape); };
+    const auto read = [&](const DeviceVector<float>& values) { return view(values, call.shape); };
     DoubleBackwardTensors tensors{read(call.dy),
                                   read(call.x),
                                   read(call.y),
@@ -471,9 +471,9 @@ void expect_double_backward(const std::string& name, const Spoil& spoil,
       EXPECT_EQ(outcome(double_backward), "ok") << name;
     } else {
       expect({{name, double_backward, facts}});
-      EXPECT_EQ(more.d_dy, std::vector<float>(8, 1)) << name;
-      EXPECT_EQ(more.d_x, std::vector<float>(8, 1)) << name;
-      EXPECT_EQ(more.d_weight, (std::vector<float>{5, 6})) << name;
+      EXPECT_EQ(more.d_dy, DeviceVector<float>(8, 1)) << name;
+      EXPECT_EQ(more.d_x, DeviceVector<float>(8, 1)) << name;
+      EXPECT_EQ(more.d_weight, (DeviceVector<float>{5, 6})) << name;
     }
     EXPECT_EQ(snapshot(layer), before) << name;
   }
@@ -544,7 +544,7 @@ TEST(BadInput, WhatADoubleBackwardWasLeft) {
   } cases[] = {
       {"no forward", [](Saved& saved, BackwardSums&) { saved = {}; }, {"backward", "no forward"}},
       {"another layer's",
-       [](Saved& saved, BackwardSums&) { saved.var.reset(3, kHostMemory); },
+       [](Saved& saved, BackwardSums&) { saved.var.resize(3, kHostMemory); },
        {"saved", "3 channels", "num_features ... 2"}},
       {"fewer elements than the call",
        [](Saved& saved, BackwardSums&) { saved.count = 3; },
@@ -553,7 +553,7 @@ TEST(BadInput, WhatADoubleBackwardWasLeft) {
        [](Saved&, BackwardSums& sums) { sums = {}; },
        {"sums", "0 channels", "num_features ... 2"}},
       {"sums of another layer",
-       [](Saved&, BackwardSums& sums) { sums.own_b.reset(1, kHostMemory); },
+       [](Saved&, BackwardSums& sums) { sums.own_b.resize(1, kHostMemory); },
        {"sums", "1 channels", "num_features ... 2"}},
   };
   for (const auto& c : cases) {
@@ -638,14 +638,14 @@ TEST(BadInput, AnEnginesShortBuffer) {
   const Snapshot before = snapshot(layer);
   Call call({2, 2}, {1, 2, 3, 5});
   expect_error<PeerError>([&] { call.forward(layer); },
-                          {"'own'", "call 1", "forward ... '#1'", "rank 0 ... 75 words ... 76"});
+                          {"'own'", "call 1", "forward ... '#1'", "rank 0 ... 45 words ... 46"});
   EXPECT_EQ(snapshot(layer), before);
 }
 
 TEST(BadInput, EmptyTensorsMayBeNull) {
   SyncBatchNorm layer(2);
   const Shape shape{0, 2, 3};
-  const TensorView none{nullptr, DType::float32, shape};
+  const TensorView none{.data = nullptr, .dtype = DType::float32, .shape = shape, .device = test_device()};
   EXPECT_EQ(outcome([&] {
               layer.forward(none, none);
               layer.backward(none, none, none);

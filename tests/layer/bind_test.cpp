@@ -12,18 +12,17 @@
 #include <tuple>
 #include <vector>
 
+#include "layer/test_device.h"
 #include "outcome.h"
-#include "syncbn/framework.h"
-#include "syncbn/syncbn.h"
 
-namespace syncbn {
+namespace syncbn::testing {
 namespace {
 
 constexpr const char* kValues[] = {"weight",      "bias",        "running_mean",
                                    "running_var", "weight_grad", "bias_grad"};
 
 struct Step {
-  std::vector<float> x, y, dx;
+  DeviceVector<float> x, y, dx;
 
   explicit Step(SyncBatchNorm& layer) : x(12), y(12), dx(12) {
     std::iota(x.begin(), x.end(), 1.0F);
@@ -37,7 +36,7 @@ struct Step {
 // A caller's memory for all that a layer keeps.
 template <class T>
 struct Memory {
-  std::vector<std::vector<T>> values{6, std::vector<T>(3, T(0.5))};
+  std::vector<DeviceVector<T>> values{6, DeviceVector<T>(3, T(0.5))};
   std::int64_t batches = 4;
 
   void bind_to(SyncBatchNorm& layer) {
@@ -115,12 +114,12 @@ TEST(BindArguments, Named) {
   alignas(8) std::byte memory[32];
   const void* const own = layer.values<float>("running_mean").data();
   for (const char* name : {"weight", "bias_grad", "nope", ""}) {
-    testing::expect_error<InvalidArgument>([&] { FrameworkHooks(layer).bind(name, memory); },
-                                           {"entry ... '" + std::string(name) + "'"});
+    expect_error<InvalidArgument>([&] { FrameworkHooks(layer).bind(name, memory); },
+                                  {"entry ... '" + std::string(name) + "'"});
   }
   for (const auto& [name, offset, bytes] :
        {std::tuple{"running_mean", 1, "4"}, {"running_var", 2, "4"}, {"num_batches_tracked", 4, "8"}}) {
-    testing::expect_error<InvalidArgument>(
+    expect_error<InvalidArgument>(
         [&, &name = name, &offset = offset] { FrameworkHooks(layer).bind(name, memory + offset); },
         {name, std::string(bytes) + " bytes"});
   }
@@ -158,4 +157,4 @@ TEST(WithoutBias, IsASetting) {
 }
 
 }  // namespace
-}  // namespace syncbn
+}  // namespace syncbn::testing

@@ -8,7 +8,7 @@
 
 namespace syncbn::testing {
 
-Call::Call(Shape of, std::vector<float> values)
+Call::Call(Shape of, DeviceVector<float> values)
     : shape(std::move(of)), x(std::move(values)), y(x.size()), dy(x.size()), dx(x.size()) {
   std::iota(dy.begin(), dy.end(), 1.0F);
 }

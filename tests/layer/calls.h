@@ -4,22 +4,22 @@
 #include <cstdint>
 #include <vector>
 
+#include "layer/test_device.h"
 #include "outcome.h"
-#include "syncbn/syncbn.h"
 
 /// Float32 calls and a layer's state as bits, for tests of semantics and errors.
 namespace syncbn::testing {
 
 /// A batch with room for what the layer writes. dy is 1, 2, 3, …
 struct Call {
-  Call(Shape of, std::vector<float> values);
+  Call(Shape of, DeviceVector<float> values);
   ForwardTensors forward_tensors();
   BackwardTensors backward_tensors();
   void forward(SyncBatchNorm& layer) { layer.forward(forward_tensors()); }
   void backward(SyncBatchNorm& layer) { layer.backward(backward_tensors()); }
 
   Shape shape;
-  std::vector<float> x, y, dy, dx;
+  DeviceVector<float> x, y, dy, dx;
 };
 
 /// Everything in a float32 layer that a failed call must leave as it is.

@@ -28,29 +28,33 @@ namespace syncbn::testing {
 namespace {
 
 using kernels::bits;
-using kernels::draw;
-using kernels::Kind;
 using kernels::narrow;
 using kernels::widen;
 
 template <class T>
+DeviceVector<T> draw(std::size_t n, std::mt19937_64& random) {
+  const std::vector<T> values = kernels::draw<T>(kernels::Kind::ordinary, n, random);
+  return {values.begin(), values.end()};
+}
+
+template <class T>
 struct Step {
-  std::vector<T> y, dx, d_residual;
-  std::vector<float> weight_grad, bias_grad;
+  DeviceVector<T> y, dx, d_residual;
+  DeviceVector<float> weight_grad, bias_grad;
 };
 
 // One forward and backward of a layer that has seen a batch before.
 template <class T>
-Step<T> step(Activation activation, bool training, const Shape& shape, Layout layout, const std::vector<T>& x,
-             const std::vector<T>* residual, const std::vector<T>& dy) {
+Step<T> step(Activation activation, bool training, const Shape& shape, Layout layout,
+             const DeviceVector<T>& x, const DeviceVector<T>* residual, const DeviceVector<T>& dy) {
   SyncBatchNormOptions options;
   options.activation = activation;
   SyncBatchNorm layer(shape.channels(), options);
-  std::ranges::copy(std::vector<float>{1.5F, -0.75F, 0.1F}, layer.values<float>("weight").begin());
-  std::ranges::copy(std::vector<float>{0.25F, 0, -0.3F}, layer.values<float>("bias").begin());
-  Step<T> made{std::vector<T>(x.size()), std::vector<T>(x.size()), std::vector<T>(x.size()), {}, {}};
-  const auto read = [&](const std::vector<T>& values) { return view(values, shape, layout); };
-  const auto write = [&](std::vector<T>& values) { return view(values, shape, layout); };
+  std::ranges::copy(DeviceVector<float>{1.5F, -0.75F, 0.1F}, layer.values<float>("weight").begin());
+  std::ranges::copy(DeviceVector<float>{0.25F, 0, -0.3F}, layer.values<float>("bias").begin());
+  Step<T> made{DeviceVector<T>(x.size()), DeviceVector<T>(x.size()), DeviceVector<T>(x.size()), {}, {}};
+  const auto read = [&](const DeviceVector<T>& values) { return view(values, shape, layout); };
+  const auto write = [&](DeviceVector<T>& values) { return view(values, shape, layout); };
   layer.forward(read(x), write(made.y));
   layer.set_train(training);
   ForwardTensors tensors{read(x), write(made.y), std::nullopt};
@@ -76,12 +80,11 @@ void expect_composition() {
         for (const bool relu : {false, true}) {
           SCOPED_TRACE(std::string(name_of(dtype_of<T>)) + (training ? ", training" : ", evaluation") +
                        (add ? ", residual" : "") + (relu ? ", relu" : ""));
-          const auto x = draw<T>(Kind::ordinary, n, random), residual = draw<T>(Kind::ordinary, n, random),
-                     dy = draw<T>(Kind::ordinary, n, random);
+          const auto x = draw<T>(n, random), residual = draw<T>(n, random), dy = draw<T>(n, random);
           const Step<T> fused = step<T>(relu ? Activation::relu : Activation::none, training, shape, layout,
                                         x, add ? &residual : nullptr, dy);
-          std::vector<T> y = step<T>(Activation::none, training, shape, layout, x, nullptr, dy).y;
-          std::vector<T> masked = dy;
+          DeviceVector<T> y = step<T>(Activation::none, training, shape, layout, x, nullptr, dy).y;
+          DeviceVector<T> masked = dy;
           bool cut = false;
           for (std::size_t i = 0; i < n; ++i) {
             if (add) y[i] = narrow<T>(widen(y[i]) + widen(residual[i]));
@@ -172,7 +175,7 @@ TEST(SavedValues, Recomputation) {
                        Call call({2, 1}, {1.0F, static_cast<float>(rank) * 3});
                        Saved first, again;
                        layer.forward(call.forward_tensors(), first);
-                       const std::vector<float> y = call.y;
+                       const DeviceVector<float> y = call.y;
                        Call other({1, 1}, {9});
                        layer.forward(other.forward_tensors(), again);
                        layer.forward(call.forward_tensors(), again);
@@ -180,7 +183,7 @@ TEST(SavedValues, Recomputation) {
                        EXPECT_EQ(first.mean, again.mean);
                        EXPECT_EQ(first.invstd, again.invstd);
                        layer.backward(first, call.backward_tensors());
-                       const std::vector<float> dx = call.dx;
+                       const DeviceVector<float> dx = call.dx;
                        layer.backward(again, call.backward_tensors());
                        EXPECT_EQ(dx, call.dx);
                        layer.backward(first, call.backward_tensors());  // as often as one likes
@@ -199,7 +202,7 @@ TEST(SavedValues, TheForwardsModeCounts) {
                        Call call({2, 1}, {1.0F, static_cast<float>(rank) * 3});
                        call.forward(layer);
                        call.backward(layer);
-                       const std::vector<float> dx = call.dx;
+                       const DeviceVector<float> dx = call.dx;
                        layer.set_train(false);
                        call.backward(layer);  // joins the group's sum
                        EXPECT_EQ(dx, call.dx);
@@ -214,7 +217,7 @@ TEST(SavedValues, IncompleteOnesAreRefused) {
   layer.forward(call.forward_tensors(), saved);
   for (auto values : {&Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale}) {
     Saved cut = saved;
-    (cut.*values).reset(1, kHostMemory);
+    (cut.*values).resize(1, kHostMemory);
     expect_error<InvalidArgument>([&] { layer.backward(cut, call.backward_tensors()); },
                                   {"saved", "1 channels", "num_features ... 2"});
   }

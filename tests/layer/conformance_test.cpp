@@ -17,13 +17,13 @@
 #include <string>
 #include <vector>
 
-#include "syncbn/syncbn.h"
+#include "layer/test_device.h"
 
-namespace syncbn {
+namespace syncbn::testing {
 namespace {
 
 using Values = std::vector<double>;
-using Numbers = std::vector<float>;
+using Numbers = DeviceVector<float>;
 
 Numbers linspace(double first, double last, const Shape& shape) {
   const auto size = static_cast<std::size_t>(shape.elements());
@@ -387,4 +387,4 @@ TEST(Conformance, MCumulativeAverage) {
 }
 
 }  // namespace
-}  // namespace syncbn
+}  // namespace syncbn::testing

@@ -42,11 +42,11 @@ struct Scene {
 // Everything a function of backward's results is made of, of all ranks one after the other.
 template <class T>
 struct Problem {
-  std::vector<T> x, dy, residual;  // inputs
-  std::vector<T> u, t;             // the function's gradients with respect to dx and d_residual
-  std::vector<double> weight;      // (C,)
-  std::vector<double> bias;        // (C,)
-  std::vector<double> v, z;        // (ranks, C): with respect to weight_grad and bias_grad
+  DeviceVector<T> x, dy, residual;  // inputs
+  DeviceVector<T> u, t;             // the function's gradients with respect to dx and d_residual
+  DeviceVector<double> weight;      // (C,)
+  DeviceVector<double> bias;        // (C,)
+  DeviceVector<double> v, z;        // (ranks, C): with respect to weight_grad and bias_grad
 };
 
 template <class T>
@@ -54,12 +54,12 @@ Problem<T> draw_problem(const Scene& scene, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::normal_distribution<double> normal;
   const auto some = [&](std::int64_t count) {
-    std::vector<T> values(static_cast<std::size_t>(count));
+    DeviceVector<T> values(static_cast<std::size_t>(count));
     for (T& value : values) value = T(normal(random));
     return values;
   };
   const auto doubles = [&](std::int64_t count) {
-    std::vector<double> values(static_cast<std::size_t>(count));
+    DeviceVector<double> values(static_cast<std::size_t>(count));
     for (double& value : values) value = normal(random);
     return values;
   };
@@ -81,7 +81,7 @@ Problem<T> draw_problem(const Scene& scene, std::uint64_t seed) {
 template <class T>
 struct Part {
   std::size_t begin, size;
-  std::vector<T> operator()(const std::vector<T>& all) const {
+  DeviceVector<T> operator()(const DeviceVector<T>& all) const {
     return {all.begin() + static_cast<std::ptrdiff_t>(begin),
             all.begin() + static_cast<std::ptrdiff_t>(begin + size)};
   }
@@ -101,7 +101,7 @@ struct Rank {
   SyncBatchNorm layer;
   Shape shape;
   Layout layout;
-  std::vector<T> x, dy, y, dx, d_residual;
+  DeviceVector<T> x, dy, y, dx, d_residual;
   Saved saved;
   BackwardSums sums;
 
@@ -122,7 +122,7 @@ struct Rank {
       layer.values<double>("running_var")[c] = 1.5;
     }
     layer.set_train(scene.mode == Mode::training);
-    const std::vector<T> residual = part_of<T>(scene, rank)(p.residual);
+    const DeviceVector<T> residual = part_of<T>(scene, rank)(p.residual);
     ForwardTensors forward{read(x), write(y), std::nullopt};
     if (scene.residual) forward.residual = read(residual);
     FrameworkHooks(layer).normalize(forward, saved);
@@ -136,17 +136,17 @@ struct Rank {
     options.track_running_stats = scene.mode != Mode::local_batch;
     return options;
   }
-  ConstTensorView read(const std::vector<T>& values) const { return view(values, shape, layout); }
-  TensorView write(std::vector<T>& values) const { return view(values, shape, layout); }
+  ConstTensorView read(const DeviceVector<T>& values) const { return view(values, shape, layout); }
+  TensorView write(DeviceVector<T>& values) const { return view(values, shape, layout); }
 };
 
-double dot(const std::vector<double>& a, const std::vector<double>& b) {
+double dot(const DeviceVector<double>& a, const DeviceVector<double>& b) {
   return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
 }
 
 // The function: Σ u·dx + Σ t·d_residual + Σ over the ranks of v·weight_grad + z·bias_grad.
 double function(const Scene& scene, const Problem<double>& p) {
-  std::vector<double> parts(scene.shares.size());
+  DeviceVector<double> parts(scene.shares.size());
   run_ranks(static_cast<int>(parts.size()), [&](int r) {
     const auto rank = static_cast<std::size_t>(r);
     Rank<double> made(scene, p, rank);
@@ -164,20 +164,21 @@ double function(const Scene& scene, const Problem<double>& p) {
 
 template <class T>
 struct Gradients {
-  std::vector<T> d_dy, d_x;
-  std::vector<double> d_weight;
+  DeviceVector<T> d_dy, d_x;
+  DeviceVector<double> d_weight;
 };
 
 // By the library; without weight and bias gradients where they are not wanted.
 template <class T>
 Gradients<T> gradients(const Scene& scene, const Problem<T>& p, bool affine = true) {
-  Gradients<T> all{std::vector<T>(p.x.size()), std::vector<T>(p.x.size()), std::vector<double>(p.v.size())};
+  Gradients<T> all{DeviceVector<T>(p.x.size()), DeviceVector<T>(p.x.size()),
+                   DeviceVector<double>(p.v.size())};
   run_ranks(static_cast<int>(scene.shares.size()), [&](int r) {
     const auto rank = static_cast<std::size_t>(r);
     Rank<T> made(scene, p, rank);
     const auto part = part_of<T>(scene, rank);
-    const std::vector<T> u = part(p.u), t = part(p.t);
-    std::vector<T> d_dy(u.size()), d_x(u.size());
+    const DeviceVector<T> u = part(p.u), t = part(p.t);
+    DeviceVector<T> d_dy(u.size()), d_x(u.size());
     DoubleBackwardTensors tensors{made.read(made.dy), made.read(made.x), made.read(made.y), made.read(u), {},
                                   made.write(d_dy),   made.write(d_x)};
     if (scene.residual) tensors.dd_residual = made.read(t);
@@ -196,8 +197,8 @@ Gradients<T> gradients(const Scene& scene, const Problem<T>& p, bool affine = tr
 void expect_quotients(const Scene& scene) {
   Problem<double> p = draw_problem<double>(scene, 7);
   const Gradients<double> made = gradients(scene, p);
-  const auto expect = [&](const char* name, std::vector<double> Problem<double>::*input,
-                          const std::vector<double>& gradient) {
+  const auto expect = [&](const char* name, DeviceVector<double> Problem<double>::*input,
+                          const DeviceVector<double>& gradient) {
     for (std::size_t i = 0; i < gradient.size(); ++i) {
       constexpr double kStep = 1e-5;
       const double value = (p.*input)[i];
@@ -212,7 +213,7 @@ void expect_quotients(const Scene& scene) {
   };
   expect("dy", &Problem<double>::dy, made.d_dy);
   expect("x", &Problem<double>::x, made.d_x);
-  std::vector<double> d_weight(kChannels);  // a data-parallel program adds the ranks' parts
+  DeviceVector<double> d_weight(kChannels);  // a data-parallel program adds the ranks' parts
   for (std::size_t i = 0; i < made.d_weight.size(); ++i) d_weight[i % kChannels] += made.d_weight[i];
   expect("weight", &Problem<double>::weight, d_weight);
 }
@@ -234,7 +235,7 @@ TEST(DoubleBackward, DifferenceQuotients) {
 
 // Each rank's own part: as if each had a weight of its own, which dx of all ranks then depends on. In loops.
 double function_of_own_weights(const Scene& scene, const Problem<double>& p,
-                               const std::vector<double>& weight) {
+                               const DeviceVector<double>& weight) {
   struct Element {
     std::size_t rank, channel, i;
   };
@@ -270,11 +271,11 @@ TEST(DoubleBackward, TheWeightsGradientIsEachRanksOwn) {
   const Scene scene{{2, 0, 4}};
   const Problem<double> p = draw_problem<double>(scene, 13);
   const Gradients<double> made = gradients(scene, p);
-  std::vector<double> weight;
+  DeviceVector<double> weight;
   for (int rank = 0; rank < 3; ++rank) weight.insert(weight.end(), p.weight.begin(), p.weight.end());
   EXPECT_NEAR(function_of_own_weights(scene, p, weight), function(scene, p), 1e-12);
   for (std::size_t i = 0; i < weight.size(); ++i) {
-    std::vector<double> more = weight, less = weight;
+    DeviceVector<double> more = weight, less = weight;
     more[i] += 0.5;  // the function is linear in it
     less[i] -= 0.5;
     EXPECT_NEAR(made.d_weight[i],
@@ -307,8 +308,8 @@ TEST(DoubleBackward, LayoutChangesNothing) {
   const Scene first{{3}, Mode::training, Activation::relu};
   Scene last = first;
   last.layout = Layout::channels_last;
-  const auto reordered = [](const std::vector<float>& values) {  // (N, C, S) to (N, S, C)
-    std::vector<float> result;
+  const auto reordered = [](const DeviceVector<float>& values) {  // (N, C, S) to (N, S, C)
+    DeviceVector<float> result;
     for (std::size_t n = 0; n < values.size() / (kChannels * kSpatial); ++n) {
       for (std::size_t s = 0; s < kSpatial; ++s) {
         for (std::size_t c = 0; c < kChannels; ++c)
@@ -386,7 +387,7 @@ TEST(TwoSteps, NormalizeMovesNothingAndTrackMovesOnce) {
   SyncBatchNorm whole(kChannels, Rank<double>::options_of(scene)),
       steps(kChannels, Rank<double>::options_of(scene));
   const Shape shape{4, kChannels, kSpatial};
-  std::vector<double> y(p.x.size()), again(p.x.size());
+  DeviceVector<double> y(p.x.size()), again(p.x.size());
   Saved saved;
   whole.forward({view(p.x, shape), view(y, shape), {}}, saved);
   FrameworkHooks(steps).normalize({view(p.x, shape), view(again, shape), {}}, saved);
@@ -411,7 +412,7 @@ TEST(TwoSteps, FailReachesThePeers) {
     SyncBatchNorm layer(kChannels);
     if (rank == 0) return FrameworkHooks(layer).fail("input of rank 0 is no tensor");
     const Shape shape{2, kChannels, kSpatial};
-    std::vector<float> x(8, 1.0F), y(8);
+    DeviceVector<float> x(8, 1.0F), y(8);
     layer.forward(view<float>(x, shape), view(y, shape));
   });
   expect_error<PeerError>(seen[1], {"input of rank 0 is no tensor"});
@@ -422,7 +423,7 @@ TEST(TwoSteps, FailOfABackwardIsOfItsForwardsMode) {
   const auto seen = outcomes(2, [&](int rank) {
     SyncBatchNorm layer(kChannels);
     const Shape shape{2, kChannels, kSpatial};
-    std::vector<float> x(8, 1.0F), y(8), dx(8);
+    DeviceVector<float> x(8, 1.0F), y(8), dx(8);
     const ForwardTensors forward{view<float>(x, shape), view(y, shape), {}};
     Saved of_training, of_evaluation;
     layer.forward(forward, of_training);

@@ -20,7 +20,7 @@
 #include <thread>
 #include <vector>
 
-#include "group/environment.h"
+#include "environment/environment.h"
 #include "layer/calls.h"
 #include "syncbn/syncbn.h"
 
@@ -129,13 +129,13 @@ TEST(LayerGroups, ACallOfAllReduceSumIsAnotherCall) {
   run_ranks(2, [](int rank) {
     SyncBatchNorm layer(2);
     const Snapshot fresh = snapshot(layer);
-    std::vector<float> values(8, 1.0F);
+    DeviceVector<float> values(8, 1.0F);
     const std::string text = outcome([&] {
       if (rank == 1) return all_reduce_sum(std::span<float>(values));
       batch_of(1).forward(layer);
     });
     EXPECT_EQ(snapshot(layer), fresh);
-    EXPECT_EQ(values, std::vector<float>(8, 1.0F));
+    EXPECT_EQ(values, DeviceVector<float>(8, 1.0F));
     expect_error<GroupError>([&] { batch_of(1).forward(layer); }, {"'world'"});
     expect_error<MismatchError>(
         text, {"'world'", "call 1", "rank 0 ... forward ... '#1'", "rank 1 ... all_reduce_sum"});
@@ -148,7 +148,7 @@ TEST(LayerGroups, ALateMismatch) {
   run_ranks(3, [&](int rank) {
     SyncBatchNorm small(2), large(40);
     Call few = batch_of(static_cast<float>(rank));
-    Call many({1, 40}, std::vector<float>(40, static_cast<float>(rank)));
+    Call many({1, 40}, DeviceVector<float>(40, static_cast<float>(rank)));
     for (int step = 0; step < 3; ++step) {
       few.forward(small);
       many.forward(large);
@@ -268,7 +268,7 @@ TEST(LayerGroups, AnEngineOfTheCallersOwn) {
         actual[r] = train(layer, rank);
         // Its mismatches are told like any other's.
         SyncBatchNorm other(rank == 1 ? 1 : 2, options);
-        Call call({2, other.num_features()}, std::vector<float>(rank == 1 ? 2 : 4, 1.0F));
+        Call call({2, other.num_features()}, DeviceVector<float>(rank == 1 ? 2 : 4, 1.0F));
         expect_error<MismatchError>([&] { call.forward(other); },
                                     {"'mine'", "call 7", "rank 1 ... forward ... '#2' ... C=1"});
       });
@@ -279,7 +279,7 @@ TEST(LayerGroups, AnEngineOfTheCallersOwn) {
   EXPECT_EQ(expected, actual);
 }
 
-// Sums well for a while, then not.
+// Sums well for a while, then not. A group's first sum finds out about shared memory.
 class FailingCommunicator : public Communicator {
  public:
   FailingCommunicator(int good, std::function<void()> fail) : good_(good), fail_(std::move(fail)) {}
@@ -290,7 +290,9 @@ class FailingCommunicator : public Communicator {
     return words_;
   }
   void start(std::size_t words) override {
-    for (std::size_t i = 0; i < words; ++i) words_[i] *= 2;  // the other rank brings the same
+    for (std::size_t i = 0; i < words; ++i) {  // the other rank brings the same; sums wrap
+      words_[i] = static_cast<std::int64_t>(2 * static_cast<std::uint64_t>(words_[i]));
+    }
   }
   void wait(Deadline) override {
     if (good_-- == 0) fail_();
@@ -326,7 +328,7 @@ TEST(LayerGroups, EngineErrorsChangeNothing) {
   };
   for (const auto& [fail, check] : cases) {
     SyncBatchNormOptions options;
-    options.process_group = make_group("mine", std::make_unique<FailingCommunicator>(2, fail));
+    options.process_group = make_group("mine", std::make_unique<FailingCommunicator>(3, fail));
     SyncBatchNorm layer(2, options);
     Call call = batch_of(1);
     call.forward(layer);

@@ -3,68 +3,121 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <mutex>
 #include <new>
+#include <utility>
 
 #include "kernels/kernels.h"
-#include "syncbn/framework.h"
 
 namespace syncbn::testing {
 namespace {
 
 std::atomic<long> kernel_calls{0};
 
-// Memory of one thread. It is reserved at once, so that a single mprotect reaches all of it.
+// Memory of one thread. Blocks are taken one after the other; the arena starts anew when all are released.
 class Arena {
  public:
-  Arena() {
-    base_ = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base_ == MAP_FAILED) throw std::bad_alloc();
-  }
-  ~Arena() { munmap(base_, kBytes); }
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
+  static constexpr std::size_t kBytes = std::size_t{64} << 20;
+
+  explicit Arena(std::byte* base) : base_(base) {}
 
   void* allocate(std::size_t bytes) {
-    const std::size_t begin = used_;
-    used_ += (bytes + 63) / 64 * 64 + 64;  // no two blocks touch
-    if (used_ > kBytes) throw std::bad_alloc();
-    return static_cast<std::byte*>(base_) + begin;
+    const std::lock_guard lock(mutex_);
+    if (blocks_ == 0) used_ = 0;
+    bytes = (bytes + 63) / 64 * 64 + 64;  // no two blocks touch
+    if (bytes > kBytes - used_) throw std::bad_alloc();
+    ++blocks_;
+    return base_ + std::exchange(used_, used_ + bytes);
   }
-  void set_closed(bool closed) {
-    closed_ = closed;
-    protect(closed ? PROT_NONE : PROT_READ | PROT_WRITE);
+  void release() {
+    const std::lock_guard lock(mutex_);
+    --blocks_;
   }
-  void enter_kernel() {
-    ++kernel_calls;
-    if (closed_) protect(PROT_READ | PROT_WRITE);
+  // Takes the arena for a thread, if it is no other's and nothing is left in it.
+  bool claim() {
+    const std::lock_guard lock(mutex_);
+    return blocks_ == 0 && !std::exchange(has_thread_, true);
   }
-  void leave_kernel() {
-    if (closed_) protect(PROT_NONE);
+  void leave() {
+    const std::lock_guard lock(mutex_);
+    has_thread_ = false;
+  }
+  void count_layer_calls(int change) { count(layer_calls_, change); }
+  void count_kernels(int change) { count(kernels_, change); }
+
+ private:
+  bool is_open() const { return layer_calls_ == 0 || kernels_ > 0; }
+  void count(int& calls, int change) {
+    const std::lock_guard lock(mutex_);
+    const bool was_open = is_open();
+    calls += change;
+    if (was_open == is_open()) return;
+    if (mprotect(base_, kBytes, was_open ? PROT_NONE : PROT_READ | PROT_WRITE) != 0) std::abort();
+  }
+
+  std::byte* const base_;
+  std::mutex mutex_;
+  std::size_t used_ = 0;
+  long blocks_ = 0;
+  bool has_thread_ = false;
+  int layer_calls_ = 0, kernels_ = 0;  // of the arena's thread, under way
+};
+
+// The memory of the device: an arena for each thread that is alive.
+class Arenas {
+ public:
+  Arenas() {
+    void* base = mmap(nullptr, kArenas * Arena::kBytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) throw std::bad_alloc();
+    base_ = static_cast<std::byte*>(base);
+    for (std::size_t i = 0; i < kArenas; ++i) arenas_.emplace_back(base_ + i * Arena::kBytes);
+  }
+
+  Arena& of_this_thread() {
+    struct Claim {
+      explicit Claim(std::deque<Arena>& arenas)
+          : arena(*std::ranges::find_if(arenas, [](Arena& a) { return a.claim(); })) {}
+      ~Claim() { arena.leave(); }
+      Arena& arena;
+    };
+    thread_local Claim claim(arenas_);
+    return claim.arena;
+  }
+  Arena& of(const void* memory) {
+    return arenas_[static_cast<std::size_t>(static_cast<const std::byte*>(memory) - base_) / Arena::kBytes];
   }
 
  private:
-  static constexpr std::size_t kBytes = std::size_t{64} << 20;
-  void protect(int how) {
-    if (mprotect(base_, kBytes, how) != 0) throw std::bad_alloc();
-  }
-
-  void* base_;
-  std::size_t used_ = 0;
-  bool closed_ = false;
+  static constexpr std::size_t kArenas = 32;
+  std::byte* base_;
+  std::deque<Arena> arenas_;
 };
 
-Arena& arena() {
-  thread_local Arena of_this_thread;
-  return of_this_thread;
+// Never destroyed: threads may end later.
+Arenas& arenas() {
+  static Arenas& all = *new Arenas;
+  return all;
 }
 
-struct Access {
-  Access() { arena().enter_kernel(); }
-  ~Access() { arena().leave_kernel(); }
+// Opens the calling thread's memory to a kernel.
+class Access {
+ public:
+  Access() {
+    ++kernel_calls;
+    arena_.count_kernels(1);
+  }
+  ~Access() { arena_.count_kernels(-1); }
   Access(const Access&) = delete;
   Access& operator=(const Access&) = delete;
+
+ private:
+  Arena& arena_ = arenas().of_this_thread();
 };
 
 class GuardedKernels final : public kernels::Kernels {
@@ -153,43 +206,36 @@ class GuardedKernels final : public kernels::Kernels {
   const kernels::Kernels& cpu_;
 };
 
-// Memory of this thread's arena, which frees all at once.
-constexpr ColumnMemory kMemory{
-    [](std::size_t size) { return static_cast<double*>(arena().allocate(size * sizeof(double))); },
-    [](double*) noexcept {}};
+constexpr DeviceMemory kMemory{allocate_guarded, release_guarded,
+                               [](void* to, const void* from, std::size_t bytes) {
+                                 const Access access;
+                                 std::memcpy(to, from, bytes);
+                               }};
 
-constexpr kernels::Device kGuarded{"guarded", kMemory, [](DType dtype) -> const kernels::Kernels& {
-                                     static const GuardedKernels all[] = {
-                                         GuardedKernels(DType::float16), GuardedKernels(DType::bfloat16),
-                                         GuardedKernels(DType::float32), GuardedKernels(DType::float64)};
-                                     return all[static_cast<std::size_t>(dtype) % 4];
-                                   }};
+constexpr kernels::DeviceEntry kGuarded{"guarded", kMemory, [](DType dtype) -> const kernels::Kernels& {
+                                          static const GuardedKernels all[] = {
+                                              GuardedKernels(DType::float16), GuardedKernels(DType::bfloat16),
+                                              GuardedKernels(DType::float32), GuardedKernels(DType::float64)};
+                                          return all[static_cast<std::size_t>(dtype) % 4];
+                                        }};
 
 }  // namespace
 
-GuardedDevice::GuardedDevice() { kernels::device() = &kGuarded; }
-GuardedDevice::~GuardedDevice() { kernels::device() = &kernels::cpu(); }
-bool GuardedDevice::in_use() { return kernels::device() == &kGuarded; }
-
-void* GuardedDevice::allocate(std::size_t bytes, std::byte byte) {
-  void* memory = arena().allocate(bytes);
-  std::memset(memory, static_cast<int>(byte), bytes);
-  return memory;
+Device guarded_device() {
+  static const Device device = [] {
+    const Device made{static_cast<Device::Type>(100)};
+    kernels::add_device(made, kGuarded);
+    return made;
+  }();
+  return device;
 }
 
-void GuardedDevice::take(SyncBatchNorm& layer) {
-  std::vector<StateEntry> entries = layer.state();
-  for (StateEntry& gradient : layer.gradients()) entries.push_back(std::move(gradient));
-  for (const StateEntry& entry : entries) {
-    const std::size_t bytes = entry.size * (entry.dtype ? size_of(*entry.dtype) : sizeof(std::int64_t));
-    void* memory = allocate(bytes, std::byte{});
-    std::memcpy(memory, entry.data, bytes);
-    FrameworkHooks(layer).bind(entry.name, memory);
-  }
-}
+void* allocate_guarded(std::size_t bytes) { return arenas().of_this_thread().allocate(bytes); }
+void release_guarded(void* memory) noexcept { arenas().of(memory).release(); }
 
-void GuardedDevice::close() { arena().set_closed(true); }
-void GuardedDevice::open() { arena().set_closed(false); }
-long GuardedDevice::calls() { return kernel_calls; }
+ClosedMemory::ClosedMemory() { arenas().of_this_thread().count_layer_calls(1); }
+ClosedMemory::~ClosedMemory() { arenas().of_this_thread().count_layer_calls(-1); }
+
+long guarded_kernel_calls() { return kernel_calls; }
 
 }  // namespace syncbn::testing

@@ -3,31 +3,31 @@
 
 #include <cstddef>
 
-#include "syncbn/sync_batch_norm.h"
+#include "syncbn/tensor.h"
 
-/// A device whose memory only kernels may touch: it proves that the layer stays away from elements and
-/// per-channel values. Its kernels are the CPU's; its memory is PROT_NONE while it is closed and no kernel
-/// runs.
+/// A device whose memory only kernels may touch. It proves that the layer stays away from tensors,
+/// parameters, buffers and saved columns. Its kernels are the CPU's. Its memory is PROT_NONE during a call of
+/// the layer, except while a kernel runs.
 namespace syncbn::testing {
 
-/// While it lives, all tensors are on the guarded device. Made on the test's own thread, before the ranks.
-class GuardedDevice {
- public:
-  GuardedDevice();
-  ~GuardedDevice();
-  GuardedDevice(const GuardedDevice&) = delete;
-  GuardedDevice& operator=(const GuardedDevice&) = delete;
+/// Makes the device known at the first call.
+Device guarded_device();
 
-  static bool in_use();
-  /// Memory of this thread, filled with `byte`. It is freed when the thread ends, all at once.
-  static void* allocate(std::size_t bytes, std::byte byte);
-  /// Moves all values of a layer to guarded memory.
-  static void take(SyncBatchNorm& layer);
-  /// Closes and opens the memory of this thread.
-  static void close();
-  static void open();
-  /// Number of calls of kernels so far.
-  static long calls();
+/// Memory of the device, which belongs to the calling thread: others may use it only while the thread makes
+/// no call of a layer.
+void* allocate_guarded(std::size_t bytes);
+void release_guarded(void* memory) noexcept;
+
+/// Closes the calling thread's memory of the device while it lives: during a call of a layer.
+class ClosedMemory {
+ public:
+  ClosedMemory();
+  ~ClosedMemory();
+  ClosedMemory(const ClosedMemory&) = delete;
+  ClosedMemory& operator=(const ClosedMemory&) = delete;
 };
+
+/// Number of calls of the device's kernels so far.
+long guarded_kernel_calls();
 
 }  // namespace syncbn::testing

@@ -1,76 +1,95 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The layer on the guarded device: tensors, parameters, running statistics, their counter and saved columns
-// are PROT_NONE outside of kernels, so the layer's own code touches none of them.
+// The device of a layer and of its tensors. That the layer's own code touches no memory of a device is shown
+// by the whole program on the guarded device (SYNCBN_TEST_DEVICE=guarded, layer_test/guarded_device in
+// ctest).
 //
-// control: ControlTouchOutsideOfKernels; and a read of tensors.x.data, of a running statistic or of the
-// counter in src/layer/forward.cpp ends this program.
+// control: GuardedDeathTest shows that an access between kernels ends the program;
+// tests/mutations/faults.toml has a read of a tensor, of a saved column and of the counter.
 
 #include <gtest/gtest.h>
 
-#include "kernels/plan.h"
-#include "layer/data.h"
-#include "layer/guarded_device.h"
-#include "layer/harness.h"
+#include <cstdio>
+#include <optional>
+#include <vector>
+
+#include "layer/calls.h"
 
 namespace syncbn::testing {
 namespace {
 
-Case draw_case(oracle::Type type, int ranks, bool training, Random& random) {
-  Case c;
-  c.settings.input = type;
-  c.settings.parameters = oracle::kTypes[random.below(4)];
-  c.settings.eps = 1e-5;
-  c.settings.momentum = random.chance(2) ? std::optional(0.1) : std::nullopt;
-  c.settings.relu = random.chance(2);
-  c.settings.group_gradients = random.chance(2);
-  c.channels = 1 + random.below(40);
-  c.layout = random.chance(2) ? Layout::channels_last : Layout::channels_first;
-  c.training = training;
-  c.threads = static_cast<int>(1 + random.below(3));
-  const std::int64_t places = 1 + random.below(30);
-  for (int rank = 0; rank < ranks; ++rank) {
-    oracle::Share share;
-    share.samples = rank == 1 ? 0 : 2 + random.below(4);
-    share.places = places;
-    c.shares.push_back(share);
-  }
-  const Kind kind = kKinds[random.below(std::size(kKinds))];
-  fill_state(c, !random.chance(4), !random.chance(4), random);
-  fill(c, kind, Kind::normal, random.chance(2), random);
-  return c;
+constexpr Device kUnknown{static_cast<Device::Type>(9), 1};
+
+syncbn::SyncBatchNorm guarded_layer() {
+  SyncBatchNormOptions options;
+  options.device = guarded_device();
+  return syncbn::SyncBatchNorm(2, options);
 }
 
-class Guarded : public ::testing::TestWithParam<oracle::Type> {};
-
-TEST_P(Guarded, TheLayerTouchesNoElementsAndNoValues) {
-  Random random(1);
-  const long calls = GuardedDevice::calls();
-  for (int i = 0; i < 60; ++i) {
-    const bool training = i % 3 != 0;
-    const Case c = draw_case(GetParam(), training ? 1 + i % 4 : 1, training, random);
-    SCOPED_TRACE(describe(c));
-    kernels::forced_paths().blocked = random.chance(2);
-    const oracle::Result expected = run_library(c);
-    const GuardedDevice device;
-    EXPECT_TRUE(same_bits(expected, run_library(c)));
-    kernels::forced_paths() = {};
-  }
-  EXPECT_GT(GuardedDevice::calls(), calls + 60 * 4);  // the device was in use
+TEST(Devices, UnknownOnesAreRefused) {
+  SyncBatchNormOptions options;
+  options.device = kUnknown;
+  expect_error<InvalidArgument>([&] { const syncbn::SyncBatchNorm layer(2, options); },
+                                {"device", "type 9:1"});
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Guarded, ::testing::ValuesIn(oracle::kTypes),
-                         [](const auto& type) { return std::string(oracle::name_of(type.param)); });
+TEST(Devices, TensorsAreOnTheLayersDevice) {
+  std::vector<float> x(4), y(4);
+  const Shape shape{2, 2};
+  syncbn::SyncBatchNorm on_guarded = guarded_layer(), on_cpu(2);
+  expect_error<InvalidArgument>([&] { on_guarded.forward(syncbn::view(x, shape), syncbn::view(y, shape)); },
+                                {"x", "cpu:0 ... guarded:0"});
+  TensorView elsewhere = syncbn::view(y, shape);
+  elsewhere.device = guarded_device();
+  expect_error<InvalidArgument>([&] { on_cpu.forward(syncbn::view(x, shape), elsewhere); },
+                                {"y", "guarded:0 ... cpu:0"});
+}
 
-TEST(GuardedDeathTest, ControlTouchOutsideOfKernels) {
-  volatile auto* memory = static_cast<char*>(GuardedDevice::allocate(1, std::byte{}));
-  EXPECT_EQ(0, *memory);
+TEST(Devices, SavedColumnsAreOnTheLayersDevice) {
+  SyncBatchNorm layer(2);
+  Call call({2, 2}, {1, 2, 3, 5});
+  call.forward(layer);
+  syncbn::SyncBatchNorm other = test_device() == Device{} ? guarded_layer() : syncbn::SyncBatchNorm(2);
+  BackwardTensors tensors{call.backward_tensors().dy, call.backward_tensors().x};
+  tensors.dy.device = tensors.x.device = other.options().device;
+  expect_error<InvalidArgument>([&] { other.backward(layer.saved(), tensors); }, {"saved", "device"});
+}
+
+// Copies of columns stay on their device.
+TEST(Devices, SavedIsCopied) {
+  Call call({2, 2}, {1, 2, 3, 5});
+  SyncBatchNorm layer(2);
+  call.forward(layer);
+  std::optional<Saved> copy;
+  {
+    const ClosedMemory closed;
+    copy = layer.saved();
+    EXPECT_EQ(copy->mean, layer.saved().mean);
+  }
+  EXPECT_EQ(&copy->mean.memory(), &layer.saved().mean.memory());
+  call.backward(layer);
+  const DeviceVector<float> dx = call.dx;
+  layer.backward(*copy, call.backward_tensors());
+  EXPECT_EQ(dx, call.dx);
+}
+
+TEST(Devices, TheTestsDeviceIsInUse) {
+  const long calls = guarded_kernel_calls();
+  Call call({2, 2}, {1, 2, 3, 5});
+  SyncBatchNorm layer(2);
+  call.forward(layer);
+  EXPECT_EQ(guarded_kernel_calls() > calls, test_device() == guarded_device());
+}
+
+TEST(GuardedDeathTest, ControlTouchBetweenKernels) {
+  void* const memory = allocate_guarded(1);
   EXPECT_DEATH(
       {
-        GuardedDevice::close();
-        std::fprintf(stderr, "%d", *memory);
+        const ClosedMemory closed;
+        std::fprintf(stderr, "%d", *static_cast<volatile char*>(memory));
       },
       "");
+  release_guarded(memory);
 }
 
 }  // namespace

@@ -10,8 +10,6 @@
 #include <limits>
 #include <stdexcept>
 
-#include "layer/guarded_device.h"
-
 namespace syncbn::testing {
 namespace {
 
@@ -65,14 +63,11 @@ Tensor::Tensor(oracle::Type type, Shape shape, Layout layout, const std::vector<
     : type_(type),
       shape_(std::move(shape)),
       layout_(layout),
-      size_(static_cast<std::size_t>(shape_.elements()) * bytes_of(type)),
-      own_(GuardedDevice::in_use() ? 0 : size_, kUnset),
-      data_(GuardedDevice::in_use() ? static_cast<std::byte*>(GuardedDevice::allocate(size_, kUnset))
-                                    : own_.data()) {
+      data_(static_cast<std::size_t>(shape_.elements()) * bytes_of(type), kUnset) {
   if (values == nullptr) return;
   if (values->size() != static_cast<std::size_t>(shape_.elements())) throw std::logic_error("size of values");
   for (std::size_t i = 0; i < values->size(); ++i)
-    put(type_, (*values)[i], data_ + place(i) * bytes_of(type_));
+    put(type_, (*values)[i], data_.data() + place(i) * bytes_of(type_));
 }
 
 std::size_t Tensor::place(std::size_t i) const {
@@ -86,7 +81,8 @@ std::size_t Tensor::place(std::size_t i) const {
 
 std::vector<double> Tensor::values() const {
   std::vector<double> result(static_cast<std::size_t>(shape_.elements()));
-  for (std::size_t i = 0; i < result.size(); ++i) result[i] = get(type_, data_ + place(i) * bytes_of(type_));
+  for (std::size_t i = 0; i < result.size(); ++i)
+    result[i] = get(type_, data_.data() + place(i) * bytes_of(type_));
   return result;
 }
 
@@ -201,7 +197,6 @@ oracle::Result run_library(const Case& c) {
     set_num_threads(c.threads);
     SyncBatchNorm layer(c.channels, options_of(c));
     write_state(layer, c.state);
-    if (GuardedDevice::in_use()) GuardedDevice::take(layer);
     layer.set_train(c.training);
     const Tensor x = given(share.x);
     Tensor y = wanted(), dx = wanted(), d_residual = wanted();
@@ -209,7 +204,6 @@ oracle::Result run_library(const Case& c) {
     const Tensor added = given(residual ? share.residual : share.x);
     const Tensor dy = given(backward ? share.dy : share.x);
 
-    if (GuardedDevice::in_use()) GuardedDevice::close();
     if (c.before_calls) c.before_calls();
     layer.forward({x.view(), y.view(), residual ? std::optional(added.view()) : std::nullopt});
     if (backward) {
@@ -218,7 +212,6 @@ oracle::Result run_library(const Case& c) {
                       d_residual.view()});
     }
     if (c.after_calls) c.after_calls();
-    if (GuardedDevice::in_use()) GuardedDevice::open();
 
     oracle::Result& mine = of_rank[r];
     mine.count = layer.saved().count;
@@ -280,9 +273,10 @@ std::vector<double> run_library(const Matmul& m) {
     const Tensor a(m.type, {share.rows, m.a_columns}, layout, &share.a);
     const Tensor b(m.type, {share.rows, m.b_columns}, layout, &share.b);
     Tensor c(m.type, {m.a_columns, m.b_columns}, layout);
-    if (GuardedDevice::in_use()) GuardedDevice::close();
-    all_reduce_matmul(a.view(), b.view(), c.view());
-    if (GuardedDevice::in_use()) GuardedDevice::open();
+    {
+      const ClosedMemory closed;
+      all_reduce_matmul(a.view(), b.view(), c.view());
+    }
     of_rank[r] = c.values();
   });
   for (const std::vector<double>& other : of_rank) EXPECT_TRUE(same_bits(of_rank.front(), other));

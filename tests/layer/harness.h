@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "layer/test_device.h"
 #include "oracle/oracle.h"
-#include "syncbn/syncbn.h"
 
 /// What the tests of the layer share: tensors filled from doubles, one call of the whole group, and the
 /// comparison of its bits with the oracle's.
@@ -19,18 +19,17 @@ namespace syncbn::testing {
 
 inline DType dtype(oracle::Type type) { return static_cast<DType>(static_cast<int>(type)); }
 
-/// Values by the oracle's own conversions, in the memory order of the layout. On the guarded device, if it is
-/// in use.
+/// Values by the oracle's own conversions, in the memory order of the layout.
 class Tensor {
  public:
   Tensor(Tensor&&) = default;
   Tensor(const Tensor&) = delete;
   /// `values` in C order of (N, C, spatial...); none: filled with bytes that no result has.
   Tensor(oracle::Type type, Shape shape, Layout layout, const std::vector<double>* values = nullptr);
-  TensorView view() { return {data_, dtype(type_), shape_, layout_}; }
-  ConstTensorView view() const { return {data_, dtype(type_), shape_, layout_}; }
+  TensorView view() { return {data_.data(), dtype(type_), shape_, layout_, test_device()}; }
+  ConstTensorView view() const { return {data_.data(), dtype(type_), shape_, layout_, test_device()}; }
   std::vector<double> values() const;
-  std::vector<std::byte> bytes() const { return {data_, data_ + size_}; }
+  std::vector<std::byte> bytes() const { return {data_.begin(), data_.end()}; }
 
  private:
   std::size_t place(std::size_t i) const;
@@ -38,9 +37,7 @@ class Tensor {
   oracle::Type type_;
   Shape shape_;
   Layout layout_;
-  std::size_t size_;
-  std::vector<std::byte> own_;
-  std::byte* data_;  // own, or on the guarded device
+  DeviceVector<std::byte> data_;
 };
 
 /// Entries of a layer's state by the oracle's conversions.
@@ -76,7 +73,7 @@ struct Matmul {
   std::vector<oracle::Factors> shares = {};  ///< One a rank.
   int threads = 0;                           ///< set_num_threads on every rank.
 };
-/// Of the library, on ranks as threads. c must be the same on every rank.
+/// Runs the library on ranks as threads. c must be the same on every rank.
 std::vector<double> run_library(const Matmul& m);
 std::vector<double> run_oracle(const Matmul& m);
 

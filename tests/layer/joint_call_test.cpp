@@ -38,7 +38,7 @@ struct Part {
   }
   ForwardTensors forward() { return {read(x), view(y, shape), std::nullopt}; }
   BackwardTensors backward() { return {read(dy), read(x), std::nullopt, view(dx, shape), std::nullopt}; }
-  ConstTensorView read(const std::vector<float>& values) const { return view(values, shape); }
+  ConstTensorView read(const DeviceVector<float>& values) const { return view(values, shape); }
 
   // Everything that calls change.
   std::vector<std::byte> bytes() {
@@ -62,7 +62,7 @@ struct Part {
   Shape shape;
   SyncBatchNorm layer;
   Saved saved;
-  std::vector<float> x, dy, y, dx;
+  DeviceVector<float> x, dy, y, dx;
 };
 
 struct Parts {
@@ -187,7 +187,7 @@ TEST(JointCall, OneMessageInSteadyState) {
     call.finish();
     return messages;
   };
-  EXPECT_EQ(step(), 2);  // how long it is the group learns by it
+  EXPECT_EQ(step(), 3);  // the first finds out about shared memory, the second how long the payload is
   step();
   EXPECT_EQ(step(), 1);
 }

@@ -18,7 +18,6 @@
 #include <vector>
 
 #include "layer/data.h"
-#include "layer/guarded_device.h"
 #include "layer/harness.h"
 #include "outcome.h"
 
@@ -37,7 +36,7 @@ std::string describe(const Matmul& m) {
 Matmul draw_matmul(Type type, std::int64_t a_columns, std::int64_t b_columns, std::vector<std::int64_t> rows,
                    Kind a_kind, Kind b_kind, Random& random) {
   Matmul m{type, a_columns, b_columns, {}, static_cast<int>(1 + random.below(3))};
-  Case c;  // the layer's data, of which a rank's tensor is a matrix
+  Case c;  // draws tensors of the layer, which are matrices without spatial sizes
   c.settings.input = type;
   for (const std::int64_t count : rows) c.shares.push_back({count, 1, {}, {}, {}});
   c.channels = a_columns;
@@ -169,16 +168,6 @@ TEST(Matmul, RoundsOnce) {
   EXPECT_EQ(static_cast<float>(1 + 0x1p-24 + 0x1p-60), 1);  // control: twice rounded
 }
 
-TEST(Matmul, TouchesElementsInKernelsAlone) {
-  Random random(8);
-  const Matmul m = draw_matmul(Type::float32, 7, 12, {5, 0, 3}, Kind::normal, Kind::wide, random);
-  const std::vector<double> expected = run_library(m);
-  const long calls = GuardedDevice::calls();
-  const GuardedDevice device;
-  EXPECT_TRUE(same_bits(expected, run_library(m)));
-  EXPECT_EQ(GuardedDevice::calls(), calls + 3 * 2);
-}
-
 // ---- Errors
 
 // A rank's own error reaches its peers; c stays as it was.
@@ -198,6 +187,7 @@ TEST(Matmul, RefusesArguments) {
   const TensorView c = matrix(room.data(), {2, 2});
   auto* const odd = reinterpret_cast<float*>(reinterpret_cast<char*>(values.data()) + 1);
   auto* const null = static_cast<float*>(nullptr);
+  const Device unknown{static_cast<Device::Type>(9), 1};
   struct Refused {
     ConstTensorView a, b;
     TensorView c;
@@ -217,13 +207,15 @@ TEST(Matmul, RefusesArguments) {
       {a, b, matrix(null, {2, 2}), {"c", "null", "4 elements"}},
       {a, b, matrix(values.data() + 4, {2, 2}), {"c", "overlap ... a"}},
       {a, b, matrix(values.data() + 8, {2, 2}), {"c", "overlap ... b"}},
+      {a, {b.data, b.dtype, b.shape, b.layout, guarded_device()}, c, {"b", "guarded:0 ... a's cpu:0"}},
+      {{a.data, a.dtype, a.shape, a.layout, unknown}, b, c, {"a", "type 9:1"}},
   };
   for (const Refused& bad : cases) {
     SCOPED_TRACE(bad.facts[0] + " " + bad.facts[1]);
     const auto text = outcomes(2, [&](int rank) {
       std::vector<float> good(4, 9);
       if (rank == 0) return all_reduce_matmul(bad.a, bad.b, bad.c);
-      all_reduce_matmul(a, b, view(good, {2, 2}));
+      all_reduce_matmul(a, b, syncbn::view(good, {2, 2}));
     });
     expect_error<InvalidArgument>(text[0], bad.facts);
     expect_error<PeerError>(text[1], {"'world'", "call 1", "all_reduce_matmul", "rank 1 ... rank 0"});
@@ -237,7 +229,8 @@ TEST(Matmul, Mismatches) {
   const auto call = [](std::int64_t a_columns, std::int64_t b_columns, auto zero) {
     std::vector<decltype(zero)> a(static_cast<std::size_t>(a_columns)),
         b(static_cast<std::size_t>(b_columns)), c(a.size() * b.size());
-    all_reduce_matmul(view(a, {1, a_columns}), view(b, {1, b_columns}), view(c, {a_columns, b_columns}));
+    all_reduce_matmul(syncbn::view(a, {1, a_columns}), syncbn::view(b, {1, b_columns}),
+                      syncbn::view(c, {a_columns, b_columns}));
   };
   const struct {
     std::function<void()> of_rank_1;
@@ -260,7 +253,8 @@ TEST(Matmul, Mismatches) {
   expect_error<GroupError>(
       [&] {
         std::vector<float> one(1), c(1);
-        all_reduce_matmul(view(one, {1, 1}), view(one, {1, 1}), view(c, {1, 1}), "nonesuch");
+        all_reduce_matmul(syncbn::view(one, {1, 1}), syncbn::view(one, {1, 1}), syncbn::view(c, {1, 1}),
+                          "nonesuch");
       },
       {"'nonesuch'"});
 }

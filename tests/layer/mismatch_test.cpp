@@ -101,7 +101,7 @@ TEST(MismatchOf, Channels) {
                        Call({2, 2}, {1, 2, 3, 5}).forward(good);
                        SyncBatchNorm layer(rank == 1 ? 3 : 2);
                        Call batch({1, layer.num_features()},
-                                  std::vector<float>(static_cast<std::size_t>(layer.num_features()), 1));
+                                  DeviceVector<float>(static_cast<std::size_t>(layer.num_features()), 1));
                        expect_told(outcome([&] { batch.forward(layer); }), {"C=3", "C=2"});
                      }),
             all(3, "ok"));
@@ -111,8 +111,8 @@ TEST(MismatchOf, InputDtype) {
   expect_mismatch({},
                   [](SyncBatchNorm&, SyncBatchNorm& layer, int rank) {
                     if (rank != 1) return Call({2, 2}, {1, 2, 3, 5}).forward(layer);
-                    const std::vector<double> x{1, 2, 3, 5};
-                    std::vector<double> y(4);
+                    const DeviceVector<double> x{1, 2, 3, 5};
+                    DeviceVector<double> y(4);
                     layer.forward(view(x, {2, 2}), view(y, {2, 2}));
                   },
                   {"input=float64", "input=float32"});
@@ -207,14 +207,14 @@ const std::vector<Failure> kFailures = {
      {"dy", "float16", "float32"}},
     {"count",
      [](SyncBatchNorm& layer, Call&) {
-       Call({50, 2}, std::vector<float>(100, 1)).backward(layer);
+       Call({50, 2}, DeviceVector<float>(100, 1)).backward(layer);
      },
      true,
      {"x", "50 elements ... 6"}},
     {"saved",
      [](SyncBatchNorm& layer, Call& batch) {
        Saved saved = layer.saved();
-       saved.mean.reset(1, kHostMemory);
+       saved.mean.resize(1, kHostMemory);
        layer.backward(saved, batch.backward_tensors());
      },
      true,

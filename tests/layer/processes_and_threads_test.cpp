@@ -23,13 +23,13 @@ namespace {
 
 // Large enough for several threads to have work.
 struct Big {
-  std::vector<float> x = [] {
-    std::vector<float> values(16 * 8 * 1024);
+  DeviceVector<float> x = [] {
+    DeviceVector<float> values(16 * 8 * 1024);
     for (std::size_t i = 0; i < values.size(); ++i)
       values[i] = static_cast<float>(i * 2654435761u % 1000) / 7.0F;
     return values;
   }();
-  std::vector<float> y = std::vector<float>(x.size()), dx = y;
+  DeviceVector<float> y = DeviceVector<float>(x.size()), dx = y;
   Shape shape{16, 8, 32, 32};
 
   void step(SyncBatchNorm& layer) {
@@ -117,7 +117,7 @@ TEST(Threads, ManyLayersAtOnce) {
 // Two groups of the same ranks, forward and backward of a layer of each on a thread of its own.
 TEST(Threads, GroupsAtOnce) {
   const auto run = [](bool threaded) {
-    std::vector<std::vector<float>> results(2);
+    std::vector<DeviceVector<float>> results(2);
     outcomes(2, [&](int rank) {
       SyncBatchNormOptions first, second;
       create_group("forth", {0, 1});
@@ -130,9 +130,9 @@ TEST(Threads, GroupsAtOnce) {
         for (int i = 0; i < 10; ++i) batch.step(layer);
       };
       if (threaded) {
-        std::thread thread([&] { train(one, x); });
-        train(other, z);
-        thread.join();
+        std::thread forth([&] { train(one, x); }), back([&] { train(other, z); });
+        forth.join();
+        back.join();
       } else {
         train(one, x);
         train(other, z);

@@ -51,10 +51,10 @@ TEST(NewLayer, Defaults) {
                                                "num_batches_tracked"}));
   }
   SyncBatchNorm layer(2);
-  EXPECT_TRUE(std::ranges::equal(layer.values<float>("weight"), std::vector<float>{1, 1}));
-  EXPECT_TRUE(std::ranges::equal(layer.values<float>("bias"), std::vector<float>{0, 0}));
-  EXPECT_TRUE(std::ranges::equal(layer.values<float>("running_mean"), std::vector<float>{0, 0}));
-  EXPECT_TRUE(std::ranges::equal(layer.values<float>("running_var"), std::vector<float>{1, 1}));
+  EXPECT_TRUE(std::ranges::equal(layer.values<float>("weight"), DeviceVector<float>{1, 1}));
+  EXPECT_TRUE(std::ranges::equal(layer.values<float>("bias"), DeviceVector<float>{0, 0}));
+  EXPECT_TRUE(std::ranges::equal(layer.values<float>("running_mean"), DeviceVector<float>{0, 0}));
+  EXPECT_TRUE(std::ranges::equal(layer.values<float>("running_var"), DeviceVector<float>{1, 1}));
   EXPECT_EQ(layer.values<std::int64_t>("num_batches_tracked")[0], 0);
 }
 
@@ -285,7 +285,7 @@ TEST(Evaluation, ChangesNoState) {
 
 // Backward joins the sum of the group whether or not this rank wants dx, or has any elements.
 TEST(Backward, JoinsWithoutDx) {
-  std::vector<std::vector<float>> dx(2);
+  std::vector<DeviceVector<float>> dx(2);
   for (const bool wanted : {true, false}) {
     EXPECT_EQ(outcomes(2,
                        [&](int rank) {
@@ -317,7 +317,7 @@ TEST(Backward, InPlace) {
   call.dy = {1, -2, 3, -4, 5, 6};
   call.forward(layer);
   call.backward(layer);
-  std::vector<float> both = call.dy;
+  DeviceVector<float> both = call.dy;
   const Shape shape{3, 2};
   layer.backward(view(std::as_const(both), shape), view(std::as_const(call.x), shape), view(both, shape));
   EXPECT_EQ(both, call.dx);
@@ -385,7 +385,7 @@ TEST(Threads, LayerIsCalledFromAnotherThread) {
 void expect_no_trace_of_failures(bool fused) {
   constexpr std::int64_t kChannels = 200;  // more than one task of channels
   SyncBatchNorm layer(kChannels);
-  Call call({8, kChannels, 50}, std::vector<float>(8 * kChannels * 50));
+  Call call({8, kChannels, 50}, DeviceVector<float>(8 * kChannels * 50));
   for (std::size_t i = 0; i < call.x.size(); ++i) call.x[i] = static_cast<float>(i * 7 % 101);
   set_num_threads(2);
   int left = 0;

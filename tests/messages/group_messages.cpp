@@ -12,11 +12,11 @@
 
 #include "engines/entry.h"
 #include "engines/list_agreement.h"
-#include "group/environment.h"
+#include "environment/environment.h"
 #include "group/group.h"
-#include "group/ranks.h"
 #include "group/verdict.h"
 #include "messages/messages.h"
+#include "ranks.h"
 #include "rendezvous/memory_store.h"
 #include "world/current_world.h"
 #include "world/resolve_group.h"
@@ -64,7 +64,7 @@ std::string on_one_rank(const std::function<void()>& call) {
 
 // Outcome of the last of `calls` sums on rank 0 of a group of two. Its engine connects by calling `fail`.
 std::string with_engine(const std::function<void()>& fail, int calls = 1) {
-  Group group("dp", {0, 1}, 0, std::chrono::milliseconds(500),
+  Group group("dp", {0, 1}, 0, base::TimeLimit{std::chrono::milliseconds(500), "SYNCBN_TIMEOUT_S"},
               [&](Deadline) -> std::unique_ptr<Communicator> {
                 fail();
                 return nullptr;
@@ -321,7 +321,14 @@ std::vector<Message> group_messages() {
          return text;
        }},
       {"sum: no peer by the deadline",
-       [] { return with_engine([] { throw TimeoutError("waiting for rank 1"); }); }},
+       [] {
+         return with_engine([] {
+           std::this_thread::sleep_for(std::chrono::milliseconds(500));  // with_engine's timeout
+           throw TimeoutError("waiting for rank 1");
+         });
+       }},
+      {"sum: an engine's own time limit",
+       [] { return with_engine([] { throw TimeoutError("no answer after 30 ms"); }); }},
       {"sum: an engine's error", [] { return with_engine([] { throw PeerError("connection reset"); }); }},
       {"sum: a broken group", [] { return with_engine([] { throw PeerError("connection reset"); }, 2); }},
       {"sum: a closed group",

@@ -66,7 +66,6 @@ constexpr const char* kTwoServersOfThree = R"({"version": "1.0", "status": "comp
   "server_list": [{"server_id": "a", "device": [{"device_id": "0", "rank_id": "0"}]},
                   {"server_id": "b", "device": [{"device_id": "0", "rank_id": "1"}]}]})";
 
-#ifdef SYNCBN_RUN
 // Output of syncbn-run, which refuses these arguments.
 std::string syncbn_run(const std::string& arguments) {
   const std::string command = std::string(SYNCBN_RUN) + " " + arguments + " 2>&1 < /dev/null";
@@ -75,13 +74,10 @@ std::string syncbn_run(const std::string& arguments) {
   text.resize(std::fread(text.data(), 1, text.size(), output.get()));
   return text.substr(0, text.find_last_not_of('\n') + 1);
 }
-#endif
 
-}  // namespace
-
-std::vector<Message> syncbn_run_messages() {
+// Command lines that syncbn-run refuses.
+std::vector<Message> command_lines() {
   std::vector<Message> messages;
-#ifdef SYNCBN_RUN
   const std::pair<const char*, const char*> cases[] = {
       {"an integer", "--worker_num=two true"},
       {"too many local workers", "--worker_num=2 --local_worker_num=8 true"},
@@ -109,9 +105,10 @@ std::vector<Message> syncbn_run_messages() {
   for (const auto& [name, arguments] : cases)
     messages.push_back(
         {std::string("syncbn-run: ") + name, [arguments = arguments] { return syncbn_run(arguments); }});
-#endif
   return messages;
 }
+
+}  // namespace
 
 std::vector<Message> launcher_messages() {
   const Variables msrun = {
@@ -121,7 +118,7 @@ std::vector<Message> launcher_messages() {
     variables[name] = value;
     return environment(variables);
   };
-  return {
+  std::vector<Message> messages = {
       {"environment: variables are missing",
        [] {
          return environment({{"RANK", "0"}, {"WORLD_SIZE", "2"}});
@@ -187,6 +184,10 @@ std::vector<Message> launcher_messages() {
        [] { return outcome([] {
               environment::read_timeout(from({{"SYNCBN_TIMEOUT_S", "soon"}}));
             }); }},
+      {"environment: shared memory",
+       [] {
+         return outcome([] { environment::read_shared_memory(from({{"SYNCBN_SHARED_MEMORY", "off"}})); });
+       }},
       {"rank table: absent",
        [] { return outcome([] { environment::read_rank_table("/no/such/table.json"); }); }},
       {"rank table: no JSON", [] { return table("{"); }},
@@ -226,6 +227,8 @@ std::vector<Message> launcher_messages() {
          return outcome([&] { environment::own_server(doubled, {"10.0.0.1", "10.0.0.2"}); });
        }},
   };
+  for (const Message& message : command_lines()) messages.push_back(message);
+  return messages;
 }
 
 }  // namespace syncbn::testing

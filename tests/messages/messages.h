@@ -15,7 +15,8 @@ struct Message {
 
 std::vector<Message> layer_messages();
 std::vector<Message> group_messages();
+std::vector<Message> rendezvous_messages();
 std::vector<Message> launcher_messages();
-std::vector<Message> syncbn_run_messages();  ///< None in a build without the launcher.
+std::vector<Message> report_messages();
 
 }  // namespace syncbn::testing

@@ -53,7 +53,7 @@ std::string masked(std::string text) {
 TEST(Messages, AreWordedAsTheGoldenFileSays) {
   Golden raised;
   for (const auto& messages :
-       {layer_messages(), group_messages(), launcher_messages(), syncbn_run_messages()}) {
+       {layer_messages(), group_messages(), rendezvous_messages(), launcher_messages(), report_messages()}) {
     for (const Message& message : messages) {
       const std::string text = masked(message.raise());
       EXPECT_NE(text, "ok") << message.name;
@@ -61,16 +61,13 @@ TEST(Messages, AreWordedAsTheGoldenFileSays) {
     }
   }
   Golden golden = read_golden();
-  const bool has_launcher = !syncbn_run_messages().empty();
-  const auto is_anothers = [&](const auto& entry) {
-    return entry.first.starts_with("python: ") || (!has_launcher && entry.first.starts_with("syncbn-run: "));
-  };
+  const auto is_pythons = [](const auto& entry) { return entry.first.starts_with("python: "); };
   if (const char* mode = std::getenv("SYNCBN_MESSAGES"); mode != nullptr && std::string(mode) == "write") {
-    std::erase_if(golden, [&](const auto& entry) { return !is_anothers(entry); });
+    std::erase_if(golden, [&](const auto& entry) { return !is_pythons(entry); });
     golden.merge(raised);
     return write_golden(golden);
   }
-  std::erase_if(golden, is_anothers);
+  std::erase_if(golden, is_pythons);
   for (const auto& [name, message] : raised) EXPECT_EQ(golden[name], message) << name;
   for (const auto& [name, message] : golden)
     EXPECT_TRUE(raised.contains(name)) << name << ": nothing raises it";

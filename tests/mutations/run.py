@@ -98,7 +98,7 @@ def run_cpp(fault, build, folder):
         objects[build.compile(Path(source), overlay, object_file)] = object_file
     executable = folder / fault["program"]
     build.link(f"bin/{fault['program']}", objects, executable)
-    return is_red([executable, f"--gtest_filter={fault['tests']}"], build.path / "tests")
+    return is_red([executable, f"--gtest_filter={fault['tests']}"], build.path / "tests", fault.get("environment"))
 
 
 def run_python(fault, build, folder, python):
@@ -114,7 +114,7 @@ def run_sound(fault, build, python):
     """The same tests without the fault."""
     if "program" in fault:
         return is_red([build.path / "bin" / fault["program"], f"--gtest_filter={fault['tests']}"],
-                      build.path / "tests")
+                      build.path / "tests", fault.get("environment"))
     return is_red([python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *fault["tests"].split()], ROOT,
                   {"PYTHONPATH": str(build.path / "python"), "PYTHONDONTWRITEBYTECODE": "1"})
 

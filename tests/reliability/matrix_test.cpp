@@ -17,7 +17,7 @@
 #include <sstream>
 #include <thread>
 
-#include "../group/processes_child.h"
+#include "../engines/processes_child.h"
 #include "table.h"
 
 namespace syncbn::reliability {
@@ -87,8 +87,15 @@ std::vector<Engine> engines() {
 #endif
 #ifdef SYNCBN_TORCH
   // Only in the whole matrix: three times PyTorch for each cell. Its own tests are in tests/python/torch.
-  if (extent() != Extent::part)
+  if (extent() != Extent::part) {
     all.push_back({"torch.distributed", true, {}, {SYNCBN_TORCH}, {}, {"channels", "dtype"}});
+    all.push_back({"torch.distributed without shared memory",
+                   true,
+                   {},
+                   {"env", "SYNCBN_SHARED_MEMORY=0", SYNCBN_TORCH},
+                   {},
+                   {"channels", "dtype"}});
+  }
 #endif
   return all;
 }

@@ -6,7 +6,7 @@
 
 #include <memory>
 
-#include "../group/processes_child.h"
+#include "../engines/processes_child.h"
 #include "../outcome.h"
 
 namespace syncbn::reliability {

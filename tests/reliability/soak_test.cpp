@@ -10,7 +10,7 @@
 #include <memory>
 #include <thread>
 
-#include "../group/processes_child.h"
+#include "../engines/processes_child.h"
 
 namespace syncbn::reliability {
 namespace {

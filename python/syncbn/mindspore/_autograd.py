@@ -11,7 +11,7 @@ from mindspore import Tensor
 from .. import _core
 from .._dtypes import CORE_DTYPES
 from .._framework_group import error_text
-from ._private import AutogradFunction, in_backward_pass, numpy_dtype
+from ._private import AutogradFunction, numpy_dtype
 
 #: The core's dtype of each dtype of a tensor.
 DTYPES = {getattr(mindspore, name): dtype for name, dtype in CORE_DTYPES.items()}
@@ -43,18 +43,17 @@ def _preparing(core):
 
 
 class Normalize(AutogradFunction):
-    """apply(core, values, training, x, weight, bias) returns y.
+    """apply(core, values, training, track, x, weight, bias) returns y.
 
-    `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None.
+    `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None. `track`: update the running ones.
     """
 
     @staticmethod
-    def forward(ctx, core, values, training, x, weight, bias):
+    def forward(ctx, core, values, training, track, x, weight, bias):
         with _preparing(core):
             y = _empty(x.shape, x.dtype)
             saved = np.empty(core.saved_size)
             addresses = {"values": tuple(map(_address, values)), "x": x.data_ptr(), "y": y.data_ptr(), "residual": 0}
-            track = training and not in_backward_pass()
         core.forward(saved=saved.ctypes.data, **addresses, shape=x.shape, dtype=DTYPES[x.dtype],
                      layout=_core.Layout.channels_first, training=training, track=track)
         ctx.core, ctx.saved = core, saved
@@ -66,9 +65,9 @@ class Normalize(AutogradFunction):
         with _preparing(ctx.core):
             x, weight = ctx.saved_tensors  # must come first: it may recompute, and so communicate
             dy.data_ptr()  # waits; else MindSpore might raise another operator's error between here and the sum
-        wanted = ctx.needs_input_grad[3:]
+        wanted = ctx.needs_input_grad[4:]
         gradients = iter(Gradient.apply(ctx.core, ctx.saved, wanted, dy, x, weight))
-        return None, None, None, *(next(gradients) if is_wanted else None for is_wanted in wanted)
+        return None, None, None, None, *(next(gradients) if is_wanted else None for is_wanted in wanted)
 
 
 class Gradient(AutogradFunction):

@@ -8,8 +8,8 @@ from mindspore import Tensor
 from mindspore.communication import get_rank
 from mindspore.mint import distributed
 
-#: Seconds that MindSpore waits for a peer. It has no setting for this limit.
-WAIT_S = 30
+# Seconds that MindSpore waits for a peer. It has no setting for this limit.
+_WAIT_S = 30
 # An error before this time is not MindSpore's time limit, but a failure.
 _TIMED_OUT_AFTER_S = 29
 
@@ -31,5 +31,5 @@ class MindSporeEngine:
         except RuntimeError as error:
             if time.monotonic() - start < _TIMED_OUT_AFTER_S:
                 raise
-            raise TimeoutError(f"MindSpore's AllReduce gave up after the {WAIT_S} s that it always waits, and does not "
+            raise TimeoutError(f"MindSpore's AllReduce gave up after the {_WAIT_S} s that it always waits, and does not "
                                "say for whom") from error

@@ -16,6 +16,7 @@ from .._layer_spec import LayerSpec
 from . import _process_group
 from ._autograd import DTYPES, Normalize
 from ._private import CAST_BY_TO_FLOAT, jit_context, parameters_of
+from ._recompute import moves_statistics
 
 _DTYPE_NAMES = {getattr(mindspore, name): name for name in CORE_DTYPES}
 _VALUES = "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
@@ -150,7 +151,8 @@ class SyncBatchNorm(nn.Cell):
             if self.training:
                 fail_peers(_process_group.framework_group, self.process_group, self._name_in_group, error_text(error))
             raise
-        return Normalize.apply(core, values, self.training, x, values[0], values[1])
+        track = moves_statistics(self, self.training and self.track_running_stats)
+        return Normalize.apply(core, values, self.training, track, x, values[0], values[1])
 
     def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0, and reset the running statistics."""

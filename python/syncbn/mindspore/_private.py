@@ -9,6 +9,7 @@ without one of them is an error that names it. tests/python/mindspore/test_priva
 import importlib
 
 import mindspore
+from mindspore import nn
 
 
 def _private(module, name, purpose):
@@ -39,9 +40,29 @@ CAST_BY_TO_FLOAT = {
 _executor = _private("mindspore.graph.api", "_pynative_executor", "to notice recomputation")
 
 
-def in_backward_pass():
-    """True inside a backward pass: a forward there is recomputed, by Cell.recompute() or mindspore.recompute()."""
-    return _executor.get_current_autodiff_engine_id() != -1
+#: Number of the backward pass that runs on this thread, else -1.
+backward_pass_id = _executor.get_current_autodiff_engine_id
+#: False in the first pass of a recomputed Cell, and in mindspore.no_grad().
+gradients_are_on = _executor.enable_grad
+#: True under saved_tensors_hooks, as in the first pass of recompute(use_reentrant=False).
+saves_by_hooks = _executor.is_saved_tensor_hook_active
+_RecomputeHandle = _private("mindspore.common.recompute", "_RecomputeHandle", "to notice recomputation")
+# The variable with what recomputes, in functions whose frame tells of a first pass, and of a repetition.
+_FIRST_PASS = {"construct": "self", "forward": "ctx", "recompute_without_reentrant": "handle"}
+_REPETITION = {"bprop": "self", "backward": "ctx", "recompute": "self"}
+
+
+def recomputer_of(frame):
+    """What runs, or will run, a forward for the second time in this frame of Python, and whether it does so now.
+
+    (None, False) for any other frame.
+    """
+    name = frame.f_code.co_name
+    variable = _FIRST_PASS.get(name) or _REPETITION.get(name)
+    found = frame.f_locals.get(variable) if variable else None
+    if isinstance(found, (AutogradFunction, _RecomputeHandle)) or isinstance(found, nn.Cell) and found.has_bprop:
+        return found, name in _REPETITION
+    return None, False
 
 
 def parameters_of(cell):

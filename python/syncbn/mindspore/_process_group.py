@@ -11,7 +11,7 @@ from mindspore.communication import get_group_size, get_process_group_ranks, get
 
 from .._errors import GroupError
 from .._framework_group import FrameworkGroup, single_rank_group
-from ._engine import WAIT_S, MindSporeEngine
+from ._engine import MindSporeEngine
 from ._private import GlobalComm
 
 # The names that mindspore.communication takes for the world, on any device.
@@ -63,7 +63,7 @@ def _members(name):
 
 @functools.lru_cache(maxsize=None)
 def _joined_group(name, ranks):
-    return FrameworkGroup(name, MindSporeEngine(name, ranks), WAIT_S)
+    return FrameworkGroup(name, MindSporeEngine(name, ranks))
 
 
 atexit.register(_joined_group.cache_clear)

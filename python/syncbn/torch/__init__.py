@@ -7,9 +7,17 @@ every split of the batch over the ranks.
 """
 
 from .._public import set_public_module
-from ._convert import convert_sync_batchnorm, revert_sync_batchnorm
-from ._layer import SyncBatchNorm
+from ._convert import convert_sync_batchnorm, name_layers, revert_sync_batchnorm
+from ._layer import SyncBatchNorm, SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d
 
-__all__ = ["SyncBatchNorm", "convert_sync_batchnorm", "revert_sync_batchnorm"]
+__all__ = [
+    "SyncBatchNorm",
+    "SyncBatchNorm1d",
+    "SyncBatchNorm2d",
+    "SyncBatchNorm3d",
+    "convert_sync_batchnorm",
+    "name_layers",
+    "revert_sync_batchnorm",
+]
 
-set_public_module(__name__, [SyncBatchNorm, convert_sync_batchnorm, revert_sync_batchnorm])
+set_public_module(__name__, [globals()[name] for name in __all__])

@@ -9,7 +9,7 @@ from . import _core_calls
 from .._framework_group import single_rank_group
 from ._private import increment_versions
 from ._process_group import framework_group
-from ._recompute import recomputing
+from ._recompute import moves_statistics
 from ._spec import parameter_dtype, spec_of
 
 
@@ -39,7 +39,7 @@ class LayerSnapshot:
         self.training = training
         self._values = weight, bias, mean, var, counter
         self._tracked = ()
-        if training and mean is not None and not recomputing():
+        if moves_statistics(extra.name_tensor, training and mean is not None):
             self._tracked = (mean, var) if counter is None else (mean, var, counter)
 
     def forward(self, x, residual):

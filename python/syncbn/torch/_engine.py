@@ -9,9 +9,12 @@ import torch
 import torch.distributed as dist
 
 from . import _private
+from .._errors import PeerError, TimeoutError
+from ._attendance import Attendance
 
 # Ctrl-C ends a wait between two slices, but not within one. The slices cost no time that can be measured.
 _SLICE_S = 0.25
+_PROBE_TAG = 1  # no rank sends with it
 
 
 class GlooEngine:
@@ -29,29 +32,35 @@ class GlooEngine:
         self.size = process_group.size()
         self._name = process_group.group_name
         self._gloo = None
+        self._attendance = None
+        self._sums = 0
 
     def all_reduce_sum(self, array, timeout):
         deadline = time.monotonic() + timeout
         if self._gloo is None:
             self._gloo = self._connect(deadline, timeout)
+        self._sums += 1
         options = dist.AllreduceOptions()
         # Gloo's limit is later than the deadline, so that an error before the deadline is a peer's.
         options.timeout = timedelta(seconds=max(deadline - time.monotonic(), 0) + 1)
-        work = self._gloo.allreduce([torch.from_numpy(array)], options)
-        while True:
-            try:
-                work.wait(timedelta(seconds=max(min(_SLICE_S, deadline - time.monotonic()), 0.001)))
+        try:
+            work = self._gloo.allreduce([torch.from_numpy(array)], options)
+            if _is_done(work, deadline):
                 return
-            except RuntimeError:
-                if work.is_completed():  # it failed, or it was done just after the slice
-                    work.wait()
-                    return
+            self._attendance.report_waiting(self._sums)
+            while not _is_done(work, deadline):
                 if time.monotonic() >= deadline:
-                    raise TimeoutError(f"no sum after {timeout:.3g} s") from None
+                    self._give_up(self._attendance.absent_from(self._sums), timeout)
+                self._raise_if_ended()
+        except RuntimeError as error:
+            lost = self._lost_peers()
+            reason = f"connection closed by {_rank_list(lost)}" if lost else str(error)
+            raise PeerError(self._attendance.report_end(reason)) from None
 
     def _connect(self, deadline, timeout):
         store = dist.PrefixStore(f"syncbn/{self._name}", _private.default_store())
-        self._wait_for_all_ranks(store, deadline)
+        self._attendance = Attendance(dist.PrefixStore("attendance", store), self.rank, self.size)
+        self._wait_for_all_ranks(store, deadline, timeout)
         limit = max(deadline - time.monotonic(), 0.001)
         if hasattr(store, "clone"):  # while a thread waits on a store's connection, other threads can't use it
             store = store.clone()
@@ -60,14 +69,63 @@ class GlooEngine:
         return dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), self.rank, self.size,
                                      timeout=timedelta(seconds=limit))
 
-    def _wait_for_all_ranks(self, store, deadline):
+    def _wait_for_all_ranks(self, store, deadline, timeout):
         """Wait until all ranks are about to connect, since Ctrl-C can't end gloo's wait for them."""
         keys = [str(rank) for rank in range(self.size)]
         store.set(keys[self.rank], "1")
+        if store.check([f"attendance/{Attendance.END}"]):
+            self._raise_if_ended()
         pause = 0.001
         while not store.check(keys):
             if time.monotonic() >= deadline:
-                missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
-                raise TimeoutError(f"ranks {missing} did not come to connect the group")
+                self._give_up([rank for rank, key in enumerate(keys) if not store.check([key])], timeout)
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
+
+    def _give_up(self, absent, timeout):
+        waiting = f"waiting for {_rank_list(absent)}" if absent else "no sum"
+        self._attendance.report_end(f"rank {self.rank} gave a sum up after {timeout:.6g} s, {waiting}")
+        raise TimeoutError(waiting)
+
+    def _raise_if_ended(self):
+        """Raise the error of a peer whose failure this rank's connections may never show."""
+        reason = self._attendance.end()
+        if reason:
+            raise PeerError(reason)
+
+    def _lost_peers(self):
+        """The peers whose connection is closed: gloo takes no receive from them."""
+        lost = []
+        for peer in range(self.size):
+            try:
+                if peer != self.rank:
+                    self._gloo.recv([torch.empty(1)], peer, _PROBE_TAG)
+            except RuntimeError:
+                lost.append(peer)
+        return lost
+
+
+class SimulatedEngine:
+    """Sums of a dry run, as if every peer brought the same as this rank: for torch's backend "fake"."""
+
+    def __init__(self, process_group):
+        self.rank = process_group.rank()
+        self.size = process_group.size()
+
+    def all_reduce_sum(self, array, timeout):
+        array *= self.size  # wraps, as a sum does
+
+
+def _is_done(work, deadline):
+    """True if the sum is complete before the deadline and within a slice. A sum that failed raises gloo's RuntimeError."""
+    try:
+        work.wait(timedelta(seconds=max(min(_SLICE_S, deadline - time.monotonic()), 0.001)))
+    except RuntimeError:
+        if not work.is_completed():
+            return False
+        work.wait()  # it failed, or it was done just after the slice
+    return True
+
+
+def _rank_list(ranks):
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {', '.join(map(str, ranks))}"

@@ -7,10 +7,8 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 
+from .. import _checks
 from ._process_group import name_of, next_number
-
-_ACTIVATIONS = (None, "relu")
-_NONFINITE = ("propagate", "skip_update", "error")
 
 
 def _name_tensor(name):
@@ -36,15 +34,23 @@ class ExtraOptions(NamedTuple):
     @classmethod
     def create(cls, process_group=None, activation=None, nonfinite="propagate", name=None, converted_from=None):
         """The options of a new layer, checked. Without a name the layer gets the next number of its process group."""
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation: {activation!r}, expected one of {_ACTIVATIONS}")
-        if nonfinite not in _NONFINITE:
-            raise ValueError(f"nonfinite: {nonfinite!r}, expected one of {_NONFINITE}")
-        if not isinstance(name, (str, type(None))):
-            raise TypeError(f"name: {name!r}, expected a str or None")
+        if activation is not None:
+            _checks.choice("activation", activation, ("relu",))
+        _checks.choice("nonfinite", nonfinite, ("propagate", "skip_update", "error"))
+        if name is not None:
+            _checks.string("name", name)
         process_group_name = name_of(process_group)
         name = name or f"#{next_number(process_group)}"
         return cls(process_group_name, activation, nonfinite, name, _name_tensor(name), converted_from)
+
+    @property
+    def given_name(self):
+        """The name, unless it is a number."""
+        return "" if self.name.startswith("#") else self.name
+
+    def named(self, name):
+        """The same options with another name."""
+        return self._replace(name=name, name_tensor=_name_tensor(name))
 
     def to_dict(self):
         """The options as a dict of plain values, for pickles."""

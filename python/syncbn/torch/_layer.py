@@ -2,17 +2,22 @@
 
 """SyncBatchNorm as a PyTorch module."""
 
+import math
 from typing import Any, Optional
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx import Proxy
 
 from . import _operators
+from .. import _checks
+from .._errors import InvalidArgument
 from .._framework_group import error_text, fail_peers
 from ._autograd import Forward, LayerSnapshot
+from ._core_calls import check_residual
+from ._evaluation import evaluate, needs_torch_operators, transformed
 from ._extra_options import ExtraOptions
-from ._private import BatchNormBase, FakeTensor, dispatch_mode_count, functorch_interpreter, is_exporting
-from ._private import jit_tracing_state
+from ._private import FX_LEAF_MODULE, BatchNormBase, FakeTensor, dispatch_mode_count, is_exporting, jit_tracing_state
 from ._process_group import framework_group, name_of, process_group_named
 from ._spec import DTYPES, new_traced, parameter_dtype, spec_of
 
@@ -26,6 +31,21 @@ Own = ExtraOptions  # its name in pickles of earlier versions
 @torch.compiler.assume_constant_result
 def _fail_peers(process_group_name, layer_name, reason):
     fail_peers(framework_group, process_group_name, layer_name, reason)
+
+
+def _check_class(input):
+    if isinstance(input, Proxy):
+        raise TypeError("input: torch.fx can't trace into SyncBatchNorm: Tracer.is_leaf_module must return True for it")
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input: {type(input).__name__}, expected a torch.Tensor")
+    if hasattr(input, "to_local"):
+        raise TypeError(f"input: {type(input).__name__}, expected a plain tensor: pass this rank's part, input.to_local(); "
+                        "the layer itself sums over its process_group")
+
+
+def _has_values(input):
+    """False for an input without values, by which a tool finds shapes: no peer waits for such a call."""
+    return not (isinstance(input, (FakeTensor, Proxy)) or getattr(input, "is_meta", False) or is_exporting())
 
 
 class SyncBatchNorm(BatchNormBase):
@@ -68,10 +88,25 @@ class SyncBatchNorm(BatchNormBase):
     tensor([0.1833, 0.3167])
     """
 
+    def __new__(cls, *arguments, **options):
+        # Here, so that copies, loaded pickles and converted layers have it, too.
+        layer = super().__new__(cls)
+        vars(layer)["__module__"] = FX_LEAF_MODULE
+        return layer
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: Optional[float] = 0.1, affine: bool = True,
                  track_running_stats: bool = True, process_group: Any = None, device: Any = None,
                  dtype: Optional[torch.dtype] = None, *, bias: bool = True, activation: Optional[str] = None,
                  nonfinite: str = "propagate", name: Optional[str] = None) -> None:
+        num_features, eps = _checks.integer("num_features", num_features), _checks.real("eps", eps)
+        if num_features < 1:
+            raise InvalidArgument(f"num_features: {num_features}, expected an int >= 1")
+        if not 0 <= eps < math.inf:
+            raise InvalidArgument(f"eps: {eps}, expected a finite number >= 0")
+        if momentum is not None:
+            momentum = _checks.real("momentum", momentum)
+            if not 0 <= momentum <= 1:
+                raise InvalidArgument(f"momentum: {momentum}, expected None or a number in [0, 1]")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         if not bias:
             self.register_parameter("bias", None)
@@ -112,12 +147,15 @@ class SyncBatchNorm(BatchNormBase):
     def extra_repr(self):
         defaults = {"activation": None, "nonfinite": "propagate"}
         changed = [f"{key}={getattr(self, key)}" for key, default in defaults.items() if getattr(self, key) != default]
+        if self._extra.given_name:
+            changed.append(f"name={self._extra.given_name}")
         return ", ".join([super().extra_repr(), *changed])
 
     # Pickles hold plain values instead of the private class ExtraOptions. Those of earlier versions hold it as _own.
 
     def __getstate__(self):
         state = vars(self).copy()
+        del state["__module__"]
         state["_extra"] = self._extra.to_dict()
         return state
 
@@ -126,19 +164,25 @@ class SyncBatchNorm(BatchNormBase):
         extra = state.pop("_own", None) or ExtraOptions.from_dict(state["_extra"])
         super().__setstate__(state | {"_extra": extra})
 
+    def __prepare_scriptable__(self):  # torch.jit.script calls it
+        raise RuntimeError("torch.jit.script can't compile SyncBatchNorm: use torch.jit.trace in evaluation, or script what "
+                           "syncbn.torch.revert_sync_batchnorm makes of the model")
+
     def _check_input_dim(self, input):
+        if type(input) is not Tensor:
+            _check_class(input)
         shape = input.shape
         if len(shape) < 2:
-            raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
+            raise InvalidArgument(f"expected at least 2D input (got {input.dim()}D input)")
         if shape[1] != self.num_features:
             if shape[1] == 0:
-                raise ValueError("SyncBatchNorm number of input channels should be non-zero")
-            raise ValueError(f"input: shape {tuple(shape)}, expected C = num_features = {self.num_features}")
+                raise InvalidArgument("SyncBatchNorm number of input channels should be non-zero")
+            raise InvalidArgument(f"input: shape {tuple(shape)}, expected C = num_features = {self.num_features}")
         if input.dtype not in DTYPES:
             raise TypeError(f"input: {input.dtype}, expected float16, bfloat16, float32 or float64")
         if not (input.is_cpu or input.is_meta):
-            raise ValueError(f"SyncBatchNorm expected input tensor to be on CPU (got {input.device}); use "
-                             "torch.nn.SyncBatchNorm for other devices")
+            raise InvalidArgument(f"SyncBatchNorm expected input tensor to be on CPU (got {input.device}); use "
+                                  "torch.nn.SyncBatchNorm for other devices")
 
     def forward(self, input: Tensor, residual: Optional[Tensor] = None) -> Tensor:
         """Normalize `input`.
@@ -162,17 +206,22 @@ class SyncBatchNorm(BatchNormBase):
         syncbn.MismatchError, syncbn.PeerError, syncbn.TimeoutError, syncbn.GroupError
             See these classes. The layer is unchanged.
         """
-        by_operators = (_is_compiling() or type(input) is not Tensor or dispatch_mode_count() or input.is_meta
+        compiling = _is_compiling()
+        by_operators = (compiling or type(input) is not Tensor or dispatch_mode_count() or input.is_meta
                         or jit_tracing_state() is not None)
         try:
             self._check_input_dim(input)
+            if not self.training and needs_torch_operators(compiling):
+                if residual is not None:
+                    check_residual(residual, input)
+                return evaluate(self, input, residual)
             if not by_operators:
-                if functorch_interpreter() is not None:
-                    raise RuntimeError("SyncBatchNorm does not work under torch.func transforms (grad, vjp, vmap, ...): "
-                                       "use torch.autograd")
+                if transformed():
+                    raise RuntimeError("SyncBatchNorm in training does not work under torch.func (grad, vjp, jvp, vmap, ...) "
+                                       "and forward-mode AD: use torch.autograd, or evaluation")
                 snapshot = LayerSnapshot(self)
         except Exception as error:
-            if self.training and not (input.is_meta or isinstance(input, FakeTensor) or is_exporting()):
+            if self.training and _has_values(input):
                 _fail_peers(self._extra.process_group_name, self._extra.name, error_text(error))
             raise
         if by_operators:
@@ -193,3 +242,15 @@ class SyncBatchNorm(BatchNormBase):
         if training and mean is not None:
             torch.ops.syncbn.track(mean, var, self.num_batches_tracked, saved, name, settings)
         return y
+
+
+class SyncBatchNorm1d(SyncBatchNorm, nn.BatchNorm1d):
+    """A `SyncBatchNorm` that is a `torch.nn.BatchNorm1d` for code that asks. It takes inputs of all dimensions, too."""
+
+
+class SyncBatchNorm2d(SyncBatchNorm, nn.BatchNorm2d):
+    """A `SyncBatchNorm` that is a `torch.nn.BatchNorm2d` for code that asks. It takes inputs of all dimensions, too."""
+
+
+class SyncBatchNorm3d(SyncBatchNorm, nn.BatchNorm3d):
+    """A `SyncBatchNorm` that is a `torch.nn.BatchNorm3d` for code that asks. It takes inputs of all dimensions, too."""

@@ -18,7 +18,7 @@ from .. import _core
 from .._framework_group import error_text, fail_peers, single_rank_group
 from .._layer_spec import LayerSpec
 from ._process_group import framework_group
-from ._recompute import recomputing
+from ._recompute import moves_statistics
 
 
 def encoded_settings(spec, process_group_name):
@@ -83,6 +83,8 @@ def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residua
             running_mean: Optional[Tensor], running_var: Optional[Tensor], name: Tensor, settings: str,
             training: bool) -> Tuple[Tensor, Tensor]:
     core, dtype = _core_layer(settings, name, training, x.shape[1])
+    if not (training and _decoded(settings)[0].track_running_stats):  # else `track` follows
+        moves_statistics(name, False)
     return _core_calls.forward(core, dtype, x, (weight, bias, running_mean, running_var, None), residual, training, False)
 
 
@@ -95,7 +97,7 @@ def _(x, weight, bias, residual, running_mean, running_var, name, settings, trai
                          device_types="cpu")
 def track(running_mean: Tensor, running_var: Tensor, num_batches_tracked: Optional[Tensor], saved: Tensor,
           name: Tensor, settings: str) -> None:
-    if recomputing():
+    if not moves_statistics(name, True):
         return
     core, dtype = _core_layer(settings, name, True, (saved.numel() - _core.saved_head) // _core.saved_columns)
     _core_calls.track(core, dtype, running_mean, running_var, num_batches_tracked, saved)

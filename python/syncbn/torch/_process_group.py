@@ -13,7 +13,7 @@ import torch.distributed as dist
 from . import _private
 from .._errors import GroupError
 from .._framework_group import FrameworkGroup, single_rank_group
-from ._engine import GlooEngine
+from ._engine import GlooEngine, SimulatedEngine
 
 #: Stands for the name of a process group that this rank is not a member of.
 NOT_A_MEMBER = "<not a member>"
@@ -79,8 +79,18 @@ def framework_group(name):
     group = _groups.get(process_group)
     if group is None:
         label = f"torch.distributed's {name}" if name else "torch.distributed's world"
-        group = _groups[process_group] = FrameworkGroup(label, GlooEngine(process_group))
+        group = _groups[process_group] = _joined(label, process_group)
     return group
+
+
+def _joined(label, process_group):
+    if _private.is_fake(process_group):
+        return FrameworkGroup(label, SimulatedEngine(process_group))
+    timeout = None if "SYNCBN_TIMEOUT_S" in os.environ else _private.timeout_of(process_group)
+    if timeout is not None:
+        timeout = min(max(timeout, 0.001), 999_999_999)  # what the core takes
+    return FrameworkGroup(label, GlooEngine(process_group), timeout,
+                          "the process group's timeout, else SYNCBN_TIMEOUT_S")
 
 
 def _default_process_group():

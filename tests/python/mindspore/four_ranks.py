@@ -2,7 +2,11 @@
 
 """Runs on each of four ranks: numbers, groups and errors."""
 
+import os
 import resource
+import signal
+import threading
+import time
 
 import cases
 import mindspore
@@ -272,8 +276,30 @@ def test_evaluation_sends_nothing():
         step(made, cases.x(0, 5, (2, 2, 2, 2)), cases.dy((2, 2, 2, 2)))
 
 
+def test_a_peer_that_stops_calling():
+    """In shared memory a wait ends at this package's deadline, or by Ctrl-C, and the rank is named."""
+    os.environ["SYNCBN_TIMEOUT_S"] = "2"
+    try:
+        made = layer(2, process_group=group_of([0, 1, 2, 3], "stops"))
+        made(Tensor(cases.x(0, 5, (2, 2, 2, 2))))
+    finally:
+        del os.environ["SYNCBN_TIMEOUT_S"]
+    start = time.monotonic()
+    if RANK == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what a launcher starts may ignore it
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            made(Tensor(cases.x(0, 5, (2, 2, 2, 2))))
+    elif RANK != 3:
+        with pytest.raises((syncbn.TimeoutError, syncbn.PeerError), match="no sum after 2 s.*rank 3|given up by rank 0"):
+            made(Tensor(cases.x(0, 5, (2, 2, 2, 2))))
+    assert time.monotonic() - start < 20  # of MindSpore's 30
+    assert made.num_batches_tracked.asnumpy() == 1
+    barrier()
+
+
 def test_a_peer_that_never_calls():
-    """MindSpore's 30 seconds."""
+    """MindSpore's 30 seconds, in the messages by which the ranks find out about shared memory."""
     group = group_of([0, 1, 2, 3], "late")
     made = layer(2, process_group=group)
     barrier()

@@ -22,6 +22,7 @@ NAMES = [
     ("mindspore.communication", "GlobalComm"),
     ("mindspore._c_expression", "MixedPrecisionType"),
     ("mindspore.graph.api", "_pynative_executor"),
+    ("mindspore.common.recompute", "_RecomputeHandle"),
 ]
 
 
@@ -105,16 +106,39 @@ def test_backward_passes():
     class Function(_private.AutogradFunction):
         @staticmethod
         def forward(ctx, x):
-            seen.append(_private.in_backward_pass())
+            seen.append(_private.backward_pass_id() != -1)
             return Tensor(x.asnumpy())
 
         @staticmethod
         def backward(ctx, dy):
-            seen.append(_private.in_backward_pass())
+            seen.append(_private.backward_pass_id() != -1)
             return dy
 
     mindspore.grad(lambda x: Function.apply(x).sum())(Tensor(np.ones(2, np.float32)))
-    assert seen == [False, True] and not _private.in_backward_pass()
+    assert seen == [False, True] and _private.backward_pass_id() == -1
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False], ids=["reentrant", "hooks"])
+def test_recomputations(use_reentrant):
+    seen = []
+
+    class Block(nn.Cell):
+        def construct(self, x):
+            frame, found = sys._getframe(), []
+            while frame is not None:
+                found.append(_private.recomputer_of(frame))
+                frame = frame.f_back
+            seen.append(([pair for pair in found if pair[0] is not None], _private.gradients_are_on(),
+                         _private.saves_by_hooks()))
+            return x * x
+
+    block = Block()
+    mindspore.grad(lambda x: mindspore.recompute(block, x, use_reentrant=use_reentrant).sum())(Tensor(np.ones(2, np.float32)))
+    (first, gradients, hooks), (second, *_) = seen
+    assert (gradients, hooks) == (not use_reentrant, not use_reentrant)
+    assert _private.gradients_are_on() and not _private.saves_by_hooks()
+    assert [is_repetition for _, is_repetition in first] == [False]
+    assert second[-1] == (first[0][0], True)
 
 
 def test_parameters_of_a_cell():

@@ -19,6 +19,8 @@ PATIENCE = 120
 #: connection that a peer is about to use. Then all start anew, ATTEMPTS times in all.
 _NOT_CONNECTED = "torch.distributed did not connect the default group"
 ATTEMPTS = 3
+#: The error of a rank whose process has ended.
+ENDED = "the process has ended"
 
 
 class Ranks:
@@ -67,7 +69,12 @@ class Ranks:
             if not pipe.poll(max(0.0, deadline - time.monotonic())):
                 self._restart()  # a late result must not be taken for the next job's
                 raise AssertionError(f"rank {rank}: no result after {PATIENCE} s")
-            outcomes.append(pickle.loads(pipe.recv_bytes()))
+            try:
+                outcomes.append(pickle.loads(pipe.recv_bytes()))
+            except EOFError:
+                outcomes.append((ENDED, None))
+        if any(error == ENDED for error, _ in outcomes):
+            self._restart()
         return outcomes
 
     def _restart(self):

@@ -2,9 +2,11 @@
 
 """What goes wrong on one rank, and what the others see of it."""
 
+import copy
 import gc
 import os
 import pathlib
+import re
 import resource
 import signal
 import threading
@@ -12,6 +14,7 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -21,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import syncbn
 from syncbn import _framework_group
-from syncbn.torch import SyncBatchNorm
+from syncbn.torch import SyncBatchNorm, SyncBatchNorm1d, SyncBatchNorm2d, revert_sync_batchnorm
 from syncbn._framework_group import single_rank_group
 from syncbn.torch._process_group import _ranks_in_environment, framework_group
 from networks import convolutional
@@ -68,12 +71,12 @@ WAYS = {
 }
 #: name: (what is done to the layer, the arguments of its call, the error, its text)
 BAD_CALLS = {
-    "dimensions": (None, [torch.ones(4)], "ValueError", "expected at least 2D input"),
-    "channels": (None, [torch.ones(2, 5)], "ValueError", "expected C = num_features = 4"),
+    "dimensions": (None, [torch.ones(4)], "InvalidArgument", "expected at least 2D input"),
+    "channels": (None, [torch.ones(2, 5)], "InvalidArgument", "expected C = num_features = 4"),
     "dtype": (None, [torch.ones(2, 4, dtype=torch.int64)], "TypeError", "torch.int64"),
-    "residual": (None, [torch.ones(2, 4), torch.ones(3, 4)], "ValueError", "residual"),
+    "residual": (None, [torch.ones(2, 4), torch.ones(3, 4)], "InvalidArgument", "residual"),
     "eps": (("eps", -1.0), [torch.ones(2, 4)], "InvalidArgument", "eps: -1"),
-    "weight": (("weight", nn.Parameter(torch.ones(5))), [torch.ones(2, 4)], "ValueError", "weight should contain 4"),
+    "weight": (("weight", nn.Parameter(torch.ones(5))), [torch.ones(2, 4)], "InvalidArgument", "weight should contain 4"),
     # Strides of zero: its dense copy has 512 TiB.
     "memory": (None, [torch.ones(1, 4).expand(1 << 45, 4)], "RuntimeError", "memory"),
 }
@@ -177,7 +180,7 @@ def not_called(rank):
 def test_a_rank_that_never_comes_is_named_by_the_deadline(two_ranks):
     (name, message, bases), seconds, (again, _, _) = two_ranks(not_called)[0]
     assert name == "TimeoutError" and OSError in TimeoutError.__mro__ and "TimeoutError" in bases
-    assert "ranks [1]" in message and "forward of layer" in message
+    assert "1 s (SYNCBN_TIMEOUT_S)" in message and "(waiting for rank 1)" in message and "forward of layer" in message
     assert seconds < 50
     assert again == "GroupError"
 
@@ -196,7 +199,7 @@ def stops_calling(rank):
 
 def test_a_rank_that_stops_calling_is_a_timeout(two_ranks):
     name, message, _ = two_ranks(stops_calling)[0]
-    assert name == "TimeoutError" and "no sum after" in message, message
+    assert name == "TimeoutError" and "no sum after 8 s" in message and "(waiting for rank 1)" in message, message
 
 
 def interrupted(rank, connected):
@@ -376,6 +379,90 @@ def test_messages_are_torchs():
             SyncBatchNorm(4, **options)
     with pytest.raises(TypeError, match="process_group: int"):
         SyncBatchNorm(4, process_group=3)
+
+
+@pytest.mark.parametrize("options, error, text", [
+    ({"num_features": 0}, ValueError, "num_features: 0, expected an int >= 1"),
+    ({"num_features": -8}, ValueError, "num_features: -8"),
+    ({"num_features": 4.0}, TypeError, "num_features: 4.0, expected an int"),
+    ({"eps": -1}, ValueError, "eps: -1.0, expected a finite number >= 0"),
+    ({"eps": float("nan")}, ValueError, "eps: nan"),
+    ({"eps": "1e-5"}, TypeError, "eps: '1e-5', expected a float"),
+    ({"momentum": 1.5}, ValueError, "momentum: 1.5, expected None or a number in .0, 1."),
+    ({"momentum": float("nan")}, ValueError, "momentum: nan"),
+    ({"momentum": "0.1"}, TypeError, "momentum: '0.1', expected a float"),
+    ({"activation": "gelu"}, ValueError, "activation: 'gelu', expected one of 'relu'"),
+    ({"nonfinite": "skip"}, ValueError, "nonfinite: 'skip', expected one of 'propagate', 'skip_update', 'error'"),
+], ids=str)
+def test_options_are_checked_at_construction(options, error, text):
+    for cls in (SyncBatchNorm, SyncBatchNorm2d):
+        with pytest.raises(error, match=text) as caught:
+            cls(**{"num_features": 4, **options})
+        assert isinstance(caught.value, syncbn.InvalidArgument) == (error is ValueError)
+    assert SyncBatchNorm(1, eps=0, momentum=1).momentum == 1  # ints, at the bounds
+    assert SyncBatchNorm(np.int64(3), np.float32(0.5), None).num_features == 3
+
+
+ODD_INPUTS = {
+    "sparse": (lambda: torch.ones(2, 4).to_sparse(), TypeError, r"torch.sparse_coo.*input.to_dense\(\)"),
+    "list": (lambda: [[1.0, 2.0, 3.0, 4.0]], TypeError, "list, expected a torch.Tensor"),
+    "NumPy array": (lambda: np.ones((2, 4), np.float32), TypeError, "ndarray, expected a torch.Tensor"),
+    "complex": (lambda: torch.ones(2, 4, dtype=torch.complex64), TypeError, "torch.complex64, expected float16"),
+}
+
+
+def odd_input(rank, kind):
+    layer = SyncBatchNorm(4)
+    x = ODD_INPUTS[kind][0]() if rank == 0 else torch.randn(2, 4)
+    return caught(lambda: layer(x)), layer.num_batches_tracked.item()
+
+
+@pytest.mark.parametrize("kind", ODD_INPUTS)
+def test_odd_inputs_are_errors_with_a_way_out_and_reach_the_peer(two_ranks, kind):
+    _, error, text = ODD_INPUTS[kind]
+    ((name, message, _), counter), ((peer_name, peer_message, _), peer_counter) = two_ranks(odd_input, kind)
+    assert name == error.__name__ and re.search(text, message)
+    assert peer_name == "PeerError" and re.search(text, peer_message)  # and no TimeoutError
+    assert counter == peer_counter == 0
+
+
+@pytest.mark.parametrize("residual", [[1.0], torch.ones(2, 4).to_sparse()], ids=["list", "sparse"])
+@pytest.mark.parametrize("training", [True, False])
+def test_odd_residuals(residual, training):
+    with pytest.raises(TypeError, match="residual: .*, expected a dense torch.Tensor"):
+        SyncBatchNorm(4).train(training)(torch.randn(2, 4), residual)
+
+
+def distributed_tensors(rank):
+    if torch.__version__.startswith("2.4."):
+        from torch.distributed._tensor import DTensor, Replicate, distribute_tensor
+    else:
+        from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+    mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
+    x = torch.randn(3, 4)
+    layer, sharded = SyncBatchNorm(4), SyncBatchNorm(4)
+    sharded.weight = nn.Parameter(distribute_tensor(sharded.weight.detach(), mesh, [Replicate()]))
+    errors = [caught(lambda: layer(DTensor.from_local(x, mesh, [Replicate()]))),
+              caught(lambda: sharded.eval()(x))]
+    again = SyncBatchNorm(4, process_group=dist.new_group([0, 1]))  # the errors have ended the first group
+    again(DTensor.from_local(x, mesh, [Replicate()]).to_local())
+    return errors, again.num_batches_tracked.item()
+
+
+def test_distributed_tensors_are_errors_with_a_way_out(two_ranks):
+    for ((name, message, _), (weight_name, weight_message, _)), counter in two_ranks(distributed_tensors):
+        assert name == "TypeError" and "DTensor, expected a plain tensor: pass this rank's part, input.to_local()" in message
+        assert weight_name == "TypeError" and "weight: DTensor, expected a plain tensor" in weight_message
+        assert counter == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # torch means to give its compiler of scripts up
+def test_torch_jit_script_is_an_error_with_a_way_out():
+    model = nn.Sequential(nn.Linear(3, 4), SyncBatchNorm1d(4)).eval()
+    with pytest.raises(RuntimeError, match="torch.jit.script can't compile SyncBatchNorm: .*revert_sync_batchnorm"):
+        torch.jit.script(model)
+    x = torch.randn(2, 3)
+    assert torch.allclose(torch.jit.script(revert_sync_batchnorm(copy.deepcopy(model)))(x), model(x), atol=1e-6)
 
 
 def test_parameters_of_another_dtype_or_order_are_refused():

@@ -110,7 +110,7 @@ def test_converted_model(folder):
         model.load_state_dict(load(folder, "model.state.pt", weights_only=True))
         assert values_of(model) == expected["values"]
     model = load(folder, "model.pt")
-    layers = {name: layer for name, layer in model.named_children() if type(layer) is SyncBatchNorm}
+    layers = {name: layer for name, layer in model.named_children() if isinstance(layer, SyncBatchNorm)}
     assert {name: facts_of(layer) for name, layer in layers.items()} == expected["layers"]
     model(batch())
     model.eval()

@@ -3,7 +3,7 @@
 
 #include <chrono>
 
-namespace syncbn::launch {
+namespace syncbn::base {
 
 /// When to tell people of a wait: ten seconds after its begin, and then after 20, 40, 80, … seconds more.
 class Reminder {
@@ -27,4 +27,4 @@ class Reminder {
   Clock::time_point next_;
 };
 
-}  // namespace syncbn::launch
+}  // namespace syncbn::base

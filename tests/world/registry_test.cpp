@@ -9,9 +9,10 @@
 #include <array>
 #include <thread>
 
+#include "../environment/environment.h"
+#include "../ranks.h"
 #include "engines/entry.h"
-#include "environment.h"
-#include "ranks.h"
+#include "environment/launch_env.h"
 #include "world/current_world.h"
 
 namespace syncbn {
@@ -305,7 +306,8 @@ TEST_F(Registry, LocalRanksOnSeveralHosts) {
   for (int rank = 0; rank < 5; ++rank) {
     const auto r = static_cast<std::size_t>(rank);
     SCOPED_TRACE(fmt::format("rank {}", rank));
-    world::set_process_world(std::make_shared<World>(std::make_unique<PlacedEngine>(rank, hosts), 60s));
+    world::set_process_world(
+        std::make_shared<World>(std::make_unique<PlacedEngine>(rank, hosts), environment::call_limit()));
     EXPECT_EQ(get_local_rank(), in_world[r]);
     EXPECT_EQ(get_local_rank_size(), hosts[r] == "a" ? 2 : 3);
     if (rank == 3) continue;
@@ -317,8 +319,8 @@ TEST_F(Registry, LocalRanksOnSeveralHosts) {
 
 // Nothing here can be connected, so whoever tries fails.
 TEST_F(Registry, CreatingGroupsAndGroupsOfOneConnectNothing) {
-  world::set_process_world(
-      std::make_shared<World>(std::make_unique<PlacedEngine>(1, std::vector<std::string>(4, "a")), 60s));
+  world::set_process_world(std::make_shared<World>(
+      std::make_unique<PlacedEngine>(1, std::vector<std::string>(4, "a")), environment::call_limit()));
   create_group("alone", {1});
   EXPECT_EQ(new_group({1}), "rank 1");
   create_group("all", {0, 1, 2, 3});
@@ -562,6 +564,39 @@ TEST_F(Registry, MakeGroup) {
     group->sum({"a sum", ""}, payload);
     EXPECT_EQ(payload[0], 6);
   });
+}
+
+class NeverDone final : public Communicator {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  std::span<std::int64_t> buffer(std::size_t words) override {
+    buffer_.resize(words);
+    return buffer_;
+  }
+  void start(std::size_t) override {}
+  void wait(Deadline deadline) override {
+    std::this_thread::sleep_until(deadline);
+    throw TimeoutError("waiting for rank 1");
+  }
+  void abort() noexcept override {}
+
+ private:
+  std::vector<std::int64_t> buffer_;
+};
+
+// A wait that ends by each kind of limit.
+TEST_F(Registry, AnErrorNamesWhatLimitsTheWait) {
+  const auto error_of = [](auto... limit) {
+    const auto group = make_group("own", std::make_unique<NeverDone>(), limit...);
+    std::vector<std::int64_t> payload(1);
+    return outcome([&] { group->sum({"a sum", ""}, payload); });
+  };
+  const Environment environment(Variables{{"SYNCBN_TIMEOUT_S", "0.02"}});
+  expect_error<TimeoutError>(error_of(), {"no sum after 0.02 s (SYNCBN_TIMEOUT_S)", "rank 1"});
+  expect_error<TimeoutError>(error_of(30ms), {"no sum after 0.03 s (the timeout of make_group())"});
+  expect_error<TimeoutError>(error_of(30ms, "a launcher's limit"),
+                             {"no sum after 0.03 s (a launcher's limit)"});
 }
 
 class OutOfRange final : public Communicator {

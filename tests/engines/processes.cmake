@@ -4,9 +4,8 @@
 if(NOT SYNCBN_GLOO)
   return()
 endif()
-syncbn_add_test(processes_test SOURCES processes_child.cpp processes_gloo_test.cpp processes_hostile_test.cpp
-                processes_store_test.cpp interrupt_test.cpp LIBRARIES
-                syncbn_gloo Threads::Threads)
+syncbn_add_test(processes_test SOURCES processes_child.cpp processes_gloo_test.cpp LIBRARIES syncbn_gloo
+                Threads::Threads)
 # The worker exists once an MPI, for a program links one at most.
 function(syncbn_add_processes_worker name define)
   add_executable(${name} processes_worker.cpp)

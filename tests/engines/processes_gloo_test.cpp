@@ -255,7 +255,60 @@ TEST_F(GlooJob, MissingRanksAreNamed) {
     impatient["SYNCBN_TIMEOUT_S"] = "5";  // both must be there by then
     start("sums", impatient);
   }
-  expect_ends("TimeoutError ... rank 1, 3 of 4");
+  expect_ends("TimeoutError ... 5 s (SYNCBN_TIMEOUT_S) ... rank 1, 3 of 4");
+}
+
+TEST_F(GlooJob, APortInUseIsNamedByItsVariable) {
+  const base::Fd listener = rendezvous::listen_on("127.0.0.1", 0);
+  const std::string port = std::to_string(rendezvous::local_port(listener.get()));
+  Variables changed = variables(0, 2);
+  changed["SYNCBN_PORT"] = port;
+  start("sums", changed);
+  changed.erase("SYNCBN_PORT");
+  changed["MASTER_PORT"] = std::to_string(std::stoi(port) - 1);
+  start("sums", changed);
+  expect_ends("GroupError ... 127.0.0.1:" + port + " ... in use");
+  EXPECT_TRUE(workers_[0]->shows("SYNCBN_PORT"));
+  EXPECT_EQ(workers_[0]->output().find("MASTER_PORT"), std::string::npos);  // control
+  EXPECT_TRUE(workers_[1]->shows("MASTER_PORT + 1, or SYNCBN_PORT"));
+}
+
+// All waits at the same time, because each takes ten seconds.
+//
+// control: without tell_long_wait() in check_interrupt() nothing is said; without kNameTime and without the
+// catch of TimeoutError in TcpStore's constructor the last two ranks wait for a minute.
+TEST_F(GlooJob, WaitsOfTenSecondsAreTold) {
+  const auto at = [&](int port, int rank, int size, Variables more = {}) {
+    Variables all = variables(rank, size);
+    all["SYNCBN_PORT"] = std::to_string(port);
+    for (const auto& [name, value] : more) all[name] = value;
+    return all;
+  };
+  const std::vector<int> ports = free_ports(3);
+  const auto limit = [](int port, const std::string& whom, const std::string& setting) {
+    return fmt::format("waits at 127.0.0.1:{} for {}, until ... of 60 s ({})", port, whom, setting);
+  };
+  Child& alone = start("sums", at(ports[0], 1, 2));
+  Child& silent = start("sums", at(ports[0], 1, 2, {{"SYNCBN_LOG", "error"}}));
+  Child& first = start("sums", at(ports[1], 0, 4, {{"MS_TOPO_TIMEOUT", "60"}}));
+  start("sums", at(ports[1], 2, 4));
+  Child& member = start("last_does_not_connect", at(ports[2], 0, 2));
+  Child& missing = start("last_does_not_connect", at(ports[2], 1, 2, {{"SYNCBN_LOG", "info"}}));
+  Child& misled = start("sums", at(ports[0], 1, 2, {{"MASTER_ADDR", "no-such-host.invalid"}}));
+  const base::Fd listener = rendezvous::listen_on("127.0.0.1", 0);
+  Child& stranger = start("sums", at(rendezvous::local_port(listener.get()), 1, 2));
+  EXPECT_TRUE(missing.shows("syncbn: rank 1 of 2 waited ... s to join the world"));
+  EXPECT_TRUE(alone.shows("syncbn: rank 1 of 2 " +
+                          limit(ports[0], "an answer (Connection refused)", "SYNCBN_TIMEOUT_S")));
+  EXPECT_TRUE(
+      first.shows("syncbn: rank 0 of 4 " + limit(ports[1], "ranks 1, 3 to call init()", "MS_TOPO_TIMEOUT")));
+  EXPECT_TRUE(
+      member.shows("syncbn: rank 0 of 2 " + limit(ports[2], "world rank 1 of [0, 1]", "SYNCBN_TIMEOUT_S")));
+  EXPECT_TRUE(misled.shows("GroupError ... 'no-such-host.invalid'"));
+  EXPECT_TRUE(stranger.shows("PeerError ... no answer of a syncbn store within 10 s"));
+  EXPECT_EQ(silent.output().find("waits"), std::string::npos);
+  for (const Child* told : {&alone, &first, &member})  // control: each line once
+    EXPECT_EQ(told->output().find("waits"), told->output().rfind("waits")) << told->output();
 }
 
 // msrun without RANK_ID: the first process to take the port serves, and the store hands the ranks out.

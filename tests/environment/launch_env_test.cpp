@@ -6,8 +6,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "../ranks.h"
 #include "environment.h"
-#include "ranks.h"
 
 namespace syncbn::environment {
 namespace {

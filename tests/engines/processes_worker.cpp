@@ -130,6 +130,13 @@ void last_does_not_call() {
   wait_for_order();
 }
 
+void last_does_not_connect() {
+  sum(10);
+  if (is_last()) return wait_for_order();
+  create_group("dp", all_ranks());
+  sum(10, "dp");
+}
+
 void last_leaves() {
   sum(10);
   if (!is_last()) return sum_for_ever();
@@ -298,6 +305,7 @@ const std::map<std::string, void (*)()> tasks = {
     {"different_lists", different_lists},
     {"sum_for_ever", sum_for_ever},
     {"last_does_not_call", last_does_not_call},
+    {"last_does_not_connect", last_does_not_connect},
     {"last_leaves", last_leaves},
     {"last_drops_a_call", last_drops_a_call},
     {"last_kills_itself", last_kills_itself},

@@ -8,8 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "../ranks.h"
 #include "environment/launch_env.h"
-#include "ranks.h"
 
 namespace syncbn::environment {
 namespace {

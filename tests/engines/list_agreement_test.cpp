@@ -10,9 +10,8 @@
 #include <algorithm>
 #include <map>
 #include <random>
-#include <thread>
 
-#include "ranks.h"
+#include "../ranks.h"
 #include "rendezvous/memory_store.h"
 
 namespace syncbn::engines {
@@ -137,32 +136,6 @@ TEST(ListAgreement, ForeignEntriesAreAnErrorNotAGroup) {
         },
         {fmt::format("'{}'", entry)});
   }
-}
-
-TEST(MemoryStore, WaitsForAKeyUntilItIsSet) {
-  const auto board = std::make_shared<rendezvous::MemoryBoard>();
-  std::thread setter([&] { rendezvous::MemoryStore(board).set("key", "value"); });
-  EXPECT_EQ(rendezvous::MemoryStore(board).get("key", soon()), "value");
-  setter.join();
-}
-
-TEST(MemoryStore, Counts) {
-  rendezvous::MemoryStore store(std::make_shared<rendezvous::MemoryBoard>());
-  EXPECT_EQ(store.add("n", 2), 2);
-  EXPECT_EQ(store.add("n", -5), -3);
-  expect_error<TimeoutError>([&] { store.get("n", std::chrono::steady_clock::now() + 10ms); }, {"'n'"});
-}
-
-TEST(MemoryStore, ALeavingMemberFreesThoseWhoWaitWithIt) {
-  const auto board = std::make_shared<rendezvous::MemoryBoard>();
-  std::thread leaver([&] { board->depart(3, "has had enough"); });
-  rendezvous::MemoryStore with(board, {1, 3});
-  expect_error<PeerError>([&] { with.get("key", soon()); }, {"world rank 3 ... has had enough"});
-  leaver.join();
-  rendezvous::MemoryStore without(board, {1, 2});
-  expect_error<TimeoutError>([&] { without.get("key", std::chrono::steady_clock::now() + 10ms); }, {"'key'"});
-  without.set("key", "value");
-  EXPECT_EQ(with.get("key", soon()), "value");  // what was set stays
 }
 
 }  // namespace

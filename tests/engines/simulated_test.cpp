@@ -10,8 +10,8 @@
 #include <cstring>
 #include <limits>
 
-#include "environment.h"
-#include "ranks.h"
+#include "../environment/environment.h"
+#include "../ranks.h"
 #include "syncbn/syncbn.h"
 #include "world/current_world.h"
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "../outcome.h"
 #include "engines/threads.h"
+#include "outcome.h"
 #include "syncbn/communicator.h"
 #include "syncbn/error.h"
 #include "syncbn/group.h"

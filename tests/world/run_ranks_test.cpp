@@ -9,7 +9,7 @@
 #include <set>
 #include <thread>
 
-#include "ranks.h"
+#include "../ranks.h"
 #include "syncbn/threads.h"
 #include "world/resolve_group.h"
 

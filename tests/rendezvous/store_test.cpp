@@ -329,8 +329,8 @@ TEST(StoreAddress, UnusableOnesAreNamed) {
   };
   expect_error<GroupError>(listen_on("127.0.0.1", server.port()), {"Address already in use"});
   expect_error<GroupError>(listen_on("192.0.2.1", 0), {"192.0.2.1:0"});  // nobody's address
-  expect_error<TimeoutError>([] { TcpStore store("no-such-host.invalid", 1, "", in(milliseconds(50))); },
-                             {"'no-such-host.invalid'"});
+  expect_error<GroupError>([] { TcpStore store("no-such-host.invalid", 1, "", in(milliseconds(50))); },
+                           {"'no-such-host.invalid'"});
 }
 
 }  // namespace

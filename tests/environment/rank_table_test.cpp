@@ -11,7 +11,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "ranks.h"
+#include "../ranks.h"
 
 namespace syncbn::environment {
 namespace {

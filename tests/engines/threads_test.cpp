@@ -9,7 +9,7 @@
 #include <limits>
 #include <thread>
 
-#include "ranks.h"
+#include "../ranks.h"
 
 namespace syncbn {
 namespace {
