@@ -21,7 +21,7 @@ def layers(shape):
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
     y, dx = np.empty_like(x), np.empty_like(x)
     front = syncbn.SyncBatchNorm(shape[1])
-    core = _core.FrameworkLayer(_core.Layer(shape[1]))
+    core = _core.FrameworkLayer(_core.Layer(shape[1]), "")
     values = [np.ones(shape[1], np.float32) for _ in range(4)] + [np.zeros((), np.int64)]
     addresses = tuple(value.ctypes.data for value in values)
     saved = np.empty(core.saved_size)
@@ -30,11 +30,11 @@ def layers(shape):
     dtype, layout = _core.DType.float32, _core.Layout.channels_first
 
     def core_forward():
-        core.forward(saved=at_saved, values=addresses, x=at_x, y=at_y, residual=0, shape=shape, dtype=dtype,
+        core.forward(number=0, saved=at_saved, values=addresses, x=at_x, y=at_y, residual=0, shape=shape, dtype=dtype,
                      layout=layout, training=True, track=True)
 
     def core_backward():
-        core.backward(saved=at_saved, sums=0, dy=at_x, x=at_x, y=0, dx=at_dx, d_residual=0, d_weight=at_d_weight,
+        core.backward(number=0, saved=at_saved, sums=0, dy=at_x, x=at_x, y=0, dx=at_dx, d_residual=0, d_weight=at_d_weight,
                       d_bias=at_d_bias, shape=shape, dtype=dtype, layout=layout)
 
     keep = (y, dx, values, saved, gradients)

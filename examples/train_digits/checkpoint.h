@@ -11,6 +11,7 @@ struct RunSettings {
   std::uint32_t batch = 10;  ///< Samples of a step, of all ranks together.
   std::uint64_t seed = 1;
   double learning_rate = 0.01;
+  bool round_on_each_rank = false;  ///< A control, which no checkpoint stores.
 };
 
 /// All that a later run needs to go on bit for bit.

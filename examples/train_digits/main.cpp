@@ -9,6 +9,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <optional>
 #include <stdexcept>
@@ -62,6 +63,15 @@ void print_first_step(const Options& options, const Digits& digits) {
   say("first step, bits of the batch norm: output {} dx {} running statistics {}\n", y, dx, running.hex());
 }
 
+/// Scores of the training and of the test images.
+struct Scores {
+  Score train, test;
+};
+
+Scores evaluate(Trainer& trainer, const DigitsSplit& digits) {
+  return {trainer.evaluate(digits.train), trainer.evaluate(digits.test)};
+}
+
 /// Trains to the end, or to where the options say stop. A line an epoch.
 void train(Trainer& trainer, const Options& options, const DigitsSplit& digits) {
   const int last =
@@ -71,24 +81,22 @@ void train(Trainer& trainer, const Options& options, const DigitsSplit& digits) 
     const auto start = std::chrono::steady_clock::now();
     trainer.run_epoch();
     if (!options.checkpoint.empty()) trainer.save(options.checkpoint);
-    if (syncbn::get_rank() != 0) continue;  // evaluation sends nothing, so one rank can do it alone
-    const Score train = trainer.network().evaluate(digits.train),
-                test = trainer.network().evaluate(digits.test);
+    const Scores scores = evaluate(trainer, digits);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     say("epoch {:2}: loss {:.4f}, accuracy {:.2f} % training {:.2f} % test, {:.2f} s\n", trainer.epochs(),
-        train.mean_loss(), 100 * train.accuracy(), 100 * test.accuracy(), seconds.count());
+        scores.train.mean_loss(), 100 * scores.train.accuracy(), 100 * scores.test.accuracy(),
+        seconds.count());
   }
 }
 
-void print_result(std::string_view statistics, Network& network, const DigitsSplit& digits) {
-  if (syncbn::get_rank() != 0) return;
-  const Score train = network.evaluate(digits.train), test = network.evaluate(digits.test);
-  say("  {:<24}{:>12.4f}{:>12.2f} %{:>12.4f}{:>12.2f} %\n", statistics, train.mean_loss(),
-      100 * train.accuracy(), test.mean_loss(), 100 * test.accuracy());
+void print_result(std::string_view statistics, const Scores& scores) {
+  say("  {:<24}{:>12.4f}{:>12.2f} %{:>12.4f}{:>12.2f} %\n", statistics, scores.train.mean_loss(),
+      100 * scores.train.accuracy(), scores.test.mean_loss(), 100 * scores.test.accuracy());
 }
 
 /// Trains once more with each rank's own statistics; evaluation then uses rank 0's, as is usual.
-void compare(Trainer& synchronized, const Options& options, const DigitsSplit& digits) {
+void compare(const Scores& synchronized, std::size_t epochs, const Options& options,
+             const DigitsSplit& digits) {
   const std::vector<std::size_t> counts = shares(options.settings.batch);
   if (counts.size() == 1)
     return say("statistics of the only rank are those of the whole batch: nothing to compare\n");
@@ -96,10 +104,10 @@ void compare(Trainer& synchronized, const Options& options, const DigitsSplit& d
     return say(
         "no comparison: local statistics need 2 samples or more on a rank, and a rank here brings 1\n");
   Trainer local(options.settings, digits.train, Statistics::local);
-  while (local.epochs() < synchronized.epochs()) local.run_epoch();
+  while (local.epochs() < epochs) local.run_epoch();
   say("\n  statistics        training: loss      accuracy    test: loss      accuracy\n");
-  print_result("synchronized", synchronized.network(), digits);
-  print_result("local on each rank", local.network(), digits);
+  print_result("synchronized", synchronized);
+  print_result("local on each rank", evaluate(local, digits));
   say("  (local: what data-parallel training does without synchronization; evaluated as rank 0 has it)\n");
 }
 
@@ -122,9 +130,13 @@ void run(const Options& options) {
     if (trainer.epochs() > 0) say("resumed from {} after epoch {}\n", options.checkpoint, trainer.epochs());
   }
   train(trainer, options, digits);
-  say("parameters and state after epoch {}: {}, parameters the same on every rank\n", trainer.epochs(),
-      trainer.digest().hex());
-  if (trainer.epochs() >= static_cast<std::size_t>(options.epochs)) compare(trainer, options, digits);
+  const Scores scores = evaluate(trainer, digits);
+  if (trainer.epochs() >= static_cast<std::size_t>(options.epochs))
+    compare(scores, trainer.epochs(), options, digits);
+  Digest losses;
+  losses.add(std::array{scores.train.loss, scores.train.correct, scores.test.loss, scores.test.correct});
+  say("whole run, bits after epoch {}: parameters and running statistics {} losses and accuracy {}\n",
+      trainer.epochs(), trainer.digest().hex(), losses.hex());
 }
 
 }  // namespace

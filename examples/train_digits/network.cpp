@@ -6,6 +6,7 @@
 #include <random>
 #include <utility>
 
+#include "syncbn/group.h"
 #include "syncbn/tensor.h"
 
 namespace {
@@ -24,13 +25,6 @@ std::vector<float> random_weights(std::mt19937_64& random, std::size_t inputs, s
 void linear(std::span<const float> in, std::span<const float> weights, std::span<float> out) {
   for (std::size_t i = 0; i < in.size(); ++i)
     for (std::size_t o = 0; o < out.size(); ++o) out[o] += in[i] * weights[i * out.size() + o];
-}
-
-/// Adds the gradient of linear's weights to `d_weights`.
-void linear_weight_gradient(std::span<const float> in, std::span<const float> d_out,
-                            std::span<float> d_weights) {
-  for (std::size_t i = 0; i < in.size(); ++i)
-    for (std::size_t o = 0; o < d_out.size(); ++o) d_weights[i * d_out.size() + o] += in[i] * d_out[o];
 }
 
 /// Overwrites `d_in` with the gradient of linear's input.
@@ -52,19 +46,31 @@ double softmax(std::span<float> logits, int label) {
   return -std::log(std::max(static_cast<double>(logits[static_cast<std::size_t>(label)]), 1e-30));
 }
 
-syncbn::SyncBatchNormOptions norm_options(syncbn::ProcessGroup group) {
+syncbn::SyncBatchNormOptions norm_options(const std::string& statistics, const std::string& rounding) {
+  using syncbn::AffineGradients;
   syncbn::SyncBatchNormOptions options;
-  options.process_group = std::move(group);
+  options.process_group = statistics;
   options.activation = syncbn::Activation::relu;
+  options.affine_gradients = rounding == statistics ? AffineGradients::group : AffineGradients::local;
   return options;
+}
+
+/// Values as a matrix of `columns` columns.
+template <class T>
+auto matrix(T& values, std::size_t columns) {
+  return syncbn::view(
+      values, {static_cast<std::int64_t>(values.size() / columns), static_cast<std::int64_t>(columns)});
 }
 
 }  // namespace
 
-Network::Network(std::size_t hidden, std::uint64_t seed, syncbn::ProcessGroup group)
+Network::Network(std::size_t hidden, std::uint64_t seed, const std::string& statistics,
+                 const std::string& rounding)
     : hidden_(hidden),
+      rounding_(rounding),
+      adds_norm_gradients_(statistics != syncbn::kWorldGroup || rounding != syncbn::kWorldGroup),
       bias_(kClasses),
-      norm_(static_cast<std::int64_t>(hidden), norm_options(std::move(group))) {
+      norm_(static_cast<std::int64_t>(hidden), norm_options(statistics, rounding)) {
   std::mt19937_64 random(seed);
   first_ = random_weights(random, kPixels, hidden);
   second_ = random_weights(random, hidden, kClasses);
@@ -84,8 +90,7 @@ void Network::forward(std::span<const float> pixels, std::size_t samples) {
   for (std::size_t s = 0; s < samples; ++s)
     linear(pixels.subspan(s * kPixels, kPixels), first_, std::span(x_).subspan(s * hidden_, hidden_));
 
-  const syncbn::Shape shape{static_cast<std::int64_t>(samples), static_cast<std::int64_t>(hidden_)};
-  norm_.forward(view(std::as_const(x_), shape), view(y_, shape));
+  norm_.forward(matrix(std::as_const(x_), hidden_), matrix(y_, hidden_));
 
   for (std::size_t s = 0; s < samples; ++s) {
     const auto logits = std::span(logits_).subspan(s * kClasses, kClasses);
@@ -99,7 +104,6 @@ void Network::train_step(const Digits& share, std::size_t global_count) {
   norm_.set_train();
   forward(share.pixels, samples);
 
-  std::fill(gradients_.begin(), gradients_.end(), 0.0F);
   auto rest = std::span(gradients_);
   const auto next = [&rest](std::size_t size) { return std::exchange(rest, rest.subspan(size)).first(size); };
   const auto d_first = next(first_.size()), d_weight = next(hidden_), d_norm_bias = next(hidden_),
@@ -112,34 +116,45 @@ void Network::train_step(const Digits& share, std::size_t global_count) {
     softmax(d_logits, share.labels[s]);
     d_logits[static_cast<std::size_t>(share.labels[s])] -= 1;
     for (float& d : d_logits) d /= static_cast<float>(global_count);
-    for (std::size_t c = 0; c < kClasses; ++c) d_bias[c] += d_logits[c];
-    linear_weight_gradient(std::span(y_).subspan(s * hidden_, hidden_), d_logits, d_second);
     linear_input_gradient(d_logits, second_, std::span(dy_).subspan(s * hidden_, hidden_));
   }
 
-  const syncbn::Shape shape{static_cast<std::int64_t>(samples), static_cast<std::int64_t>(hidden_)};
-  norm_.backward({.dy = view(std::as_const(dy_), shape),
-                  .x = view(std::as_const(x_), shape),
-                  .y = view(std::as_const(y_), shape),
-                  .dx = view(dx_, shape)});
+  norm_.backward({.dy = matrix(std::as_const(dy_), hidden_),
+                  .x = matrix(std::as_const(x_), hidden_),
+                  .y = matrix(std::as_const(y_), hidden_),
+                  .dx = matrix(dx_, hidden_)});
   std::ranges::copy(norm_.values<float>("weight_grad"), d_weight.begin());
   std::ranges::copy(norm_.values<float>("bias_grad"), d_norm_bias.begin());
+  if (adds_norm_gradients_) {
+    syncbn::all_reduce_sum(d_weight);
+    syncbn::all_reduce_sum(d_norm_bias);
+  }
 
-  for (std::size_t s = 0; s < samples; ++s)
-    linear_weight_gradient(std::span(share.pixels).subspan(s * kPixels, kPixels),
-                           std::span(dx_).subspan(s * hidden_, hidden_), d_first);
+  ones_.assign(samples, 1);
+  sum_products(matrix(share.pixels, kPixels), matrix(dx_, hidden_), d_first);
+  sum_products(matrix(y_, hidden_), matrix(logits_, kClasses), d_second);  // logits_ holds d_logits
+  sum_products(matrix(ones_, 1), matrix(logits_, kClasses), d_bias);
 }
 
-Score Network::evaluate(const Digits& digits) {
+void Network::sum_products(const syncbn::ConstTensorView& a, const syncbn::ConstTensorView& b,
+                           std::span<float> products) {
+  const syncbn::Shape shape{a.shape.channels(), b.shape.channels()};
+  syncbn::all_reduce_matmul(a, b, view(products, shape), rounding_);
+  if (rounding_ != syncbn::kWorldGroup) syncbn::all_reduce_sum(products);
+}
+
+Score Network::evaluate(const Digits& digits, Share rows) {
   norm_.set_train(false);
-  forward(digits.pixels, digits.count());
-  Score score;
-  score.count = digits.count();
-  for (std::size_t s = 0; s < digits.count(); ++s) {
+  forward(std::span(digits.pixels).subspan(rows.begin * kPixels, rows.count() * kPixels), rows.count());
+  std::vector<double> scores;  // (rows, 2): loss, and 1 for a hit
+  for (std::size_t s = 0; s < rows.count(); ++s) {
     const auto logits = std::span(logits_).subspan(s * kClasses, kClasses);
+    const int label = digits.labels[rows.begin + s];
     const auto guess = std::max_element(logits.begin(), logits.end()) - logits.begin();
-    if (guess == digits.labels[s]) ++score.correct;
-    score.loss += softmax(logits, digits.labels[s]);
+    scores.push_back(softmax(logits, label));
+    scores.push_back(guess == label ? 1 : 0);
   }
-  return score;
+  std::vector<double> ones(rows.count(), 1), sums(2);
+  syncbn::all_reduce_matmul(matrix(ones, 1), matrix(scores, 2), matrix(sums, 2));
+  return {sums[0], sums[1], digits.count()};
 }

@@ -38,6 +38,8 @@ std::optional<Options> parse_options(int argc, char** argv, int& exit_code) {
   app.add_option("--checkpoint", options.checkpoint, "Saved after every epoch; resumed from if it exists");
   app.add_option("--stop_after_epoch", options.stop_after_epoch, "Ends there, as if interrupted (0: never)")
       ->check(CLI::NonNegativeNumber);
+  app.add_flag("--round_on_each_rank", options.settings.round_on_each_rank,
+               "Rounds each rank's gradients before they are added: bits then depend on the number of ranks");
   app.add_flag("--digest_only", options.digest_only, "Prints the digests of the first step and ends");
   app.add_option("--threads", options.threads, "Ranks as threads of this process (0: the launcher's ranks)")
       ->check(CLI::Range(0, 64));

@@ -16,8 +16,9 @@ namespace {
 
 constexpr float kMomentum = 0.9F;
 
-syncbn::ProcessGroup group_of(Statistics statistics) {
-  if (statistics == Statistics::synchronized) return {};  // the world
+/// Name of a group: the world, or this rank alone.
+std::string group_of(bool all_ranks) {
+  if (all_ranks) return std::string(syncbn::kWorldGroup);
   const std::string name = "self-" + std::to_string(syncbn::get_rank());
   syncbn::create_group(name, {syncbn::get_rank()});
   return name;
@@ -27,9 +28,11 @@ syncbn::ProcessGroup group_of(Statistics statistics) {
 
 Trainer::Trainer(const RunSettings& settings, const Digits& digits, Statistics statistics)
     : settings_(settings),
+      statistics_(statistics),
       digits_(digits),
       share_(share_of_rank(settings.batch, syncbn::get_rank(), syncbn::get_group_size())),
-      network_(settings.hidden, settings.seed, group_of(statistics)),
+      network_(settings.hidden, settings.seed, group_of(statistics == Statistics::synchronized),
+               group_of(!settings.round_on_each_rank)),
       velocity_(network_.gradients().size()),
       order_(epoch_order(digits.count(), settings.seed, 0)) {}
 
@@ -42,10 +45,16 @@ void Trainer::run_epoch() {
   order_ = epoch_order(digits_.count(), settings_.seed, epochs_);
   for (std::size_t step = 0; step < steps_per_epoch(); ++step) {
     differentiate(step);
-    syncbn::all_reduce_sum(network_.gradients());
     update();
   }
   ++epochs_;
+}
+
+Score Trainer::evaluate(const Digits& digits) {
+  const std::size_t count = digits.count();
+  if (statistics_ == Statistics::synchronized)
+    return network_.evaluate(digits, share_of_rank(count, syncbn::get_rank(), syncbn::get_group_size()));
+  return network_.evaluate(digits, {0, syncbn::get_rank() == 0 ? count : 0});
 }
 
 void Trainer::update() {

@@ -16,7 +16,7 @@ enum class Statistics {
   local,         ///< Each rank's own, as in data-parallel training without synchronization.
 };
 
-/// One rank's part of data-parallel training: SGD with momentum on the exact sum of all ranks' gradients, so
+/// One rank's part of data-parallel training: SGD with momentum on the gradients of all ranks' samples, so
 /// that parameters stay the same on every rank.
 class Trainer {
  public:
@@ -33,6 +33,9 @@ class Trainer {
   /// over the world. @throws FileError on every rank
   void resume(const std::string& path);
 
+  /// Scores digits with this trainer's network; local statistics are rank 0's. Collective over the world.
+  Score evaluate(const Digits& digits);
+
   /// Forward and backward of the next step, without the update; the network then holds its numbers.
   void differentiate(std::size_t step);
   Share share() const { return share_; }  ///< This rank's part of each global batch.
@@ -47,6 +50,7 @@ class Trainer {
   void update();
 
   const RunSettings settings_;
+  const Statistics statistics_;
   const Digits& digits_;
   const Share share_;
   Network network_;

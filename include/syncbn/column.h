@@ -17,7 +17,8 @@ struct DeviceMemory {
   /// Copies between the device and the host, or within one of them.
   void (*copy)(void* to, const void* from, std::size_t bytes);
 };
-/// Memory of the host. One object for the library and all programs: memories are told apart by their addresses.
+/// Memory of the host. One object for the library and all programs: memories are told apart by their
+/// addresses.
 SYNCBN_API extern const DeviceMemory kHostMemory;
 
 /// Bytes in the memory of a device.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,12 +43,26 @@ struct DoubleBackwardTensors {
   void* d_weight = nullptr;  ///< Result: this rank's gradient with respect to weight; may be dd_weight.
 };
 
+/// A new layer's number. The numbers rise in the order of construction. Every SyncBatchNorm takes one. A
+/// framework whose layers share SyncBatchNorms takes one for each of its layers, copies and unpickled layers
+/// included.
+SYNCBN_API std::int64_t next_layer_number();
+
 /// The parts of a layer that a framework needs and a program does not. The object shares the layer's state,
 /// so it stays valid when the layer is moved. The layer's rules hold here, too: one thread at a time,
 /// collective calls in the same order on every rank.
 class SYNCBN_API FrameworkHooks {
  public:
   explicit FrameworkHooks(SyncBatchNorm& layer);
+
+  /// Sets the number of the framework's layer that makes the next calls. The order of the numbers distinguishes
+  /// layers of the same name. No number is sent to a peer.
+  void identify(std::int64_t number);
+  /// Sets the words for "SyncBatchNormOptions::name" in messages: how a program of the framework names a
+  /// layer. Comes before the first call.
+  void set_naming(std::string naming);
+  /// The layer as messages name it: "layer 'bn1'" or "an unnamed layer".
+  std::string text() const;
 
   /// Uses the caller's memory for one value of the layer, until the next bind() of the same value. Nothing is
   /// copied: the value is what the memory holds. `entry` is a name of SyncBatchNorm::state(), or weight_grad

@@ -12,6 +12,7 @@
 
 #include "syncbn/communicator.h"
 #include "syncbn/export.h"
+#include "syncbn/tensor.h"
 
 /// Ranks and groups. The world is all ranks of a job. A group is a named, ordered list of world ranks; the
 /// group rank is the position in the list. Every function below works on the calling thread's world if
@@ -110,6 +111,23 @@ SYNCBN_API int get_group_rank_from_world_rank(int world_rank, std::string_view g
 /// MismatchError, PeerError, TimeoutError, GroupError; the values are then unchanged
 SYNCBN_API void all_reduce_sum(std::span<float> values, std::string_view group = kWorldGroup);
 SYNCBN_API void all_reduce_sum(std::span<double> values, std::string_view group = kWorldGroup);
+
+/// Multiplies two matrices whose rows lie on the ranks of the group: c = aᵀ·b, c_ij = Σ a_ni·b_nj over the
+/// rows n of all ranks. Each sum is exact and rounded once, by the rules of all_reduce_sum, so its bits
+/// depend neither on the order nor on which rank has a row. Such sums are the gradients of a linear layer's
+/// weights. With a column of ones a gives sums of b's columns.
+///
+/// a: (rows, I), b: (rows, J), c: (I, J), all float32 or all float64. Ranks may have different numbers of
+/// rows, also none. Every rank brings the same I, J and dtype, and gets all of c. The message has I·J·14
+/// words for float32 and I·J·92 for float64. Meant for small networks, tests and audits: docs/reproducible.md
+/// has costs.
+///
+///     syncbn::all_reduce_matmul(view(x, {n, 64}), view(dy, {n, 10}), view(weight_grad, {64, 10}));
+///
+/// @throws InvalidArgument (a dtype, a shape, null or misaligned data, c overlaps a or b; peers get a
+/// PeerError), MismatchError, PeerError, TimeoutError, GroupError; c is then unspecified
+SYNCBN_API void all_reduce_matmul(const ConstTensorView& a, const ConstTensorView& b, const TensorView& c,
+                                  std::string_view group = kWorldGroup);
 
 /// Thrown by a call whose wait the interrupt check has ended; the group is then broken. Not a std::exception,
 /// so that no handler takes it for a failure and tries again.

@@ -65,7 +65,8 @@ struct SyncBatchNormOptions {
   Nonfinite nonfinite = Nonfinite::propagate;
   /// Function applied to y.
   Activation activation = Activation::none;
-  /// Identifies the layer in messages and among the group's layers; empty: numbered in order of construction.
+  /// Identifies the layer in messages and among the group's layers. Layers with the same name or with none
+  /// are distinguished by their order of construction and of first training calls (docs/design.md, 4.2).
   std::string name = {};
   /// Holds the layer's parameters, buffers and gradients, and all tensors that the layer is given.
   Device device = {};
@@ -152,8 +153,7 @@ class SYNCBN_API SyncBatchNorm {
 
   std::int64_t num_features() const;            ///< Number of channels C.
   const SyncBatchNormOptions& options() const;  ///< The options that the layer was made with.
-  /// The given name, else "#k" for the k-th unnamed layer of its group; "" in a group of one.
-  const std::string& name() const;
+  const std::string& name() const;              ///< The given name; may be empty.
 
   bool training() const;             ///< True in training mode, and for a new layer.
   void set_train(bool mode = true);  ///< Training mode, or evaluation mode if `mode` is false.

@@ -184,8 +184,18 @@ void fail(SyncBatchNorm& layer, const std::string& reason, const ForwardContext*
 // Runs `prepare`, the steps before the layer's call. If they fail, the peers get an error instead of waiting.
 template <class Prepare>
 void prepare_or_fail(SyncBatchNorm& layer, const ForwardContext* context, const Prepare& prepare) {
+  const auto text = [&](const std::exception& error) {
+    return fmt::format("{} ({} of {})", error.what(), context == nullptr ? "forward" : "backward",
+                       FrameworkHooks(layer).text());
+  };
   try {
-    prepare();
+    try {
+      prepare();
+    } catch (const InvalidArgument& error) {
+      throw InvalidArgument(text(error));
+    } catch (const nb::builtin_exception& error) {
+      throw nb::type_error(text(error).c_str());
+    }
   } catch (const std::exception& error) {
     fail(layer, error.what(), context);
     throw;
@@ -227,7 +237,7 @@ nb::object backward(SyncBatchNorm& layer, const ForwardContext& context, const n
   std::optional<Array> dy, x, y, dx, d_residual;
   std::optional<BackwardTensors> tensors;
   prepare_or_fail(layer, &context, [&] {
-    if (!context.x.is_valid()) throw InvalidArgument("backward: no forward was made before it");
+    if (!context.x.is_valid()) throw InvalidArgument("no forward was made before it");
     x.emplace("x", context.x, channels_last);
     dy.emplace("dy", dy_object, channels_last);
     dy->make_like(*x);

@@ -71,18 +71,24 @@ Values values_of(const nb::tuple& addresses) {
 // that waited for the lock with the GIL would deadlock with the thread that has the lock.
 class FrameworkLayer {
  public:
-  explicit FrameworkLayer(nb::object layer)
-      : owner_(std::move(layer)), layer_(nb::cast<SyncBatchNorm&>(owner_)), hooks_(layer_) {}
+  FrameworkLayer(nb::object layer, std::string naming)
+      : owner_(std::move(layer)), layer_(nb::cast<SyncBatchNorm&>(owner_)), hooks_(layer_) {
+    hooks_.set_naming(std::move(naming));
+  }
+
+  // All calls take the number of the framework's layer.
 
   // Normalizes, and writes what the backward needs to `saved`. With `track`, a training call also updates the
   // running statistics.
-  void forward(Address saved_address, const nb::tuple& addresses, Address x, Address y, Address residual,
-               const nb::tuple& shape, DType dtype, Layout layout, bool training, bool track) {
+  void forward(std::int64_t number, Address saved_address, const nb::tuple& addresses, Address x, Address y,
+               Address residual, const nb::tuple& shape, DType dtype, Layout layout, bool training,
+               bool track) {
     const TensorForm form{shape_of(shape), dtype, layout};
     const Values values = values_of(addresses);
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     bind(values);
+    hooks_.identify(number);
     layer_.set_train(training);
     Saved saved;
     hooks_.normalize({.x = form(x), .y = form(y), .residual = form.optional(residual)}, saved);
@@ -98,12 +104,13 @@ class FrameworkLayer {
     hooks_.track(saved_at(saved_address, layer_.num_features()));
   }
 
-  void backward(Address saved_address, Address sums_address, Address dy, Address x, Address y, Address dx,
-                Address d_residual, Address d_weight, Address d_bias, const nb::tuple& shape, DType dtype,
-                Layout layout) {
+  void backward(std::int64_t number, Address saved_address, Address sums_address, Address dy, Address x,
+                Address y, Address dx, Address d_residual, Address d_weight, Address d_bias,
+                const nb::tuple& shape, DType dtype, Layout layout) {
     const TensorForm form{shape_of(shape), dtype, layout};
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
+    hooks_.identify(number);
     bind_value("weight_grad", layer_.options().affine, d_weight);
     bind_value("bias_grad", layer_.options().affine && layer_.options().bias, d_bias);
     const Saved saved = saved_at(saved_address, layer_.num_features());
@@ -121,12 +128,14 @@ class FrameworkLayer {
     write(sums, static_cast<double*>(at(sums_address)));
   }
 
-  void double_backward(Address saved_address, Address sums_address, Address dy, Address x, Address y,
-                       Address ddx, Address dd_residual, Address dd_weight, Address dd_bias, Address d_dy,
-                       Address d_x, Address d_weight, const nb::tuple& shape, DType dtype, Layout layout) {
+  void double_backward(std::int64_t number, Address saved_address, Address sums_address, Address dy,
+                       Address x, Address y, Address ddx, Address dd_residual, Address dd_weight,
+                       Address dd_bias, Address d_dy, Address d_x, Address d_weight, const nb::tuple& shape,
+                       DType dtype, Layout layout) {
     const TensorForm form{shape_of(shape), dtype, layout};
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
+    hooks_.identify(number);
     const Saved saved = saved_at(saved_address, layer_.num_features());
     BackwardSums sums;
     read(static_cast<const double*>(at(sums_address)), layer_.num_features(), sums);
@@ -163,6 +172,7 @@ class FrameworkLayer {
     forget_exception();  // raised by an engine that could not reach the peers
   }
 
+  const std::string& name() const { return layer_.name(); }
   std::int64_t num_features() const { return layer_.num_features(); }
   std::int64_t saved_size() const { return kSavedHead + std::ssize(Saved::kColumns) * layer_.num_features(); }
   std::int64_t sums_size() const { return std::ssize(BackwardSums::kColumns) * layer_.num_features(); }
@@ -197,20 +207,22 @@ void bind_framework(nb::module_& m) {
   m.attr("saved_head") = kSavedHead;
   m.attr("saved_columns") = std::size(Saved::kColumns);
   m.attr("sums_columns") = std::size(BackwardSums::kColumns);
+  m.def("next_layer_number", &next_layer_number);
   // Tensors are given by keyword only: all are integers, so a swapped pair would go unnoticed.
   nb::class_<FrameworkLayer>(m, "FrameworkLayer")
-      .def(nb::init<nb::object>(), "layer"_a)
+      .def(nb::init<nb::object, std::string>(), "layer"_a, "naming"_a)
+      .def_prop_ro("name", &FrameworkLayer::name)
       .def_prop_ro("num_features", &FrameworkLayer::num_features)
       .def_prop_ro("saved_size", &FrameworkLayer::saved_size)
       .def_prop_ro("sums_size", &FrameworkLayer::sums_size)
-      .def("forward", &FrameworkLayer::forward, nb::kw_only(), "saved"_a, "values"_a, "x"_a, "y"_a,
-           "residual"_a, "shape"_a, "dtype"_a, "layout"_a, "training"_a, "track"_a)
+      .def("forward", &FrameworkLayer::forward, nb::kw_only(), "number"_a, "saved"_a, "values"_a, "x"_a,
+           "y"_a, "residual"_a, "shape"_a, "dtype"_a, "layout"_a, "training"_a, "track"_a)
       .def("track", &FrameworkLayer::track, nb::kw_only(), "saved"_a, "values"_a)
-      .def("backward", &FrameworkLayer::backward, nb::kw_only(), "saved"_a, "sums"_a, "dy"_a, "x"_a, "y"_a,
-           "dx"_a, "d_residual"_a, "d_weight"_a, "d_bias"_a, "shape"_a, "dtype"_a, "layout"_a)
-      .def("double_backward", &FrameworkLayer::double_backward, nb::kw_only(), "saved"_a, "sums"_a, "dy"_a,
-           "x"_a, "y"_a, "ddx"_a, "dd_residual"_a, "dd_weight"_a, "dd_bias"_a, "d_dy"_a, "d_x"_a,
-           "d_weight"_a, "shape"_a, "dtype"_a, "layout"_a)
+      .def("backward", &FrameworkLayer::backward, nb::kw_only(), "number"_a, "saved"_a, "sums"_a, "dy"_a,
+           "x"_a, "y"_a, "dx"_a, "d_residual"_a, "d_weight"_a, "d_bias"_a, "shape"_a, "dtype"_a, "layout"_a)
+      .def("double_backward", &FrameworkLayer::double_backward, nb::kw_only(), "number"_a, "saved"_a,
+           "sums"_a, "dy"_a, "x"_a, "y"_a, "ddx"_a, "dd_residual"_a, "dd_weight"_a, "dd_bias"_a, "d_dy"_a,
+           "d_x"_a, "d_weight"_a, "shape"_a, "dtype"_a, "layout"_a)
       .def("fail", &FrameworkLayer::fail, "reason"_a, "saved"_a = 0);
 }
 

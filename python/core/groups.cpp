@@ -88,6 +88,18 @@ void bind_groups(nb::module_& m) {
         }
       },
       "address"_a, "size"_a, "float64"_a, "group"_a, Unlocked());
+  m.def(
+      "all_reduce_matmul",
+      [](const nb::tuple& a, const nb::tuple& b, const nb::tuple& c, const std::string& group) {
+        const auto view = [](const nb::tuple& matrix) {
+          return TensorView{at(nb::cast<std::uintptr_t>(matrix[0])), nb::cast<DType>(matrix[2]),
+                            shape_of(nb::cast<nb::tuple>(matrix[1]))};
+        };
+        const TensorView views[] = {view(a), view(b), view(c)};
+        const nb::gil_scoped_release unlocked;
+        all_reduce_matmul(views[0], views[1], views[2], group);
+      },
+      "a"_a, "b"_a, "c"_a, "group"_a);  // each an address, a shape and a dtype
   m.def("is_initialized", &is_initialized);
   m.def("release", &release, Unlocked());
   m.def("create_group", &create_group, "name"_a, "ranks"_a);

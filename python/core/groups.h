@@ -14,7 +14,7 @@ struct GroupHandle {
   std::shared_ptr<Group> group;
 };
 
-/// Adds init, run_ranks, all_reduce_sum and the functions on groups.
+/// Adds init, run_ranks, all_reduce_sum, all_reduce_matmul and the functions on groups.
 void bind_groups(nanobind::module_& module);
 
 }  // namespace syncbn::python

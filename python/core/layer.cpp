@@ -12,6 +12,7 @@
 
 #include "arrays.h"
 #include "groups.h"
+#include "syncbn/framework.h"
 #include "syncbn/sync_batch_norm.h"
 
 namespace nb = nanobind;
@@ -96,6 +97,7 @@ void bind_layer(nb::module_& m) {
             new (self) SyncBatchNorm(
                 num_features, options_of(eps, momentum, affine, bias, track_running_stats, process_group,
                                          dtype, affine_gradients, nonfinite, activation, name));
+            FrameworkHooks(*self).set_naming("name=");
           },
           "num_features"_a, nb::kw_only(), "eps"_a = 1e-5, "momentum"_a.none() = 0.1, "affine"_a = true,
           "bias"_a = true, "track_running_stats"_a = true, "process_group"_a.none() = nb::none(),

@@ -6,6 +6,7 @@
 frameworks.
 """
 
+from ._all_reduce_matmul import all_reduce_matmul
 from ._all_reduce_sum import all_reduce_sum
 from ._core import bits_version
 from ._core import version as __version__
@@ -37,6 +38,7 @@ __all__ = [
     "TimeoutError",
     "__version__",
     "active_isa",
+    "all_reduce_matmul",
     "all_reduce_sum",
     "available_isas",
     "bits_version",

@@ -23,8 +23,10 @@ class FrameworkGroup:
     of the core.
     """
 
-    def __init__(self, name, engine, timeout=None, timeout_setting=""):
+    def __init__(self, name, engine, timeout=None, timeout_setting="", naming=""):
+        """`naming`: how a program names a layer, for messages."""
         self._core_group = _core.make_group(name, engine, timeout, timeout_setting)
+        self._naming = naming
         self._layers = {}  # by LayerSpec
         self._specs = {}  # the same LayerSpecs by themselves without eps and momentum
         self._lock = threading.Lock()
@@ -38,7 +40,7 @@ class FrameworkGroup:
 
         A schedule may change these at each step.
         """
-        layer = _core.FrameworkLayer(spec.core_layer(self._core_group))
+        layer = _core.FrameworkLayer(spec.core_layer(self._core_group), self._naming)
         with self._lock:
             self._forget(self._specs.get(spec[:-2]))
             while len(self._layers) >= _MAX_LAYERS:
@@ -79,6 +81,18 @@ def fail_peers(find_group, process_group, layer_name, reason):
     except GroupError:
         return
     group.layer(LayerSpec(num_features=1, name=layer_name)).fail(reason)
+
+
+def given_name(name):
+    """The name of a layer from a saved file. Earlier versions saved "#" and a number for a layer without a name."""
+    return "" if name.startswith("#") and name[1:].isdecimal() else name
+
+
+def name_call(error, call, layer_name):
+    """Add the call to the text of an argument's error: "... (forward of layer 'bn1')"."""
+    if isinstance(error, (TypeError, ValueError)):
+        layer = f"layer '{layer_name}'" if layer_name else "an unnamed layer"
+        error.args = (f"{error} ({call} of {layer})",)
 
 
 def error_text(error):

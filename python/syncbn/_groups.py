@@ -40,9 +40,9 @@ def create_group(group: str, rank_ids: list[int]) -> None:
     ...     ranks = [0, 1] if rank < 2 else [2, 3]
     ...     name = f"pair {ranks}"
     ...     syncbn.create_group(name, ranks)
-    ...     return syncbn.get_rank(name), syncbn.SyncBatchNorm(8, process_group=name).name
+    ...     return name, syncbn.get_rank(name)
     >>> syncbn.run_ranks(4, body)
-    [(0, '#1'), (1, '#1'), (0, '#1'), (1, '#1')]
+    [('pair [0, 1]', 0), ('pair [0, 1]', 1), ('pair [2, 3]', 0), ('pair [2, 3]', 1)]
     """
     _core.create_group(_checks.string("group", group), _checks.ranks("rank_ids", rank_ids))
 

@@ -11,6 +11,7 @@ import numpy as np
 from . import _checks, _core
 from ._dtypes import CORE_DTYPES
 from ._errors import InvalidArgument
+from ._framework_group import given_name, name_call
 from ._layer_spec import LayerSpec
 from ._process_group import resolve
 
@@ -60,7 +61,8 @@ class SyncBatchNorm:
         Treatment of a channel whose batch statistics are not finite. "propagate": the running statistics take them.
         "skip_update": the channel's running statistics stay unchanged. "error": the call is an error on every rank.
     name : str
-        Identifies the layer in messages and among the layers of its group. By default layers are numbered.
+        Identifies the layer in messages and among the layers of its group. Layers with the same name or with none are
+        distinguished by the order of their construction and of their first calls in training.
 
     Attributes
     ----------
@@ -163,7 +165,7 @@ class SyncBatchNorm:
 
     @property
     def name(self) -> str:
-        """The given name, else "#k" for the k-th unnamed layer of its group, else "" in a group of one rank."""
+        """The given name; "" if there is none."""
         return self._core.name
 
     @property
@@ -292,14 +294,15 @@ class SyncBatchNorm:
         self._core.reset_running_stats()
 
     def __repr__(self) -> str:
-        defaults = {"channels_last": False, "activation": None, "affine_gradients": "local", "nonfinite": "propagate"}
+        defaults = {"channels_last": False, "activation": None, "affine_gradients": "local", "nonfinite": "propagate",
+                    "name": ""}
         changed = "".join(f", {name}={getattr(self, name)!r}" for name, default in defaults.items()
                           if getattr(self, name) != default)
         return (f"SyncBatchNorm(\n  num_features={self.num_features}, eps={self.eps}, momentum={self.momentum}, "
                 f"affine={self.affine}, track_running_stats={self.track_running_stats}{changed}\n)")
 
-    # Copies by `copy` and `pickle`. A copy shares no values with the layer but has its name: to the group both are the same
-    # layer. Attributes of a subclass are copied. __init__ is not called, since a subclass may change its arguments.
+    # Copies by `copy` and `pickle`. A copy shares no values with the layer but has its name: to the group they are two
+    # layers of one name. Attributes of a subclass are copied. __init__ is not called, since a subclass may change its arguments.
 
     def __getstate__(self):
         attributes = {name: value for name, value in vars(self).items() if name not in _SET_BY_MAKE_CORE}
@@ -308,7 +311,7 @@ class SyncBatchNorm:
 
     def __setstate__(self, state):
         vars(self).update(state["attributes"])
-        self._make_core(state["name"])
+        self._make_core(given_name(state["name"]))
         self._core.training = state["training"]
         for name, view in self._views().items():
             view[...] = state["values"][name]
@@ -337,6 +340,7 @@ class SyncBatchNorm:
                 raise TypeError(f"{name}: {type(value).__name__}, expected a NumPy array or one with __dlpack__")
             return np.from_dlpack(value)
         except Exception as error:
+            name_call(error, "forward" if context is None else "backward", self.name)
             self._core.fail(str(error), context)
             raise
 

@@ -7,12 +7,17 @@
 
 #include "exact/exact_sum.h"
 #include "exact/parts.h"
+#include "exact/record.h"
 #include "exact/wide_int.h"
 
-/// Rows for sums of single values, apart from channels: the digits of one sum, then its flags.
+/// Rows for sums that belong to no channel: the digits of one sum, then its flags.
 namespace syncbn::exact {
 
 inline constexpr int value_row_words(const SumFormat& format) { return format.sum_digits + 1; }
+/// Format of rows for sums of products of two values.
+inline constexpr SumFormat product_rows(const SumFormat& values) {
+  return {2 * values.unit, values.product_digits, 0};
+}
 
 /// Adds a value to a zeroed row. NaN and infinities only raise a flag.
 inline void add_value(double value, const SumFormat& format, std::int64_t* row) {
@@ -22,6 +27,14 @@ inline void add_value(double value, const SumFormat& format, std::int64_t* row) 
   }
   const Parts parts = odd_parts_of(value);
   add_scaled(row, parts.significand, parts.exponent - format.unit);
+}
+
+/// Adds a record's Σa·b, held as digits, to a row of product_rows.
+inline void add_products(ConstRecord record, std::int64_t* row) {
+  const int digits = record.format().product_digits;
+  for (int i = 0; i < digits; ++i) row[i] += record.product()[i];
+  row[digits] |= record.product_flags();
+  propagate_carries(row, digits);
 }
 
 /// The sum, rounded once.

@@ -17,8 +17,9 @@
 // call has no known successor, `room` is 64. A training loop repeats the same sequence of calls. So after
 // its first iteration every payload fits its room exactly.
 //
-// A field has 23 bits. The header has five of them: one for the number of the call, two for the length of the
-// payload and two for the hash of the texts. The sums tell every rank whether all W ranks passed the same v:
+// A field has 23 bits. The header has six of them: one for the number of the call, two for the length of the
+// payload, two for the hash of the texts and one for the places of the call's layers. The sums tell every
+// rank whether all W ranks passed the same v:
 //
 //   W · Σv² ≥ (Σv)²  by Cauchy and Schwarz, and both sides are equal if and only if all v are equal.
 //
@@ -35,21 +36,26 @@
 // Its peers then learn the reason at once, in that rank's words. If the first words do not add up to W, the
 // engine lost a rank or counted one twice. None of its sums can then be trusted.
 //
+// Layers with the same name or with none are distinguished by their places (places.h). Places are no part of
+// the texts and of the history, so a layer that is made anew for each call has the room of its predecessor.
+// The header has the place of a single layer as it is, and a hash of several places.
+//
 // The protocol cannot detect a rank that never calls (the deadline does), foreign collectives on the engine's
-// channel, and different texts with equal hashes of 46 bits (one pair in 7 · 10^13).
+// channel, different texts with equal hashes of 46 bits (one pair in 7 · 10^13), and a call of several layers
+// of the same names whose other places have an equal hash of 23 bits (one in 8 million).
 #include "group/agreed_sum.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/hash.h"
 #include "group/engine_buffer.h"
-#include "group/verdict.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
@@ -58,7 +64,7 @@ namespace {
 constexpr std::size_t kFirstRoom = 64;  // enough for a forward of two float32 channels
 constexpr int kFieldBits = 23;
 constexpr std::int64_t kFieldMask = (std::int64_t{1} << kFieldBits) - 1;
-constexpr std::size_t kFields = 5;
+constexpr std::size_t kFields = 6;
 constexpr std::size_t kHeaderWords = 2 + 2 * kFields;
 // Number of calls in the history. The limit bounds the memory of a program that never repeats a call.
 constexpr std::size_t kMaxHistory = 4096;
@@ -79,12 +85,12 @@ using Fields = std::array<std::int64_t, kFields>;
 // Contents of a header.
 struct Header {
   bool failed;
-  std::int64_t number, words, hash;
+  std::int64_t number, words, hash, place;
 };
 
 Fields fields_of(const Header& mine) {
   return {mine.number & kFieldMask, mine.words & kFieldMask, (mine.words >> kFieldBits) & kFieldMask,
-          mine.hash & kFieldMask, mine.hash >> kFieldBits};
+          mine.hash & kFieldMask,   mine.hash >> kFieldBits, mine.place & kFieldMask};
 }
 
 void write_header(const Header& mine, std::span<std::int64_t> header) {
@@ -170,6 +176,42 @@ void AgreedSum::remember(const Key& verified) {
   ++verified_calls_;
 }
 
+// Counts the call's layers and returns their places as one number: the code of a single layer's place, or a
+// negative hash of several places.
+std::int64_t AgreedSum::take_places(const CallDescription& call) {
+  if (call.layers.empty()) return 0;
+  if (call.layers.size() == 1) return places_.take(call.layers.front(), verified_calls_ + 1).code();
+  std::uint64_t hash = 0;
+  for (const LayerReference& layer : call.layers)
+    hash = base::mix_bits(hash + static_cast<std::uint64_t>(places_.take(layer, verified_calls_ + 1).code()));
+  return -1 - (static_cast<std::int64_t>(hash >> 1) & kFieldMask);
+}
+
+std::string AgreedSum::subject(const CallDescription& call) const {
+  if (call.layers.size() != 1 || !call.layers.front().name.empty()) return call.subject;
+  const auto number = places_.number_by_first_sum(call.layers.front());
+  return number ? fmt::format("{} (number {} by first calls)", call.subject, *number) : call.subject;
+}
+
+// Advice for calls that differ in nothing but places.
+std::string AgreedSum::way_out(const CallDescription& call, const std::vector<RankReport>& reports) const {
+  std::string text =
+      "these layers are distinguished by their order of construction and of first calls: keep both orders on "
+      "all "
+      "ranks, or give the layers different names";
+  if (!call.naming.empty()) text += fmt::format(" ({})", call.naming);
+  std::int64_t low = std::numeric_limits<std::int64_t>::max(), high = 0;
+  for (const RankReport& report : reports) {
+    if (report.failed) continue;
+    if (report.place < 0 || !Place::of_code(report.place).is_first_sum) return text;
+    low = std::min(low, Place::of_code(report.place).position);
+    high = std::max(high, Place::of_code(report.place).position);
+  }
+  if (call.layers.empty()) return text;
+  return fmt::format("sums may have been mixed from call {} on; {}",
+                     places_.first_mixed_call(call.layers.front(), low, high), text);
+}
+
 void AgreedSum::sum(Communicator& communicator, const CallDescription& call, std::span<std::int64_t> payload,
                     Deadline deadline) {
   start(communicator, call, payload);
@@ -179,8 +221,9 @@ void AgreedSum::sum(Communicator& communicator, const CallDescription& call, std
 void AgreedSum::start(Communicator& communicator, const CallDescription& call,
                       std::span<std::int64_t> payload) {
   const std::int64_t hash = hash_of(call);
-  const Header mine{false, verified_calls_ + 1, static_cast<std::int64_t>(payload.size()), hash};
-  in_flight_ = {&call, hash, payload, send_first(communicator, mine, payload, room())};
+  const std::int64_t place = take_places(call);
+  const Header mine{false, verified_calls_ + 1, static_cast<std::int64_t>(payload.size()), hash, place};
+  in_flight_ = {&call, hash, place, payload, send_first(communicator, mine, payload, room())};
 }
 
 void AgreedSum::wait(Communicator& communicator, Deadline deadline) {
@@ -188,9 +231,11 @@ void AgreedSum::wait(Communicator& communicator, Deadline deadline) {
   const auto words = static_cast<std::int64_t>(mine.payload.size());
   communicator.wait(deadline);
   if (judge(mine.message, communicator.size()) == Verdict::bad) {
-    throw_verdict(exchange_reports(
-        communicator, {false, verified_calls_ + 1, words, mine.hash, mine.call->subject, mine.call->settings},
-        deadline));
+    const CallDescription& call = *mine.call;
+    const std::vector<RankReport> reports = exchange_reports(
+        communicator, {false, verified_calls_ + 1, words, mine.hash, call.subject, call.settings, mine.place},
+        deadline);
+    throw_verdict(reports, way_out(call, reports));
   }
   const std::size_t sent = std::min(mine.message.size() - kHeaderWords, mine.payload.size());
   std::copy_n(mine.message.begin() + kHeaderWords, sent, mine.payload.begin());
@@ -207,7 +252,7 @@ void AgreedSum::wait(Communicator& communicator, Deadline deadline) {
 void AgreedSum::fail(Communicator& communicator, const CallDescription& call, const std::string& reason,
                      Deadline deadline) {
   const RankReport mine{true, verified_calls_ + 1, 0, hash_of(call), call.subject, reason};
-  const auto sums = send_first(communicator, {true, mine.number, mine.words, mine.hash}, {}, room());
+  const auto sums = send_first(communicator, {true, mine.number, mine.words, mine.hash, 0}, {}, room());
   communicator.wait(deadline);
   judge(sums, communicator.size());
   exchange_reports(communicator, mine, deadline);

@@ -6,8 +6,12 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
+#include "group/places.h"
+#include "group/verdict.h"
 #include "syncbn/communicator.h"
 
 namespace syncbn::group {
@@ -16,6 +20,8 @@ namespace syncbn::group {
 struct CallDescription {
   std::string subject;   ///< Caller and operation: "forward of layer 'bn1'". Equal on all ranks.
   std::string settings;  ///< Everything else that must be equal: "C=64, input=float32, eps=1e-05, …".
+  std::vector<LayerReference> layers = {};  ///< The call's layers. The ranks compare their places.
+  std::string_view naming = {};             ///< How a program names its layers; for messages. Not compared.
 };
 
 /// Sums over a group. The engine never gets messages of unequal lengths, and a rank that makes a different
@@ -40,23 +46,29 @@ class AgreedSum {
             Deadline deadline);
 
   std::int64_t verified_calls() const { return verified_calls_; }
+  /// The subject of a call, for messages. An unnamed layer has its number, once it has taken part in a sum.
+  std::string subject(const CallDescription& call) const;
 
  private:
   struct InFlight {
     const CallDescription* call;
     std::int64_t hash;
+    std::int64_t place;
     std::span<std::int64_t> payload;
     std::span<const std::int64_t> message;  // the first message, in the engine's buffer
   };
   using Key = std::pair<std::int64_t, std::int64_t>;  // hash and payload words of a verified call
 
   std::size_t room() const;
+  std::int64_t take_places(const CallDescription& call);
+  std::string way_out(const CallDescription& call, const std::vector<RankReport>& reports) const;
   void remember(const Key& verified);
 
   std::optional<InFlight> in_flight_;
   std::int64_t verified_calls_ = 0;
   Key last_{-1, -1};
   std::map<Key, std::size_t> next_words_;  // payload words of the call that last followed each call
+  Places places_;
 };
 
 }  // namespace syncbn::group

@@ -195,7 +195,7 @@ Communicator& Group::connected(Deadline deadline) {
 
 std::string Group::context(const group::CallDescription& call) const {
   return fmt::format("group '{}', call {}, {}, on rank {}: ", name_, agreed_.verified_calls() + 1,
-                     call.subject, rank_);
+                     agreed_.subject(call), rank_);
 }
 
 void Group::rethrow_in_context(const group::CallDescription& call, Deadline deadline) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <exception>
@@ -73,9 +72,6 @@ class Group {
   /// is given up. Does not wait for peers.
   void close(const std::string& reason) noexcept;
 
-  /// Construction number of the next unnamed layer in this group, from 1.
-  int next_layer_number() { return ++layers_; }
-
  private:
   enum class State { whole, broken, closed };
 
@@ -101,7 +97,6 @@ class Group {
   const base::TimeLimit limit_;
   const std::function<void()> on_peer_error_;
   const base::ForkGuard fork_guard_;
-  std::atomic<int> layers_{0};
 
   std::mutex calls_;  // guards the next two members; held for a whole call, waiting included
   group::AgreedSum agreed_;

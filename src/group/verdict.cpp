@@ -10,13 +10,14 @@
 #include <string_view>
 
 #include "base/rank_list.h"
+#include "group/places.h"
 #include "syncbn/error.h"
 
 namespace syncbn::group {
 namespace {
 
-// A slot holds four numbers, the lengths of the two texts in bytes, then the bytes of the texts.
-constexpr std::size_t kSlotHead = 6;
+// A slot holds five numbers, the lengths of the two texts in bytes, then the bytes of the texts.
+constexpr std::size_t kSlotHead = 7;
 constexpr std::size_t kTextBytes = (kSlotWords - kSlotHead) * sizeof(std::int64_t);
 constexpr std::size_t kMaxSubject = 160;
 constexpr std::size_t kMaxShown = 8;  // number of different calls in one message
@@ -49,7 +50,7 @@ struct Party {
 
 bool same_call(const RankReport& a, const RankReport& b) {
   return a.failed == b.failed && a.number == b.number && a.words == b.words && a.hash == b.hash &&
-         a.subject == b.subject && a.settings == b.settings;
+         a.place == b.place && a.subject == b.subject && a.settings == b.settings;
 }
 
 bool same_failure(const RankReport& a, const RankReport& b) {
@@ -79,11 +80,22 @@ bool differ(const std::vector<Party>& calls, Value RankReport::*value) {
                      [&](const Party& p) { return p.report->*value != calls.front().report->*value; });
 }
 
+std::string text_of_place(std::int64_t place) {
+  return place < 0 ? "its layers in another order" : Place::of_code(place).text();
+}
+
+// True if the calls differ in nothing but the places of their layers.
+bool only_places_differ(const std::vector<Party>& calls) {
+  return differ(calls, &RankReport::place) && !differ(calls, &RankReport::subject) &&
+         !differ(calls, &RankReport::settings) && !differ(calls, &RankReport::number) &&
+         !differ(calls, &RankReport::hash);
+}
+
 // A text for each call with the facts that distinguish it: "forward of layer 'bn1' (C=64, eps=0.001)". The
 // subject is always there. Settings that all calls share are left out.
 std::vector<std::string> distinctions(const std::vector<Party>& calls) {
   const bool numbers = differ(calls, &RankReport::number);
-  const bool settings = differ(calls, &RankReport::settings);
+  const bool places = only_places_differ(calls);
   std::vector<std::string> texts;
   for (const Party& party : calls) {
     std::vector<std::string> details;
@@ -95,31 +107,12 @@ std::vector<std::string> distinctions(const std::vector<Party>& calls) {
       if (!shared) details.emplace_back(item);
     }
     if (numbers) details.push_back(fmt::format("call {}", party.report->number));
-    if (!settings && differ(calls, &RankReport::words))
-      details.push_back(fmt::format("{} words", party.report->words));
+    if (places) details.push_back(text_of_place(party.report->place));
     texts.push_back(details.empty()
                         ? party.report->subject
                         : fmt::format("{} ({})", party.report->subject, fmt::join(details, ", ")));
   }
   return texts;
-}
-
-// Turns "forward of layer '#3'" into "forward of layer '#'".
-std::string without_number(std::string_view subject) {
-  std::string text;
-  bool in_number = false;
-  for (const char c : subject) {
-    in_number = (in_number && c >= '0' && c <= '9');
-    if (!in_number) text += c;
-    in_number = in_number || c == '#';
-  }
-  return text;
-}
-
-bool only_numbers_differ(const std::vector<Party>& calls) {
-  return differ(calls, &RankReport::subject) && std::all_of(calls.begin(), calls.end(), [&](const Party& p) {
-           return without_number(p.report->subject) == without_number(calls.front().report->subject);
-         });
 }
 
 std::string failures(const std::vector<RankReport>& reports) {
@@ -141,8 +134,9 @@ void write_slot(const RankReport& report, std::span<std::int64_t> slot) {
   slot[1] = report.number;
   slot[2] = report.words;
   slot[3] = report.hash;
-  slot[4] = static_cast<std::int64_t>(subject.size());
-  slot[5] = static_cast<std::int64_t>(settings.size());
+  slot[4] = report.place;
+  slot[5] = static_cast<std::int64_t>(subject.size());
+  slot[6] = static_cast<std::int64_t>(settings.size());
   const std::string text = subject + settings;
   std::memcpy(slot.data() + kSlotHead, text.data(), text.size());
 }
@@ -151,12 +145,13 @@ RankReport read_slot(std::span<const std::int64_t> slot) {
   std::string text(kTextBytes, '\0');
   std::memcpy(text.data(), slot.data() + kSlotHead, kTextBytes);
   // The lengths are clamped, because another program may send its own words on the same channel.
-  const auto subject = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[4], 0, kTextBytes));
-  const auto settings = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[5], 0, kTextBytes));
-  return {slot[0] != 0, slot[1], slot[2], slot[3], text.substr(0, subject), text.substr(subject, settings)};
+  const auto subject = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[5], 0, kTextBytes));
+  const auto settings = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[6], 0, kTextBytes));
+  return {slot[0] != 0, slot[1], slot[2], slot[3], text.substr(0, subject), text.substr(subject, settings),
+          slot[4]};
 }
 
-void throw_verdict(const std::vector<RankReport>& reports) {
+void throw_verdict(const std::vector<RankReport>& reports, std::string_view way_out) {
   const std::string failed = failures(reports);
   const std::vector<Party> calls = parties(reports, false, same_call);
   if (calls.size() <= 1 && !failed.empty()) throw PeerError(failed + "; the group is broken");
@@ -168,11 +163,10 @@ void throw_verdict(const std::vector<RankReport>& reports) {
   }
   if (texts.size() > kMaxShown) text += fmt::format("; and {} more", texts.size() - kMaxShown);
   if (!failed.empty()) text += "; " + failed;
-  if (texts.size() > 1 && texts[0] == texts[1]) text += "; what differs is too long to be told";
-  if (only_numbers_differ(calls)) {
-    text +=
-        "; these layers have numbers, in the order of their construction: give them names if the order may "
-        "differ";
+  if (only_places_differ(calls)) {
+    text += fmt::format("; {}", way_out);
+  } else if (texts.size() > 1 && texts[0] == texts[1]) {
+    text += "; what differs is not shown: texts are cut, or the ranks run different versions of syncbn";
   }
   throw MismatchError(text + "; the group is broken");
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace syncbn::group {
@@ -16,6 +17,7 @@ struct RankReport {
   std::int64_t hash = 0;    ///< Hash of the uncut subject and settings.
   std::string subject;      ///< A long subject is cut, as are long settings.
   std::string settings;
+  std::int64_t place = 0;  ///< Code of the layer's place; negative: a hash of several places.
 };
 
 /// Size of a rank's slot in the message that exchanges the reports. It is fixed, so long texts are cut.
@@ -24,8 +26,9 @@ void write_slot(const RankReport& report, std::span<std::int64_t> slot);
 RankReport read_slot(std::span<const std::int64_t> slot);
 
 /// Throws the error that all ranks derive from the reports of all ranks, in the order of the ranks. Different
-/// calls take precedence over failed ranks; the calls of failed ranks are not compared.
+/// calls take precedence over failed ranks; the calls of failed ranks are not compared. `way_out` is added if
+/// nothing but places differs.
 /// @throws MismatchError, PeerError
-[[noreturn]] void throw_verdict(const std::vector<RankReport>& reports);
+[[noreturn]] void throw_verdict(const std::vector<RankReport>& reports, std::string_view way_out = {});
 
 }  // namespace syncbn::group

@@ -11,6 +11,7 @@
 #include "kernels/double_backward.h"
 #include "kernels/kernels.h"
 #include "kernels/loops.h"
+#include "kernels/matmul.h"
 #include "kernels/plan.h"
 
 namespace syncbn::kernels {
@@ -151,6 +152,13 @@ class CpuKernels final : public CpuColumns {
   void double_differentiate(const DoubleBackwardCall& call,
                             std::span<const std::int64_t> message) const override {
     double_backward::differentiate(call, message);
+  }
+
+  void accumulate(const MatmulCall& call, std::span<std::int64_t> message) const override {
+    matmul::accumulate(loops<Storage>().accumulate, call, message);
+  }
+  void round(const MatmulCall& call, std::span<const std::int64_t> message) const override {
+    matmul::round(call, message);
   }
 
  private:

@@ -100,6 +100,16 @@ struct DoubleBackwardCall {
 /// True if the statistics are of a batch; else they are the running statistics.
 inline bool is_of_batch(const Saved& saved) { return saved.statistics != Saved::Statistics::running; }
 
+/// Sums of products of two matrices' columns, c_ij = Σ a_ni·b_nj over the rows n of all ranks. A call takes
+/// some of the products, in the order of c's memory.
+struct MatmulCall {
+  DType dtype;  ///< float32 or float64.
+  std::int64_t rows, a_columns, b_columns;
+  const void *a, *b;
+  void* c;
+  std::int64_t first, products;
+};
+
 /// Running statistics and their counter, which `track` moves.
 struct RunningStatistics {
   Values mean, var;
@@ -158,6 +168,12 @@ class Kernels {
   virtual void accumulate(const DoubleBackwardCall& call, std::span<std::int64_t> message) const = 0;
   virtual void double_differentiate(const DoubleBackwardCall& call,
                                     std::span<const std::int64_t> message) const = 0;
+
+  // ---- Products of matrices
+  /// Adds this rank's products to a message of zeros: a row of exact/value_row.h for each.
+  virtual void accumulate(const MatmulCall& call, std::span<std::int64_t> message) const = 0;
+  /// Writes the sums to c, each rounded once.
+  virtual void round(const MatmulCall& call, std::span<const std::int64_t> message) const = 0;
 };
 
 /// What the library knows of a device: its memory, and its kernels for each dtype.

@@ -7,6 +7,7 @@
 
 #include "base/fp_environment.h"
 #include "exact/value_row.h"
+#include "layer/row_sums.h"
 #include "syncbn/dtype.h"
 #include "syncbn/error.h"
 #include "syncbn/group.h"
@@ -14,9 +15,6 @@
 
 namespace syncbn {
 namespace {
-
-// Values a message: 0.5 MB of float32, 3 MB of float64.
-constexpr std::size_t kValuesAtOnce = 8192;
 
 template <class T>
 void check(std::span<T> values) {
@@ -32,35 +30,29 @@ void check(std::span<T> values) {
   }
 }
 
-// Σ over the ranks, value by value: the digits of one row of exact_sum.h and its flags travel.
 template <class T>
 void sum(std::span<T> values, std::string_view name) {
   const base::FpEnvironment environment;
   const auto group = world::resolve_group(name);
   const exact::SumFormat& format = exact::sum_format(dtype_of<T>);
-  const auto words = static_cast<std::size_t>(format.sum_digits + 1);
-  group::CallDescription call{"all_reduce_sum",
-                              fmt::format("values={}, type={}", values.size(), name_of(dtype_of<T>))};
+  const int words = exact::value_row_words(format);
   std::vector<T> sums;
-  std::vector<std::int64_t> message;
-  try {  // all that may fail on this rank alone
-    check(values);
-    sums.resize(values.size());
-    message.reserve(std::min(kValuesAtOnce, values.size()) * words);
-  } catch (const std::exception& error) {
-    group->fail(call, error.what());
-    throw;
-  }
-  std::size_t begin = 0;
-  do {  // no values are a call, too
-    const std::size_t count = std::min(kValuesAtOnce, values.size() - begin);
-    message.assign(count * words, 0);
-    for (std::size_t i = 0; i < count; ++i)
-      exact::add_value(static_cast<double>(values[begin + i]), format, &message[i * words]);
-    group->sum(call, message);
-    for (std::size_t i = 0; i < count; ++i) sums[begin + i] = exact::value_of<T>(&message[i * words], format);
-    begin += count;
-  } while (begin < values.size());
+  layer::sum_rows(
+      *group, {"all_reduce_sum", fmt::format("values={}, type={}", values.size(), name_of(dtype_of<T>))},
+      values.size(), words,
+      [&] {
+        check(values);
+        sums.reserve(values.size());
+      },
+      [&](std::size_t first, std::size_t count, std::span<std::int64_t> message) {
+        std::int64_t* row = message.data();
+        for (std::size_t i = first; i < first + count; ++i, row += words)
+          exact::add_value(static_cast<double>(values[i]), format, row);
+      },
+      [&](std::size_t, std::size_t count, std::span<const std::int64_t> message) {
+        const std::int64_t* row = message.data();
+        for (std::size_t i = 0; i < count; ++i, row += words) sums.push_back(exact::value_of<T>(row, format));
+      });
   std::copy(sums.begin(), sums.end(), values.begin());
 }
 

@@ -64,6 +64,12 @@ void check_device(const char* name, const View& t, Device expected, const char* 
                                     whose, kernels::to_string(expected)));
 }
 
+void check_known(const char* name, Device device) {
+  if (kernels::find_device(device) != nullptr) return;
+  throw InvalidArgument(
+      fmt::format("{}: {}, this library has {}", name, kernels::to_string(device), kernels::known_devices()));
+}
+
 void check_x(const ConstTensorView& x, std::int64_t num_features, const SyncBatchNormOptions& options) {
   check_data("x", x);
   check_device("x", x, options.device, "the layer's");
@@ -149,10 +155,7 @@ void check_options(std::int64_t num_features, const SyncBatchNormOptions& option
     throw InvalidArgument(
         fmt::format("activation: {}, expected none or relu", static_cast<int>(options.activation)));
   }
-  if (kernels::find_device(options.device) == nullptr) {
-    throw InvalidArgument(fmt::format("device: {}, this library has {}", kernels::to_string(options.device),
-                                      kernels::known_devices()));
-  }
+  check_known("device", options.device);
   const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group);
   if (group != nullptr && *group == nullptr) throw InvalidArgument("process_group: null, expected a group");
 }
@@ -222,9 +225,41 @@ void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_feat
   }
 }
 
+void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const TensorView& c) {
+  const auto check_matrix = [&](const char* name, const auto& t) {
+    check_data(name, t);
+    if (t.dtype < DType::float32)
+      throw InvalidArgument(
+          fmt::format("{}: {}, expected float32 or float64", name, syncbn::name_of(t.dtype)));
+    if (t.dtype != a.dtype) {
+      throw InvalidArgument(
+          fmt::format("{}: {}, expected a's {}", name, syncbn::name_of(t.dtype), syncbn::name_of(a.dtype)));
+    }
+    if (t.shape.dims().size() != 2) {
+      throw InvalidArgument(
+          fmt::format("{}: shape {}, expected two dimensions, rows and columns", name, t.shape.to_string()));
+    }
+    check_device(name, t, a.device, "a's");
+  };
+  check_known("a", a.device);
+  check_matrix("a", a);
+  check_matrix("b", b);
+  check_matrix("c", c);
+  if (b.shape.samples() != a.shape.samples()) {
+    throw InvalidArgument(fmt::format("b: shape {}, expected {} rows, as a has in shape {}",
+                                      b.shape.to_string(), a.shape.samples(), a.shape.to_string()));
+  }
+  const Shape products{a.shape.channels(), b.shape.channels()};
+  if (!(c.shape == products)) {
+    throw InvalidArgument(fmt::format("c: shape {}, expected {}, the columns of a and of b",
+                                      c.shape.to_string(), products.to_string()));
+  }
+  check_apart("c", c, "a", a);
+  check_apart("c", c, "b", b);
+}
+
 void check_saved(const Saved& saved, std::int64_t num_features, const DeviceMemory& memory) {
-  if (saved.statistics == Saved::Statistics::none)
-    throw InvalidArgument("backward: no forward was made before it");
+  if (saved.statistics == Saved::Statistics::none) throw InvalidArgument("no forward was made before it");
   check_columns("saved", saved, num_features, memory);
 }
 

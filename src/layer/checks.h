@@ -19,6 +19,8 @@ void check_backward(const BackwardTensors& tensors, std::int64_t num_features,
                     const SyncBatchNormOptions& options);
 void check_double_backward(const DoubleBackwardTensors& tensors, std::int64_t num_features,
                            const SyncBatchNormOptions& options);
+/// c = aᵀ·b of matrices, on a device of this library.
+void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const TensorView& c);
 /// Checks that a forward has filled `saved`, for so many channels in this memory.
 void check_saved(const Saved& saved, std::int64_t num_features, const DeviceMemory& memory);
 void check_saved_sums(const BackwardSums& sums, std::int64_t num_features, const DeviceMemory& memory);

@@ -3,6 +3,14 @@
 
 namespace syncbn::layer {
 
+void run_alone(CallPart& part, const group::CallDescription& description) {
+  naming_call(description, [&] {
+    part.check();
+    part.run_alone();
+  });
+  part.commit();
+}
+
 CollectiveCall::~CollectiveCall() {
   if (pending_) group_->give_up(*pending_);
 }
@@ -20,16 +28,14 @@ void CollectiveCall::fail(const group::CallDescription& description, const char*
 }
 
 void CollectiveCall::run(Group& group, CallPart& part, const group::CallDescription& description) {
-  if (group.size() == 1) {  // nothing is sent, but the group may be closed
-    part.check();
-    group.sum(description, {});
-    part.run_alone();
-    return part.commit();
+  if (group.size() == 1) {
+    group.sum(description, {});  // sends nothing, but the group may be closed
+    return layer::run_alone(part, description);
   }
   clear();
   add(group, part, description, [] {});
   group.sum(description, message_);
-  part.finish(message_);
+  finish(entries_.front());
   part.commit();
 }
 
@@ -40,6 +46,7 @@ void CollectiveCall::start() {
   for (std::size_t i = 1; i < entries_.size(); ++i) {
     joint_.subject += " + " + entries_[i].description->subject;
     joint_.settings += ", " + entries_[i].description->settings;
+    joint_.layers.push_back(entries_[i].description->layers.front());
   }
   pending_.emplace(PendingSum{joint_, message_});
   try {
@@ -50,13 +57,17 @@ void CollectiveCall::start() {
   }
 }
 
+void CollectiveCall::finish(const Entry& entry) {
+  naming_call(*entry.description, [&] { entry.part->finish(piece(entry)); });
+}
+
 void CollectiveCall::finish() {
   start();
   if (!pending_) return;
   try {
     group_->wait(*pending_);
     // Steps that may fail come before the first layer changes.
-    for (const Entry& entry : entries_) entry.part->finish(piece(entry));
+    for (const Entry& entry : entries_) finish(entry);
     for (const Entry& entry : entries_) entry.part->commit();
   } catch (...) {
     clear();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -9,6 +11,7 @@
 
 #include "group/agreed_sum.h"
 #include "group/group.h"
+#include "syncbn/error.h"
 
 namespace syncbn::layer {
 
@@ -32,6 +35,19 @@ class CallPart {
   virtual void commit() = 0;
 };
 
+/// Runs a step of a call. Its InvalidArgument gets the call's subject at the end.
+template <class Step>
+void naming_call(const group::CallDescription& description, const Step& step) {
+  try {
+    step();
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(fmt::format("{} ({})", error.what(), description.subject));
+  }
+}
+
+/// The whole call of a part that needs no other rank's sums.
+void run_alone(CallPart& part, const group::CallDescription& description);
+
 /// A call that all ranks of a group make together: the pieces of all parts travel in one message. If a step
 /// fails on this rank alone, the peers get a PeerError instead of waiting.
 class CollectiveCall {
@@ -52,8 +68,10 @@ class CollectiveCall {
            const Check& check_first) {
     if (entries_.empty()) group_ = &group;
     try {
-      check_first();
-      part.check();
+      naming_call(description, [&] {
+        check_first();
+        part.check();
+      });
       append(part, description);
     } catch (const std::exception& error) {
       fail(description, error.what());
@@ -76,6 +94,7 @@ class CollectiveCall {
   };
   void append(CallPart& part, const group::CallDescription& description);
   void fail(const group::CallDescription& description, const char* reason);
+  void finish(const Entry& entry);
   std::span<std::int64_t> piece(const Entry& entry) {
     return std::span(message_).subspan(entry.begin, entry.words);
   }

@@ -46,12 +46,11 @@ Core::Core(std::int64_t features, const SyncBatchNormOptions& chosen)
       options(chosen),
       device(*kernels::find_device(chosen.device)),
       parameters(device, features, chosen),
-      name(chosen.name),
       work(device.memory) {
   active_isa();  // a wrong SYNCBN_ISA or SYNCBN_NUM_THREADS is an error here, not in the middle of a call
   get_num_threads();
   if (const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group)) {
-    join(*group);
+    joined = *group;
   } else if (const auto* group_name = std::get_if<std::string>(&options.process_group)) {
     join_by_name(*group_name);
   } else if (world::current_world() != nullptr) {
@@ -59,13 +58,12 @@ Core::Core(std::int64_t features, const SyncBatchNormOptions& chosen)
   }
 }
 
-void Core::join(std::shared_ptr<Group> found) {
-  joined = std::move(found);
-  if (name.empty() && joined->size() > 1) name = fmt::format("#{}", joined->next_layer_number());
+std::string Core::text() const {
+  return name().empty() ? "an unnamed layer" : fmt::format("layer '{}'", name());
 }
 
 void Core::join_by_name(std::string_view group) {
-  join(world::resolve_group(group));
+  joined = world::resolve_group(group);
   rank_world_ = world::thread_world();
 }
 
@@ -75,9 +73,9 @@ void Core::refuse_other_rank() const {
   if (here == nullptr || here == rank_world_) return;
   const int rank = joined->ranks()[static_cast<std::size_t>(joined->rank())];
   throw GroupError(fmt::format(
-      "group '{}', layer '{}': the layer belongs to rank {}, and the calling thread is rank {}{}; "
+      "group '{}', {}: the layer belongs to rank {}, and the calling thread is rank {}{}; "
       "in run_ranks each rank makes its own layer",
-      joined->name(), name, rank, here->rank(), rank == here->rank() ? " of another run_ranks" : ""));
+      joined->name(), text(), rank, here->rank(), rank == here->rank() ? " of another run_ranks" : ""));
 }
 
 Group& Core::joined_group() {
@@ -94,7 +92,7 @@ const group::CallDescription& Core::description(Direction direction, std::option
       descriptions_[static_cast<std::size_t>(direction) * (kDTypes + 1) + dtype];
   if (!known) {
     known.emplace();
-    known->subject = fmt::format("{} of layer '{}'", kNames[static_cast<std::size_t>(direction)], name);
+    known->subject = fmt::format("{} of {}", kNames[static_cast<std::size_t>(direction)], text());
     known->settings = fmt::format(
         "C={}, input={}, parameters={}, eps={}, momentum={}, affine={}, track_running_stats={}, "
         "affine_gradients={}, "
@@ -103,7 +101,9 @@ const group::CallDescription& Core::description(Direction direction, std::option
         options.eps, momentum_text(options), affine_text(options), options.track_running_stats,
         options.affine_gradients == AffineGradients::group ? "group" : "local", name_of(options.nonfinite),
         options.activation == Activation::relu ? "relu" : "none", kBitsVersion);
+    known->naming = naming;
   }
+  known->layers.assign(1, {name(), number});
   return *known;
 }
 
@@ -134,13 +134,9 @@ void Core::backward(const Saved& from, const BackwardTensors& tensors, BackwardS
 
 void Core::run(CallPart& part, bool collective, Direction direction, DType input) {
   const base::FpEnvironment environment;
-  if (collective) {
-    Group& group = joined_group();
-    return call_.run(group, part, description(direction, input));
-  }
-  part.check();
-  part.run_alone();
-  part.commit();
+  const group::CallDescription& call = description(direction, input);
+  if (collective) return call_.run(joined_group(), part, call);
+  run_alone(part, call);
 }
 
 kernels::Geometry geometry_of(const ConstTensorView& x) {

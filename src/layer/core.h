@@ -40,6 +40,8 @@ struct Core {
   /// The layer's group; looked up if the layer was made before init(). @throws GroupError also on the thread
   /// of another rank of run_ranks than the one that the layer belongs to
   Group& joined_group();
+  const std::string& name() const { return options.name; }
+  std::string text() const;  ///< For messages: "layer 'bn1'" or "an unnamed layer".
   /// What this layer tells the group about a call; made once for each direction and dtype. No dtype: a call
   /// that has failed before it had one.
   const group::CallDescription& description(Direction direction, std::optional<DType> input);
@@ -60,12 +62,12 @@ struct Core {
   Parameters parameters;
   bool training = true;
   Saved saved;
-  std::string name;
+  std::int64_t number = next_layer_number();  ///< That of the framework's layer if a framework has set it.
+  std::string naming = "SyncBatchNormOptions::name";  ///< How a program gives a name; for messages.
   std::shared_ptr<Group> joined;
   Workspace work;
 
  private:
-  void join(std::shared_ptr<Group> found);
   void join_by_name(std::string_view group);
   void refuse_other_rank() const;
 

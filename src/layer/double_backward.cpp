@@ -13,7 +13,7 @@ DoubleBackwardPart::DoubleBackwardPart(Core& layer, const Saved& from, const Bac
 
 void DoubleBackwardPart::check() const {
   if (layer_.options.affine_gradients == AffineGradients::group)
-    throw InvalidArgument("double_backward: affine_gradients = group, expected local");
+    throw InvalidArgument("affine_gradients: group, expected local");
   check_saved(from_, layer_.num_features, layer_.device.memory);
   check_double_backward(tensors_, layer_.num_features, layer_.options);
   check_count(from_, geometry_.positions());

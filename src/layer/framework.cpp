@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "syncbn/framework.h"
 
+#include <atomic>
+#include <utility>
+
 #include "base/fp_environment.h"
 #include "layer/core.h"
 #include "layer/double_backward.h"
@@ -9,7 +12,16 @@ namespace syncbn {
 
 using layer::Direction;
 
+std::int64_t next_layer_number() {
+  static std::atomic<std::int64_t> last{0};
+  return ++last;
+}
+
 FrameworkHooks::FrameworkHooks(SyncBatchNorm& layer) : impl_(layer.impl_) {}
+
+void FrameworkHooks::identify(std::int64_t number) { impl_->number = number; }
+void FrameworkHooks::set_naming(std::string naming) { impl_->naming = std::move(naming); }
+std::string FrameworkHooks::text() const { return impl_->text(); }
 
 void FrameworkHooks::bind(std::string_view entry, void* memory) { impl_->parameters.bind(entry, memory); }
 

@@ -61,8 +61,9 @@ struct JointCall::Impl {
     try {
       call.add(*group, owned->part, description, [&] {
         if (layer.joined != group) {
-          throw InvalidArgument(fmt::format("layer: '{}' is of group '{}', this JointCall of group '{}'",
-                                            layer.name, layer.joined->name(), group->name()));
+          throw InvalidArgument(
+              fmt::format("layer: of group '{}', expected the group of this JointCall, '{}'",
+                          layer.joined->name(), group->name()));
         }
         layer::check_apart(its_uses, uses);
         uses.insert(uses.end(), its_uses.begin(), its_uses.end());

@@ -18,7 +18,7 @@ SyncBatchNorm& SyncBatchNorm::operator=(SyncBatchNorm&&) noexcept = default;
 
 std::int64_t SyncBatchNorm::num_features() const { return impl_->num_features; }
 const SyncBatchNormOptions& SyncBatchNorm::options() const { return impl_->options; }
-const std::string& SyncBatchNorm::name() const { return impl_->name; }
+const std::string& SyncBatchNorm::name() const { return impl_->name(); }
 bool SyncBatchNorm::training() const { return impl_->training; }
 void SyncBatchNorm::set_train(bool mode) { impl_->training = mode; }
 

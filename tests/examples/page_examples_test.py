@@ -41,7 +41,7 @@ class Cpp(PageTest):
 
     def test_what_they_cover(self):
         code = "".join(example.code for example in examples(self.PAGE, "cpp"))
-        for name in ("SyncBatchNorm layer", "JointCall", "run_ranks", "create_group", "all_reduce_sum"):
+        for name in ("SyncBatchNorm layer", "JointCall", "run_ranks", "create_group", "all_reduce_sum", "all_reduce_matmul"):
             self.assertIn(name, code)
 
 
@@ -60,13 +60,16 @@ class Python(PageTest):
     def test_python(self):
         self.run_page(DOCS / "python.md")
         code = python_program(DOCS / "python.md").code
-        for name in ("syncbn.SyncBatchNorm(", "run_ranks", "create_group", "all_reduce_sum"):
+        for name in ("syncbn.SyncBatchNorm(", "run_ranks", "create_group", "all_reduce_sum", "all_reduce_matmul"):
             self.assertIn(name, code)
 
     def test_readmes(self):
         for readme in ("README.md", "README.zh-CN.md"):
             with self.subTest(readme):
                 self.run_page(ROOT / readme)
+
+    def test_reproducible(self):
+        self.run_page(DOCS / "reproducible.md")
 
     def test_pytorch(self):
         self.run_page(DOCS / "pytorch.md", RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1",
@@ -82,6 +85,7 @@ class Pages(unittest.TestCase):
     def test_every_block_runs_or_says_why_not(self):
         run = {("cpp.md", "cpp"), ("README.md", "cpp"), ("python.md", "python"), ("pytorch.md", "python"),
                ("deployment.md", "python"),
+               ("reproducible.md", "python"),
                ("README.md", "python"), ("README.zh-CN.md", "python")}
         for page in [ROOT / "README.md", ROOT / "README.zh-CN.md", *DOCS.glob("*.md")]:
             for language in ("cpp", "python"):

@@ -27,9 +27,10 @@ class Result:
 
 
 def environment(**more):
-    """This process's, without what a launcher around the tests may have set."""
+    """This process's, without what a launcher around the tests may have set. A rank has one thread, so that tests side by side
+    do not wait for cores."""
     kept = {k: v for k, v in os.environ.items() if not LAUNCHER_VARIABLES.match(k) or k == "SYNCBN_ISA"}
-    return {**kept, "SYNCBN_TIMEOUT_S": "100", **more}
+    return {**kept, "SYNCBN_TIMEOUT_S": "100", "SYNCBN_NUM_THREADS": "1", **more}
 
 
 def end(process):
@@ -101,13 +102,13 @@ def under_mpirun(ranks, program, *arguments):
         return job
 
 
-def with_torchrun_variables(ranks, program, *arguments):
+def with_torchrun_variables(ranks, program, *arguments, **variables):
     """A Result for each rank."""
     port = free_ports()
     processes = [
         start([BIN / program, *arguments],
               environment(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(ranks),
-                          MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)))
+                          MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), **variables))
         for rank in range(ranks)
     ]
     try:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 
-"""Writes the golden vectors of bits_version 1: `generate.py > vectors.txt`.
+"""Writes the golden vectors of bits_version 1: `generate.py > vectors.txt` those of the layer,
+`generate.py matmul > matmul_vectors.txt` those of all_reduce_matmul.
 
 An implementation of the arithmetic in docs/design.md with Python's fractions, independent of the library and
 of the C++ oracle. Every exact value is a Fraction; every rounding goes through `rounded`. Needs nothing but
@@ -265,9 +266,6 @@ class Case:
             self.weight_grad[r][c] = narrowed(centred(Ar, Br, mean) * invstd, self.params)
 
     def write(self, out):
-        def hexed(values, fmt):
-            return "".join(f"{to_bits(v, fmt):0{fmt.bits // 4}x}" for v in values) or "-"
-
         def tensors(ranks):  # (N, C, S) in C order
             lines = []
             for (n, s), channels in zip(self.shares, ranks):
@@ -461,8 +459,34 @@ def cases():
             yield case
 
 
+def hexed(values, fmt):
+    return "".join(f"{to_bits(v, fmt):0{fmt.bits // 4}x}" for v in values) or "-"
+
+
+def write_matmul(out):
+    """c = transposed a times b over the rows of all ranks: every sum exact and rounded once."""
+    rng = Random(20261130)
+    for fmt in (SINGLE, DOUBLE):
+        for a_kind in KINDS:
+            for b_kind in (ordinary, KINDS[rng.below(len(KINDS))]):
+                rows = [rng.below(4) for _ in range(1 + rng.below(3))]
+                a, b = ([kind(rng, fmt, sum(rows)) for _ in range(1 + rng.below(3))] for kind in (a_kind, b_kind))
+                sums = [Sum(zip(left, right)) for left in a for right in b]
+                out.write(f"case {fmt.name}/{a_kind.__name__}/{b_kind.__name__}\ntype {fmt.name}\n")
+                out.write(f"columns {len(a)} {len(b)}\nrows {' '.join(map(str, rows))}\n")
+                for name, columns in (("a", a), ("b", b)):
+                    ends = [sum(rows[: r + 1]) for r in range(len(rows))]
+                    flat = [[column[n] for n in range(end - count, end) for column in columns]
+                            for count, end in zip(rows, ends)]
+                    out.write(f"{name} {' '.join(hexed(values, fmt) for values in flat)}\n")
+                c = [sum(s.special) if s.special else rounded(s.exact, fmt) for s in sums]
+                out.write(f"=c {hexed(c, fmt)}\nend \n")
+
+
 def main():
     sys.stdout.write("# Golden vectors of syncbn, bits_version 1. Written by generate.py; do not edit.\n")
+    if sys.argv[1:] == ["matmul"]:
+        return write_matmul(sys.stdout)
     for number, case in enumerate(cases()):
         case.name = f"{number} {case.name}"
         case.run()

@@ -21,7 +21,7 @@ using testing::expect_error;
 using testing::on_ranks;
 using testing::soon;
 
-constexpr std::size_t kHeader = 12;  // words before the payload, told in agreed_sum.cpp
+constexpr std::size_t kHeader = 14;  // words before the payload, told in agreed_sum.cpp
 constexpr std::size_t kFirstRoom = 64;
 constexpr std::size_t kSlot = 64;
 
@@ -133,6 +133,30 @@ TEST(AgreedSum, LengthsBeforeAnyHistory) {
   EXPECT_EQ(result.lengths[1], expected);
 }
 
+// A layer that is made anew for each call has the room of the layer before it: one message a call. Control: a
+// layer with another name is another call, of an unknown length.
+TEST(AgreedSum, ALayerThatIsMadeAnewInEachStepHasNoNewLength) {
+  const auto lengths = [](bool named) {
+    std::vector<Program> programs(2);
+    for (int rank = 0; rank < 2; ++rank) {
+      for (int call = 0; call < 6; ++call) {
+        Step made = step(fmt::format("forward of layer '{}'", named ? call : 0), "C=4", 100);
+        made.call.layers = {{"", 1000 * rank + call}};
+        programs[static_cast<std::size_t>(rank)].push_back(made);
+      }
+    }
+    const Outcome result = run(programs);
+    EXPECT_EQ(result.outcomes, std::vector<std::string>(2, "ok"));
+    return result.lengths[0];
+  };
+  const std::vector<std::size_t> first = {kHeader + kFirstRoom, 100 - kFirstRoom}, next = {kHeader + 100};
+  std::vector<std::size_t> expected = first;
+  expected.insert(expected.end(), first.begin(), first.end());  // what follows a first call is unknown
+  for (int call = 2; call < 6; ++call) expected.insert(expected.end(), next.begin(), next.end());
+  EXPECT_EQ(lengths(false), expected);
+  EXPECT_GT(lengths(true).size(), expected.size());
+}
+
 struct Wrong {
   const char* kind;
   std::function<void(Program&, std::size_t)> make;  // in this program, from this call on
@@ -141,6 +165,10 @@ struct Wrong {
 const std::vector<Wrong>& wrongs() {
   static const std::vector<Wrong> all = {
       {"another layer", [](Program& p, std::size_t i) { p[i].call.subject = "forward of layer 'other'"; }},
+      {"another place",
+       [](Program& p, std::size_t i) {
+         p[i].call.layers = {{"", 1}, {"", 2}};
+       }},
       {"another option", [](Program& p, std::size_t i) { p[i].call.settings += ", momentum=0.5"; }},
       {"another length, one more", [](Program& p, std::size_t i) { ++p[i].words; }},
       {"another length, a field's width more",

@@ -19,6 +19,10 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "../outcome.h"
 #include "base/rank_list.h"
@@ -49,11 +53,13 @@ struct Step {
   Kind kind = Kind::call;
   Call call;
   std::size_t words = 0;
+  std::size_t what = 0;  // equal on ranks that mean the same call
 };
+using Steps = std::vector<Step>;
 
 // The first four are the right calls that histories are made of: shorter and longer than the first room, and
 // empty. The others each differ from the first in one thing.
-const std::vector<Step> kSteps = {
+const Steps kSteps = {
     {Kind::call, {"forward of layer 'bn1'", "C=1, eps=1e-05"}, 3},
     {Kind::call, {"forward of layer 'bn2'", "C=40, eps=1e-05"}, 70},
     {Kind::call, {"backward of layer 'bn2'", "C=40, eps=1e-05"}, 65},
@@ -67,10 +73,18 @@ const std::vector<Step> kSteps = {
 };
 constexpr std::size_t kRight = 4;
 using Program = std::vector<std::size_t>;  // of kSteps
+Steps steps_of(const Program& program) {
+  Steps steps;
+  for (const std::size_t s : program) {
+    steps.push_back(kSteps[s]);
+    steps.back().what = s;
+  }
+  return steps;
+}
 
-// What a rank brings: different for each rank, step and word.
-std::int64_t word_of(int rank, std::size_t step, std::size_t i) {
-  return (std::int64_t{1} << (45 + rank)) + static_cast<std::int64_t>(step * 1000 + i);
+// What a rank brings: different for each rank, call and word.
+std::int64_t word_of(int rank, std::size_t what, std::size_t i) {
+  return (std::int64_t{1} << (45 + rank)) + static_cast<std::int64_t>(what * 1000 + i);
 }
 
 // ---- one rank, run anew up to its next message ----
@@ -130,13 +144,12 @@ struct Progress {
 };
 
 // `agreed`: after the history. `gives_up`: the number of the sum at which this rank's deadline passes.
-Progress execute(AgreedSum agreed, int rank, const Program& program, const std::vector<Words>& sums,
+Progress execute(AgreedSum agreed, int rank, const Steps& steps, const std::vector<Words>& sums,
                  std::optional<std::size_t> gives_up, const Tamper& tamper) {
   Replay communicator(rank, sums, gives_up, tamper);
   Progress result;
   const auto run = [&] {
-    for (const std::size_t s : program) {
-      const Step& step = kSteps[s];
+    for (const Step& step : steps) {
       communicator.step = &step;
       communicator.message_of_step = 0;
       if (step.kind == Kind::never) return;
@@ -145,12 +158,12 @@ Progress execute(AgreedSum agreed, int rank, const Program& program, const std::
         throw InvalidArgument("a reason");
       }
       Words payload(step.words);
-      for (std::size_t i = 0; i < payload.size(); ++i) payload[i] = word_of(rank, s, i);
+      for (std::size_t i = 0; i < payload.size(); ++i) payload[i] = word_of(rank, step.what, i);
       agreed.sum(communicator, step.call, payload, Deadline::max());
       ++result.calls;
       for (std::size_t i = 0; i < payload.size(); ++i) {
         std::int64_t expected = 0;
-        for (int r = 0; r < kRanks; ++r) expected += word_of(r, s, i);
+        for (int r = 0; r < kRanks; ++r) expected += word_of(r, step.what, i);
         result.wrong_sum |= payload[i] != expected;
       }
     }
@@ -170,7 +183,7 @@ struct Course {
   bool unequal = false;  // the engine was given messages of different lengths; the run ends there
 };
 
-Course run(const AgreedSum& history, const PerRank<Program>& programs,
+Course run(const AgreedSum& history, const PerRank<Steps>& programs,
            const PerRank<std::optional<std::size_t>>& gives_up = {}, const Tamper& tamper = honest) {
   Course result;
   for (std::vector<Words> sums;;) {
@@ -188,6 +201,13 @@ Course run(const AgreedSum& history, const PerRank<Program>& programs,
     }
     sums.push_back(std::move(sum));
   }
+}
+
+Course run(const AgreedSum& history, const PerRank<Program>& programs,
+           const PerRank<std::optional<std::size_t>>& gives_up = {}, const Tamper& tamper = honest) {
+  PerRank<Steps> steps;
+  std::transform(programs.begin(), programs.end(), steps.begin(), steps_of);
+  return run(history, steps, gives_up, tamper);
 }
 
 AgreedSum after(const Program& history) {
@@ -318,7 +338,7 @@ std::map<std::string, std::string> faults(std::size_t longest, const Tamper& tam
   for_each_history(longest, [&](const Program& history) {
     const AgreedSum agreed = after(history);
     for_each_next([&](const Next& next) {
-      const Course result = run(agreed, {Program{next[0]}, Program{next[1]}, Program{next[2]}}, {}, tamper);
+      const Course result = run(agreed, PerRank<Program>{{{next[0]}, {next[1]}, {next[2]}}}, {}, tamper);
       const std::string text = fault(result, next);
       if (runs != nullptr) ++*runs;
       if (text.empty()) return;
@@ -348,7 +368,7 @@ TEST(ProtocolModel, LongHistories) {
     for (std::size_t& s : history) s = random() % kRight;
     Next next{};
     for (std::size_t& s : next) s = random() % kSteps.size();
-    const Course result = run(after(history), {Program{next[0]}, Program{next[1]}, Program{next[2]}});
+    const Course result = run(after(history), PerRank<Program>{{{next[0]}, {next[1]}, {next[2]}}});
     EXPECT_EQ(fault(result, next), "") << describe(history, next);
   }
 }
@@ -369,11 +389,11 @@ TEST(ProtocolModel, WhoGivesUpWhere) {
   for (const Program& a : programs) {
     for (const Program& b : programs) {
       for (const Program& c : programs) {
-        const Course patient = run({}, {a, b, c});
+        const Course patient = run({}, PerRank<Program>{a, b, c});
         for (const auto& x : moments) {
           for (const auto& y : moments) {
             for (const auto& z : moments) {
-              const Course result = run({}, {a, b, c}, {x, y, z});
+              const Course result = run({}, PerRank<Program>{a, b, c}, {x, y, z});
               ASSERT_FALSE(result.unequal);
               for (std::size_t r = 0; r < kRanks; ++r) {
                 const Progress& rank = result.ranks[r];
@@ -396,11 +416,242 @@ TEST(ProtocolModel, WhoGivesUpWhere) {
   EXPECT_GT(late_success, 1000u);  // control: ranks did go on where another had given up
 }
 
+// ---- layers of the same name ----
+
+// What a rank does, in letters. A constructs a layer (or copies another one), a makes a training call of the
+// layer, (ab) makes a JointCall of two layers, ~a evaluates a layer. On every rank a letter is what the
+// program's author means by it. The characters of `names` are the names of A, B and so on; layers beyond them
+// have no name.
+using Letters = std::string;
+
+// The rank's calls. The numbers of different ranks have nothing in common.
+Steps calls_of(const Letters& program, int rank, std::string_view names) {
+  std::map<char, group::LayerReference> layers;
+  std::int64_t last = 1000 * rank;
+  Steps steps;
+  bool joint = false;
+  for (std::size_t i = 0; i < program.size(); ++i) {
+    const char c = program[i];
+    if (c >= 'A' && c <= 'Z') {
+      const auto letter = static_cast<std::size_t>(c - 'A');
+      layers[c] = {letter < names.size() ? names.substr(letter, 1) : std::string_view(), ++last};
+    } else if (c == '~') {
+      ++i;  // an evaluation makes no sum
+    } else if (c == '(' || c == ')') {
+      joint = c == '(';
+      if (joint) steps.push_back({Kind::call, {"", "C=1"}, 3, 0});
+    } else {
+      if (!joint) steps.push_back({Kind::call, {"", "C=1"}, 3, 0});
+      Step& step = steps.back();
+      const group::LayerReference& layer = layers.at(static_cast<char>(c - 'a' + 'A'));
+      step.call.subject += fmt::format("forward of {}; ", layer.name);
+      step.call.layers.push_back(layer);
+      step.what = 32 * step.what + static_cast<std::size_t>(c - 'a' + 1);
+    }
+  }
+  return steps;
+}
+
+// From which call on the ranks' programs are not the same but for the names of their variables: the first
+// calls map the layers of one rank to those of another, and this map must keep every call, the names and the
+// order of construction. 0: they are the same.
+std::size_t first_difference(const Steps& a, const Steps& b) {
+  std::vector<std::pair<group::LayerReference, group::LayerReference>> map;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    const auto &of_a = a[i].call.layers, &of_b = b[i].call.layers;
+    if (of_a.size() != of_b.size()) return i + 1;
+    for (std::size_t l = 0; l < of_a.size(); ++l) {
+      map.emplace_back(of_a[l], of_b[l]);
+      for (const auto& [x, y] : map) {
+        if (of_a[l].name != of_b[l].name) return i + 1;
+        if (x.name == of_a[l].name && (x.number <=> of_a[l].number) != (y.number <=> of_b[l].number))
+          return i + 1;
+      }
+    }
+  }
+  return 0;
+}
+
+struct LayersOutcome {
+  std::size_t error = 0;  // number of the call that is a MismatchError on every rank; 0: none
+  bool mixed = false;     // a sum of different layers came back without an error
+  bool same_text = true;  // on every rank
+  std::string text;
+};
+
+LayersOutcome run_layers(const PerRank<Steps>& programs, const Tamper& tamper = honest) {
+  const Course course = run({}, programs, {}, tamper);
+  LayersOutcome result;
+  result.text = course.ranks[0].outcome;
+  for (const Progress& rank : course.ranks) {
+    result.mixed |= rank.wrong_sum;
+    result.same_text &= rank.outcome == result.text && rank.calls == course.ranks[0].calls;
+    if (rank.outcome.starts_with("MismatchError")) result.error = rank.calls + 1;
+  }
+  return result;
+}
+
+struct LayersCase {
+  const char* what;
+  PerRank<Letters> programs;
+  std::size_t error = 0;       // in this call
+  std::size_t mixed_from = 0;  // the call that the message names
+  bool mixed = false;          // some sum was mixed
+  std::string_view names = "";
+};
+
+TEST(LayersModel, Situations) {
+  const std::vector<LayersCase> cases = {
+      {"one rank builds more", {"XABYab", "ABab", "ABab"}},
+      {"one rank builds more between its calls", {"ABab", "ABaXb", "ABab"}},
+      {"one rank copies a layer that never trains", {"ABab", "ABCab~cab", "ABabab"}},
+      {"layers that are first used in evaluation", {"AB~bab", "ABab", "AB~a~bab"}},
+      {"layers that are made anew in each step", {"AaBbCc", "AXaBbCc", "AaBbCc"}},
+      {"each rank names its layers, and builds them in another order",
+       {"ABab", "BAab", "ABab"},
+       0,
+       0,
+       false,
+       "AB"},
+      {"construction in another order", {"ABab", "BAab", "ABab"}, 2, 1},
+      {"two layers in another order", {"ABab", "ABba", "ABab"}, 2, 1, true},
+      {"the same, with one name", {"ABab", "ABba", "ABab"}, 2, 1, true, "xx"},
+      {"the last two of three", {"ABCabc", "ABCacb", "ABCabc"}, 3, 2, true},
+      {"the last two of three, after steps of the first", {"ABCaaabc", "ABCaaacb", "ABCaaabc"}, 5, 4, true},
+      {"another order in a later step", {"ABabab", "ABabba", "ABabab"}, 3},
+      {"a teacher before its student, in another order in a later step", {"ABbaba", "ABbaab", "ABbaba"}, 3},
+      {"a layer is left out", {"ABCabcabc", "ABCacabc", "ABCabcabc"}, 3, 0, true},
+      {"a layer is left out in a later step", {"ABCabcabc", "ABCabcac", "ABCabcabc"}, 5},
+      {"a copy in place of the layer, on one rank", {"AaBb", "Aaa", "Aaa"}, 2},
+      {"a layer that is made anew on one rank", {"AaBbCc", "Aaaa", "Aaaa"}, 2},
+      {"a JointCall in another order", {"AB(ab)", "AB(ba)", "AB(ab)"}, 1},
+      {"a JointCall in another order, later", {"AB(ab)(ab)", "AB(ab)(ba)", "AB(ab)(ab)"}, 2},
+      {"a layer before a JointCall", {"ABa(ab)", "ABb(ab)", "ABa(ab)"}, 2, 0, true},
+      {"layers that never both take part", {"ABaa", "ABbb", "ABaa"}, 0, 0, true},
+  };
+  for (const LayersCase& c : cases) {
+    SCOPED_TRACE(c.what);
+    PerRank<Steps> programs;
+    std::size_t shortest = SIZE_MAX;
+    for (std::size_t r = 0; r < kRanks; ++r) {
+      programs[r] = calls_of(c.programs[r], static_cast<int>(r), c.names);
+      shortest = std::min(shortest, programs[r].size());
+    }
+    for (Steps& steps : programs) steps.resize(shortest);
+    const LayersOutcome result = run_layers(programs);
+    EXPECT_EQ(result.error, c.error) << result.text;
+    EXPECT_EQ(result.mixed, c.mixed);
+    EXPECT_TRUE(result.same_text);
+    EXPECT_EQ(testing::tells(result.text, fmt::format("from call {} on", c.mixed_from)), c.mixed_from != 0)
+        << result.text;
+  }
+}
+
+// All programs of `length` calls, each of them one of `calls`.
+std::vector<Letters> programs_of(const std::vector<Letters>& calls, std::size_t length) {
+  std::vector<Letters> programs = {""};
+  for (std::size_t i = 0; i < length; ++i) {
+    std::vector<Letters> longer;
+    for (const Letters& program : programs) {
+      for (const Letters& call : calls) longer.push_back(program + call);
+    }
+    programs = longer;
+  }
+  return programs;
+}
+
+// Two ranks do the same, and the third rank another program: every pair of programs of `length` calls, and
+// every order of construction. Returns where the outcome is not that of first_difference(), by the kind of
+// the fault, with one example each.
+std::map<std::string, std::string> layer_faults(const Tamper& tamper, std::size_t length,
+                                                std::size_t* runs = nullptr) {
+  struct Space {
+    Letters constructed;
+    std::vector<Letters> calls;
+    std::size_t length;
+    std::string_view names;
+  };
+  const std::vector<Space> spaces = {{"ABC", {"a", "b", "c"}, length, ""},
+                                     {"ABC", {"a", "b", "c"}, length - 1, "xxy"},
+                                     {"AB", {"a", "b", "(ab)", "(ba)"}, length - 1, ""}};
+  std::map<std::string, std::string> found;
+  for (const Space& space : spaces) {
+    const std::vector<Letters> programs = programs_of(space.calls, space.length);
+    for (const Letters& of_two : programs) {
+      const Steps a = calls_of(space.constructed + of_two, 0, space.names);
+      const Steps c = calls_of(space.constructed + of_two, 2, space.names);
+      Letters order = space.constructed;
+      do {
+        for (const Letters& of_one : programs) {
+          const Steps b = calls_of(order + of_one, 1, space.names);
+          const LayersOutcome result = run_layers({a, b, c}, tamper);
+          const std::size_t expected = first_difference(a, b);
+          if (runs != nullptr) ++*runs;
+          if (result.error == expected && result.same_text) continue;
+          const bool accused = result.error != 0 && (expected == 0 || result.error < expected);
+          found.try_emplace(result.error == expected ? "told differently"
+                            : accused                ? "accused"
+                                                     : "missed",
+                            fmt::format("{}{} against {}{}: call {}, expected {}; {}", space.constructed,
+                                        of_two, order, of_one, result.error, expected, result.text));
+        }
+      } while (std::next_permutation(order.begin(), order.end()));
+    }
+  }
+  return found;
+}
+
+// Ranks agree as long as their programs are the same but for the names of variables, and not a call longer.
+TEST(LayersModel, EveryPairOfPrograms) {
+  std::size_t runs = 0;
+  for (const auto& [kind, example] : layer_faults(honest, kThorough ? 4 : 3, &runs))
+    ADD_FAILURE() << kind << ": " << example;
+  EXPECT_EQ(runs,
+            kThorough ? 81u * 6 * 81 + 27 * 6 * 27 + 64 * 2 * 64 : 27u * 6 * 27 + 9 * 6 * 9 + 16 * 2 * 16);
+}
+
+// Control: rules that look right. Each gives one layer's place another code.
+Tamper with_code(std::function<std::int64_t(const group::LayerReference&, std::int64_t code)> rule) {
+  return [rule = std::move(rule)](const Step& step, int message, std::span<std::int64_t> words) {
+    if (message == 0 && step.call.layers.size() == 1) {
+      words[12] = rule(step.call.layers.front(), words[12]);
+      words[13] = words[12] * words[12];
+    }
+    return words.size();
+  };
+}
+
+TEST(LayersModelControl, NumbersByConstruction) {
+  const auto found =
+      layer_faults(with_code([](const auto& layer, std::int64_t) { return layer.number % 1000; }), 2);
+  EXPECT_TRUE(found.contains("accused"));  // where another layer has been constructed before
+}
+
+TEST(LayersModelControl, NumbersByFirstSums) {
+  const auto found =
+      layer_faults(with_code([](const auto&, std::int64_t code) { return code % 2 == 0 ? 0 : code; }), 2);
+  EXPECT_TRUE(found.contains("missed"));  // two layers in another order
+}
+
+TEST(LayersModelControl, ThePlaceAtTheFirstSumForEver) {
+  std::map<std::int64_t, std::int64_t> first;
+  const auto kept = [&](const group::LayerReference& layer, std::int64_t code) {
+    if (code % 2 == 0) first[layer.number] = code;
+    return first[layer.number];
+  };
+  const PerRank<Steps> programs = {calls_of("ABbaba", 0, ""), calls_of("ABbaab", 1, ""),
+                                   calls_of("ABbaba", 2, "")};
+  EXPECT_EQ(run_layers(programs).error, 3u);
+  const LayersOutcome kept_for_ever = run_layers(programs, with_code(kept));
+  EXPECT_EQ(kept_for_ever.error, 0u);  // at their first sums a and b both were the first by construction
+  EXPECT_TRUE(kept_for_ever.mixed);
+}
+
 // ---- controls: protocols with a fault each, which the check must find ----
 
 TEST(ProtocolModelControl, LengthOfTheLocalCall) {
   const auto found = faults(1, [](const Step& step, int message, std::span<std::int64_t> words) {
-    return message == 0 ? 12 + step.words : words.size();
+    return message == 0 ? 14 + step.words : words.size();
   });
   EXPECT_TRUE(found.contains("unequal lengths"));
 }

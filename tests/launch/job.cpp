@@ -144,7 +144,7 @@ bool Job::shows(const std::string& text) const {
 
 JobTest::JobTest() {
   for (const char* name :
-       {"PYTHONUNBUFFERED", "SYNCBN_PORT", "SYNCBN_TOKEN", "SYNCBN_BACKEND", "SYNCBN_TIMEOUT_S",
+       {"PYTHONUNBUFFERED", "SYNCBN_PORT", "SYNCBN_TOKEN", "SYNCBN_BACKEND", "SYNCBN_TIMEOUT_S", "SYNCBN_LOG",
         "SYNCBN_NUM_THREADS", "OMP_NUM_THREADS", "MS_SIMULATION_LEVEL"})
     unsetenv(name);  // the machine's own would decide what the tests see
   std::string path = (fs::temp_directory_path() / "syncbn-run-test-XXXXXX").string();

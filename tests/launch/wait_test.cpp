@@ -42,6 +42,9 @@ TEST_F(WaitTest, TheWaitForWorkersAndNodesIsToldAfterTenSeconds) {
   Job& workers = launch(
       command(one_node, {"bash", "-c", "[ $RANK = 1 ] && " + join_as_rank() + "exec sleep 1000"}), {}, "one");
   Job& nodes = launch(command(two_nodes, {"true"}), {}, "two");
+  Strings others = options(2);
+  others[1] = "--local_worker_num=1";
+  Job& silent = launch(command(others, {"true"}), {{"SYNCBN_LOG", "error"}}, "silent");
   const auto port = [](const Strings& options) {
     return std::stoi(options[2].substr(options[2].find('=') + 1)) + 1;
   };
@@ -61,10 +64,17 @@ TEST_F(WaitTest, TheWaitForWorkersAndNodesIsToldAfterTenSeconds) {
                         port(two_nodes)) +
                 limit))
       << nodes.err();
-  for (Job* job : {&workers, &nodes}) {
+  EXPECT_EQ(silent.err().find(" waits "), std::string::npos) << silent.err();
+  for (Job* job : {&workers, &nodes, &silent}) {
     job->signal(SIGINT);
     EXPECT_EQ(job->wait(), 128 + SIGINT) << job->err();
   }
+}
+
+TEST_F(WaitTest, AWrongLevelIsAUsageError) {
+  Job& job = launch(command(options(1), {"true"}), {{"SYNCBN_LOG", "loud"}}, "loud");
+  EXPECT_EQ(job.wait(), 2);
+  EXPECT_TRUE(contains(job.err(), "SYNCBN_LOG: 'loud' ... off, error, warning or info")) << job.err();
 }
 
 }  // namespace

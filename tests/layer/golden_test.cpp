@@ -36,23 +36,25 @@ struct Golden {
   oracle::Result expected;
 };
 
+oracle::Type type_in(const Fields& fields, const char* key) {
+  const std::string& name = fields.at(key).front();
+  for (const oracle::Type type : oracle::kTypes) {
+    if (name == oracle::name_of(type)) return type;
+  }
+  throw std::logic_error("unknown type " + name);
+}
+
 Golden parse(const Fields& fields) {
   Golden golden;
   const auto word = [&](const char* key) { return fields.at(key).front(); };
-  const auto type = [&](const char* key) {
-    for (const oracle::Type t : oracle::kTypes) {
-      if (word(key) == oracle::name_of(t)) return t;
-    }
-    throw std::logic_error("unknown type " + word(key));
-  };
   const auto values = [&](const char* key, oracle::Type t) {
     return fields.contains(key) ? numbers(word(key), t) : std::vector<double>();
   };
   for (const std::string& part : fields.at("case")) golden.name += part + " ";
   Case& c = golden.c;
   oracle::Result& expected = golden.expected;
-  const oracle::Type input = c.settings.input = type("input");
-  const oracle::Type parameters = c.settings.parameters = type("parameters");
+  const oracle::Type input = c.settings.input = type_in(fields, "input");
+  const oracle::Type parameters = c.settings.parameters = type_in(fields, "parameters");
   c.settings.eps = numbers(word("eps"), oracle::Type::float64)[0];
   c.settings.momentum.reset();
   if (word("momentum") != "none") c.settings.momentum = numbers(word("momentum"), oracle::Type::float64)[0];
@@ -96,9 +98,10 @@ Golden parse(const Fields& fields) {
   return golden;
 }
 
-std::vector<Golden> read_vectors() {
-  std::ifstream file(SYNCBN_GOLDEN_VECTORS);
-  std::vector<Golden> all;
+template <class Parse>
+auto read_vectors(const char* name, const Parse& parse) {
+  std::ifstream file(std::string(SYNCBN_GOLDEN) + "/" + name);
+  std::vector<decltype(parse(Fields()))> all;
   Fields fields;
   for (std::string line; std::getline(file, line);) {
     if (line.empty() || line[0] == '#') continue;
@@ -114,6 +117,8 @@ std::vector<Golden> read_vectors() {
   }
   return all;
 }
+
+std::vector<Golden> read_vectors() { return read_vectors("vectors.txt", parse); }
 
 TEST(Golden, Library) {
   const std::vector<Golden> vectors = read_vectors();
@@ -139,6 +144,34 @@ TEST(GoldenControl, OneBitIsSeen) {
   double& y = golden.expected.ranks.front().y.front();
   y = oracle::decode(golden.c.settings.input, oracle::encode(golden.c.settings.input, y) ^ 1);
   EXPECT_FALSE(same_bits(golden.expected, run_library(golden.c)));
+}
+
+struct GoldenMatmul {
+  std::string name;
+  Matmul m;
+  std::vector<double> expected;
+};
+
+GoldenMatmul parse_matmul(const Fields& fields) {
+  GoldenMatmul golden{fields.at("case").front(), {type_in(fields, "type")}, {}};
+  Matmul& m = golden.m;
+  m.a_columns = std::stoll(fields.at("columns")[0]);
+  m.b_columns = std::stoll(fields.at("columns")[1]);
+  for (std::size_t r = 0; r < fields.at("rows").size(); ++r) {
+    m.shares.push_back({std::stoll(fields.at("rows")[r]), numbers(fields.at("a")[r], m.type),
+                        numbers(fields.at("b")[r], m.type)});
+  }
+  golden.expected = numbers(fields.at("=c").front(), m.type);
+  return golden;
+}
+
+TEST(Golden, Matmul) {
+  const auto vectors = read_vectors("matmul_vectors.txt", parse_matmul);
+  ASSERT_GT(vectors.size(), 30u);
+  for (const GoldenMatmul& golden : vectors) {
+    EXPECT_TRUE(same_bits(golden.expected, run_library(golden.m))) << golden.name;
+    EXPECT_TRUE(same_bits(golden.expected, run_oracle(golden.m))) << golden.name;
+  }
 }
 
 }  // namespace

@@ -191,6 +191,14 @@ class GuardedKernels final : public kernels::Kernels {
     const Access access;
     cpu_.double_differentiate(call, message);
   }
+  void accumulate(const kernels::MatmulCall& call, std::span<std::int64_t> message) const override {
+    const Access access;
+    cpu_.accumulate(call, message);
+  }
+  void round(const kernels::MatmulCall& call, std::span<const std::int64_t> message) const override {
+    const Access access;
+    cpu_.round(call, message);
+  }
 
  private:
   const kernels::Kernels& cpu_;

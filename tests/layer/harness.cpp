@@ -258,6 +258,31 @@ oracle::Result run_oracle(const Case& c) {
   return result;
 }
 
+std::vector<double> run_oracle(const Matmul& m) {
+  return oracle::matmul(m.type, static_cast<std::size_t>(m.a_columns), static_cast<std::size_t>(m.b_columns),
+                        m.shares);
+}
+
+std::vector<double> run_library(const Matmul& m) {
+  std::vector<std::vector<double>> of_rank(m.shares.size());
+  run_ranks(static_cast<int>(m.shares.size()), [&](int rank) {
+    set_num_threads(m.threads);
+    const auto r = static_cast<std::size_t>(rank);
+    const oracle::Factors& share = m.shares[r];
+    const Layout layout = rank % 2 == 0 ? Layout::channels_first : Layout::channels_last;  // the same memory
+    const Tensor a(m.type, {share.rows, m.a_columns}, layout, &share.a);
+    const Tensor b(m.type, {share.rows, m.b_columns}, layout, &share.b);
+    Tensor c(m.type, {m.a_columns, m.b_columns}, layout);
+    {
+      const ClosedMemory closed;
+      all_reduce_matmul(a.view(), b.view(), c.view());
+    }
+    of_rank[r] = c.values();
+  });
+  for (const std::vector<double>& other : of_rank) EXPECT_TRUE(same_bits(of_rank.front(), other));
+  return of_rank.front();
+}
+
 ::testing::AssertionResult same_bits(const std::vector<double>& expected, const std::vector<double>& actual) {
   if (expected.size() != actual.size()) {
     return ::testing::AssertionFailure() << "sizes " << expected.size() << " and " << actual.size();

@@ -66,6 +66,17 @@ SyncBatchNormOptions options_of(const Case& c);
 oracle::Result run_library(const Case& c);
 oracle::Result run_oracle(const Case& c);
 
+/// One all_reduce_matmul by a whole group.
+struct Matmul {
+  oracle::Type type = oracle::Type::float32;
+  std::int64_t a_columns = 1, b_columns = 1;
+  std::vector<oracle::Factors> shares = {};  ///< One a rank.
+  int threads = 0;                           ///< set_num_threads on every rank.
+};
+/// Runs the library on ranks as threads. c must be the same on every rank.
+std::vector<double> run_library(const Matmul& m);
+std::vector<double> run_oracle(const Matmul& m);
+
 /// The same bits; NaNs are all one.
 ::testing::AssertionResult same_bits(const std::vector<double>& expected, const std::vector<double>& actual);
 /// Everything in both results.

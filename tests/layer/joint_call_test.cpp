@@ -237,8 +237,9 @@ TEST(JointCall, MismatchInALaterCall) {
                    : call.backward(p.b.layer, p.b.saved, p.b.backward());
          call.finish();
        })) {
-    expect_error<MismatchError>(text, {"'world'", "call 5", "rank 2 ... forward ... '#1' ... forward",
-                                       "ranks 0-1 ... forward ... '#1' ... backward"});
+    expect_error<MismatchError>(text,
+                                {"'world'", "call 5", "rank 2 ... forward ... unnamed layer ... forward",
+                                 "ranks 0-1 ... forward ... unnamed layer ... backward"});
   }
 }
 
@@ -296,19 +297,20 @@ TEST(JointCall, DroppedBreaksTheGroupAtOnce) {
   const auto texts = calls_of_which_one_is_dropped(2);
   for (const std::size_t r : {0u, 2u}) {
     EXPECT_EQ(std::vector(texts[r].begin(), texts[r].begin() + 3), all(3, "ok")) << r;
-    expect_error<PeerError>(
-        texts[r][3], {"'world'", "call 4", "forward ... '#1'", "rank " + std::to_string(r) + " ... rank 1"});
+    expect_error<PeerError>(texts[r][3], {"'world'", "call 4", "forward ... unnamed layer",
+                                          "rank " + std::to_string(r) + " ... rank 1 ... left"});
   }
   EXPECT_EQ(texts[1][2], "ok");
-  expect_error<GroupError>(texts[1][3], {"'world'", "forward ... '#1' ... forward ... '#1'"});
+  expect_error<GroupError>(texts[1][3],
+                           {"'world'", "forward ... unnamed layer ... forward ... unnamed layer"});
 }
 
 // A first call needs a second message, which this rank does not send any more.
 TEST(JointCall, DroppedAtTheFirstMessage) {
   const auto texts = calls_of_which_one_is_dropped(0);
   for (const std::size_t r : {0u, 2u}) {
-    expect_error<PeerError>(
-        texts[r][0], {"'world'", "call 1", "forward ... '#1'", "rank " + std::to_string(r) + " ... rank 1"});
+    expect_error<PeerError>(texts[r][0], {"'world'", "call 1", "forward ... unnamed layer",
+                                          "rank " + std::to_string(r) + " ... rank 1 ... left"});
   }
 }
 
@@ -322,7 +324,7 @@ TEST(JointCall, AssignedToWhileStarted) {
          call.forward(part.layer, part.forward(), part.saved);
          call.start();
        })) {
-    expect_error<GroupError>(text, {"'world'", "forward ... '#1' ... forward ... '#1'"});
+    expect_error<GroupError>(text, {"'world'", "forward ... unnamed layer ... forward ... unnamed layer"});
   }
 }
 
@@ -439,7 +441,7 @@ TEST(JointCall, WrongUses) {
   EXPECT_EQ(a.layer.values<std::int64_t>("num_batches_tracked")[0], 1);
   call.forward(a.layer, a.forward(), a.saved);
   expect_error<InvalidArgument>([&] { call.forward(c.layer, c.forward(), c.saved); },
-                                {"layer", "'#1'", "'right'", "'left'"});
+                                {"unnamed layer", "'right'", "'left'"});
 }
 
 }  // namespace

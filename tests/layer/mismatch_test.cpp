@@ -42,7 +42,7 @@ const std::vector<Setting> kSettings = {
      [](auto& o) { o.nonfinite = Nonfinite::error; },
      {"nonfinite=error", "nonfinite=propagate"}},
     {"activation", [](auto& o) { o.activation = Activation::relu; }, {"activation=relu", "activation=none"}},
-    {"name", [](auto& o) { o.name = "other"; }, {"'other'", "'#2'"}},
+    {"name", [](auto& o) { o.name = "other"; }, {"'other'", "unnamed layer"}},
 };
 
 // `told`: what rank 1 brought, what ranks 0 and 2 brought, and more.
@@ -125,7 +125,7 @@ TEST(MismatchOf, Direction) {
                     if (rank == 1) return batch.backward(good);
                     batch.forward(layer);
                   },
-                  {"backward ... '#1'", "forward ... '#2'"});
+                  {"backward ... unnamed layer", "forward ... unnamed layer"});
 }
 
 TEST(MismatchOf, LayerOrder) {
@@ -133,7 +133,59 @@ TEST(MismatchOf, LayerOrder) {
                   [](SyncBatchNorm& good, SyncBatchNorm& layer, int rank) {
                     Call({2, 2}, {1, 2, 3, 5}).forward(rank == 1 ? good : layer);
                   },
-                  {"'#1'", "'#2'", "names"});
+                  {"number 1 by first calls", "number 2 by construction", "SyncBatchNormOptions::name"});
+}
+
+// What a rank constructs and does not train is its own affair: a model to count parameters, a copy that
+// averages.
+TEST(MismatchOf, NotOfLayersThatTakeNoPart) {
+  EXPECT_EQ(outcomes(2,
+                     [&](int rank) {
+                       create_group("other", {1, 0});
+                       SyncBatchNormOptions other;
+                       other.process_group = "other";
+                       Call batch({2, 2}, {1, 2, 3, 5});
+                       std::vector<SyncBatchNorm> more;
+                       const auto construct_more = [&] {
+                         for (int i = 0; i < 3 * rank; ++i) more.emplace_back(2);
+                         for (SyncBatchNorm& layer : more) {
+                           layer.set_train(false);
+                           batch.forward(layer);
+                         }
+                       };
+                       construct_more();
+                       SyncBatchNorm first(2), second(2), of_other(2, other);
+                       for (int step = 0; step < 2; ++step) {
+                         batch.forward(first);
+                         construct_more();
+                         batch.forward(of_other);
+                         batch.forward(second);
+                         SyncBatchNorm of_step(2);
+                         batch.forward(of_step);
+                         EXPECT_EQ(of_step.saved().count, 4);
+                       }
+                     }),
+            all(2, "ok"));
+}
+
+// A teacher and its student, which the ranks call in another order: found at the second of them.
+TEST(MismatchOf, OrderOfTwoLayers) {
+  for (const std::string name : {"", "both"}) {
+    const auto seen = outcomes(2, [&](int rank) {
+      SyncBatchNormOptions options;
+      options.name = name;
+      SyncBatchNorm student(2, options), teacher(2, options);
+      Call batch({2, 2}, {1, 2, 3, 5});
+      batch.forward(rank == 0 ? teacher : student);
+      SyncBatchNorm& second = rank == 0 ? student : teacher;
+      const Snapshot before = snapshot(second);
+      const std::string text = outcome([&] { batch.forward(second); });
+      EXPECT_EQ(snapshot(second), before);
+      expect_error<MismatchError>(text, {"call 2", "rank 0 ... number 1 by construction", "from call 1 on",
+                                         "rank 1 ... number 2 by construction"});
+    });
+    EXPECT_EQ(seen, all(2, "ok"));
+  }
 }
 
 // What may differ: samples and spatial sizes, and how many dimensions hold them.
@@ -160,7 +212,7 @@ TEST(MismatchOf, Mode) {
     layer.set_train(rank == 0);
     Call({2, 2}, {1, 2, 3, 5}).forward(layer);
   });
-  expect_error<PeerError>(seen[0], {"'world'", "call 1", "forward ... '#1'"});
+  expect_error<PeerError>(seen[0], {"'world'", "call 1", "forward ... unnamed layer"});
   EXPECT_EQ(seen[1], "ok");
 }
 
@@ -278,7 +330,8 @@ TEST(FailedCall, BackwardBeforeForwardInAGroup) {
     batch.backward(rank == 1 ? layer : first);
   });
   expect_error<InvalidArgument>(seen[1], {"backward", "no forward"});
-  expect_error<PeerError>(seen[0], {"'world'", "call 2", "backward ... '#1'", "rank 1 ... no forward"});
+  expect_error<PeerError>(seen[0],
+                          {"'world'", "call 2", "backward ... unnamed layer", "rank 1 ... no forward"});
 }
 
 }  // namespace

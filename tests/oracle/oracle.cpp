@@ -230,4 +230,20 @@ Result evaluate(const Settings& settings, const State& state, std::int64_t chann
   return result;
 }
 
+std::vector<double> matmul(Type type, std::size_t a_columns, std::size_t b_columns,
+                           const std::vector<Factors>& shares) {
+  std::vector<double> c;
+  for (std::size_t i = 0; i < a_columns; ++i) {
+    for (std::size_t j = 0; j < b_columns; ++j) {
+      ExactSum sum;
+      for (const Factors& share : shares) {
+        for (std::size_t n = 0; n < static_cast<std::size_t>(share.rows); ++n)
+          sum.add_product(share.a[n * a_columns + i], share.b[n * b_columns + j]);
+      }
+      c.push_back(sum.rounded(type));
+    }
+  }
+  return c;
+}
+
 }  // namespace oracle

@@ -55,4 +55,13 @@ Result train(const Settings& settings, const State& state, std::int64_t channels
 /// Evaluation by one rank alone.
 Result evaluate(const Settings& settings, const State& state, std::int64_t channels, const Share& share);
 
+/// Rows of two matrices that one rank brings, in C order.
+struct Factors {
+  std::int64_t rows = 0;
+  std::vector<double> a, b;
+};
+/// c = aᵀ·b over the rows of all ranks: (a_columns, b_columns), each sum exact and rounded once to `type`.
+std::vector<double> matmul(Type type, std::size_t a_columns, std::size_t b_columns,
+                           const std::vector<Factors>& shares);
+
 }  // namespace oracle

@@ -33,7 +33,7 @@ double ExactSum::special_value() const {
   return plus_ ? kInfinity : -kInfinity;
 }
 
-double ExactSum::rounded() const { return special() ? special_value() : round_to(Type::float64, total_); }
+double ExactSum::rounded(Type type) const { return special() ? special_value() : round_to(type, total_); }
 
 Statistics statistics_of(const ExactSum& s1, const ExactSum& s2, std::int64_t count) {
   const auto n = static_cast<double>(count);

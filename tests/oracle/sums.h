@@ -16,7 +16,7 @@ class ExactSum {
   bool special() const { return nan_ || plus_ || minus_; }
   double special_value() const;
   const Dyadic& exact() const { return total_; }
-  double rounded() const;
+  double rounded(Type type = Type::float64) const;
 
  private:
   void add_special(double term);

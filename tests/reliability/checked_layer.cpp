@@ -7,22 +7,13 @@
 #include <memory>
 #include <stdexcept>
 
+#include "../lone_communicator.h"
+
 namespace syncbn::reliability {
 namespace {
 
-// A group of one needs no engine, so nothing of this is called.
-class Nobody final : public Communicator {
- public:
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
-  std::span<std::int64_t> buffer(std::size_t) override { return {}; }
-  void start(std::size_t) override {}
-  void wait(Deadline) override {}
-  void abort() noexcept override {}
-};
-
 SyncBatchNormOptions alone(SyncBatchNormOptions options) {
-  options.process_group = make_group("alone", std::make_unique<Nobody>());
+  options.process_group = make_group("alone", std::make_unique<testing::LoneCommunicator>());
   return options;
 }
 

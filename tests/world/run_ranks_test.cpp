@@ -95,8 +95,8 @@ TEST(RunRanks, AFailureLaterNamesTheGroupRank) {
                            peers[static_cast<std::size_t>(rank)] = outcome([] { sum_of(1, "g"); });
                          }),
                std::runtime_error);
-  expect_error<PeerError>(peers[0], {"'g'", "call 2", "rank 2 ... rank 1 ... no more data"});
-  expect_error<PeerError>(peers[1], {"'g'", "call 2", "rank 0 ... rank 1 ... no more data"});
+  expect_error<PeerError>(peers[0], {"'g'", "call 2", "a test's sum", "rank 2 ... rank 1 ... no more data"});
+  expect_error<PeerError>(peers[1], {"'g'", "call 2", "a test's sum", "rank 0 ... rank 1 ... no more data"});
 }
 
 TEST(RunRanks, TheLowestOfSeveralCauses) {
@@ -127,7 +127,7 @@ TEST(RunRanks, ARankThatEndsEarlyFreesTheOthers) {
           if (rank != 1) sum_of(1);
         });
       },
-      {"'world'", "call 2", "a test's sum", "rank 0 ... rank 1"});
+      {"'world'", "call 2", "a test's sum", "rank 0 ... rank 1 ... ended"});
 }
 
 TEST(RunRanks, AMismatchIsRethrown) {
@@ -177,7 +177,7 @@ TEST(RunRanks, InitAndReleaseInTheBody) {
   run_ranks(2, [](int rank) {
     init();  // the body of a program that runs under a launcher, too
     EXPECT_EQ(get_rank(), rank);
-    expect_error<GroupError>([] { init(InitOptions{}); }, {"release()"});
+    expect_error<GroupError>([] { init(InitOptions{}); }, {"init", "release()"});
     EXPECT_EQ(sum_of(1), 2);
     release();
     EXPECT_FALSE(is_initialized());
@@ -194,7 +194,11 @@ TEST(RunRanks, GroupsAreClosedAtTheEnd) {
     if (rank == 0) kept = resolve_group(kWorldGroup);
   });
   std::vector<std::int64_t> payload(1);
-  expect_error<GroupError>([&] { kept->sum({"a late sum", ""}, payload); }, {"'world'", "a late sum"});
+  expect_error<GroupError>(
+      [&] {
+        kept->sum({"a late sum", ""}, payload);
+      },
+      {"'world'", "a late sum", "left"});
 }
 
 TEST(RunRanks, TwoGroupsWorkAtTheSameTime) {

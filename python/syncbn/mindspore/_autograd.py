@@ -43,20 +43,21 @@ def _preparing(core):
 
 
 class Normalize(AutogradFunction):
-    """apply(core, values, training, track, x, weight, bias) returns y.
+    """apply(core, number, values, training, track, x, weight, bias) returns y.
 
-    `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None. `track`: update the running ones.
+    `number`: that of the layer. `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None. `track`:
+    update the running ones.
     """
 
     @staticmethod
-    def forward(ctx, core, values, training, track, x, weight, bias):
+    def forward(ctx, core, number, values, training, track, x, weight, bias):
         with _preparing(core):
             y = _empty(x.shape, x.dtype)
             saved = np.empty(core.saved_size)
             addresses = {"values": tuple(map(_address, values)), "x": x.data_ptr(), "y": y.data_ptr(), "residual": 0}
-        core.forward(saved=saved.ctypes.data, **addresses, shape=x.shape, dtype=DTYPES[x.dtype],
+        core.forward(number=number, saved=saved.ctypes.data, **addresses, shape=x.shape, dtype=DTYPES[x.dtype],
                      layout=_core.Layout.channels_first, training=training, track=track)
-        ctx.core, ctx.saved = core, saved
+        ctx.core, ctx.number, ctx.saved = core, number, saved
         ctx.save_for_backward(x, weight)
         return y
 
@@ -65,23 +66,23 @@ class Normalize(AutogradFunction):
         with _preparing(ctx.core):
             x, weight = ctx.saved_tensors  # must come first: it may recompute, and so communicate
             dy.data_ptr()  # waits; else MindSpore might raise another operator's error between here and the sum
-        wanted = ctx.needs_input_grad[4:]
-        gradients = iter(Gradient.apply(ctx.core, ctx.saved, wanted, dy, x, weight))
-        return None, None, None, None, *(next(gradients) if is_wanted else None for is_wanted in wanted)
+        wanted = ctx.needs_input_grad[5:]
+        gradients = iter(Gradient.apply(ctx.core, ctx.number, ctx.saved, wanted, dy, x, weight))
+        return None, None, None, None, None, *(next(gradients) if is_wanted else None for is_wanted in wanted)
 
 
 class Gradient(AutogradFunction):
-    """apply(core, saved, wanted, dy, x, weight) returns the wanted ones of dx, d_weight and d_bias."""
+    """apply(core, number, saved, wanted, dy, x, weight) returns the wanted ones of dx, d_weight and d_bias."""
 
     @staticmethod
-    def forward(ctx, core, saved, wanted, dy, x, weight):
+    def forward(ctx, core, number, saved, wanted, dy, x, weight):
         with _preparing(core):
             dy = dy.to(x.dtype).contiguous()
             dx, d_weight, d_bias = gradients = [_empty(t.shape, t.dtype) if is_wanted else None
                                                 for t, is_wanted in zip((x, weight, weight), wanted)]
             addresses = {"dy": dy.data_ptr(), "x": x.data_ptr(), "y": 0, "dx": _address(dx), "d_residual": 0,
                          "d_weight": _address(d_weight), "d_bias": _address(d_bias)}
-        core.backward(saved=saved.ctypes.data, sums=0, **addresses, shape=x.shape, dtype=DTYPES[x.dtype],
+        core.backward(number=number, saved=saved.ctypes.data, sums=0, **addresses, shape=x.shape, dtype=DTYPES[x.dtype],
                       layout=_core.Layout.channels_first)
         return tuple(gradient for gradient in gradients if gradient is not None)
 

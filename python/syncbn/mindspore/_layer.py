@@ -9,9 +9,9 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from .. import _checks
+from .. import _checks, _core
 from .._dtypes import CORE_DTYPES
-from .._framework_group import error_text, fail_peers, single_rank_group
+from .._framework_group import error_text, fail_peers, given_name, name_call, single_rank_group
 from .._layer_spec import LayerSpec
 from . import _process_group
 from ._autograd import DTYPES, Normalize
@@ -53,12 +53,13 @@ class SyncBatchNorm(nn.Cell):
         True: running statistics exist. Without them, evaluation uses the statistics of this rank's batch.
     process_group : str or None
         The MindSpore group whose ranks share statistics. None: the world.
-    name : str or None
-        Identifies the layer in messages and among the layers of its group; it is the same on all ranks. None: layers are
-        numbered in the order of construction.
     dtype : mindspore.dtype or None
         Dtype of weight, bias, running_mean and running_var: float16, bfloat16, float32 or float64. None: float32. The
         input may have another of these dtypes; the output has the dtype of the input.
+    name : str or None
+        Identifies the layer in messages and among the layers of its group; it is the same on all ranks. None: the layer's
+        path in the network, if it has one. Layers with the same name or with none are distinguished by the order of their
+        construction and of their first calls in training.
 
     Attributes
     ----------
@@ -68,6 +69,8 @@ class SyncBatchNorm(nn.Cell):
         Name of the group; for the argument None, the world's name.
     world_size : int
         Number of ranks in the group.
+    layer_name : str
+        The given name, else the layer's path in the network; "" if it has none.
 
     Raises
     ------
@@ -108,10 +111,8 @@ class SyncBatchNorm(nn.Cell):
             raise TypeError(f"process_group: {process_group!r}, expected the name of a MindSpore group or None")
         self.process_group = _process_group.group_name_of(process_group)
         self.world_size = _process_group.size_of(self.process_group)
-        if not isinstance(name, (str, type(None))):
-            raise TypeError(f"name: {name!r}, expected a str or None")
-        # A copy has the same.
-        self._name_in_group = name or f"#{_process_group.next_number(self.process_group)}"
+        self._given_name = "" if name is None else _checks.string("name", name)
+        self._number = _core.next_layer_number()
         self._core_layer(self.dtype)  # checks the values of the arguments
 
         def parameter(exists, name, shape, dtype, requires_grad):
@@ -163,11 +164,28 @@ class SyncBatchNorm(nn.Cell):
             values, dtype = self._checked_values()
             core = self._core_layer(dtype)
         except Exception as error:
+            name_call(error, "forward", self.layer_name)
             if self.training:
-                fail_peers(_process_group.framework_group, self.process_group, self._name_in_group, error_text(error))
+                fail_peers(_process_group.framework_group, self.process_group, self.layer_name, error_text(error))
             raise
         track = moves_statistics(self, self.training and self.track_running_stats)
-        return Normalize.apply(core, values, self.training, track, x, values[0], values[1])
+        return Normalize.apply(core, self._number, values, self.training, track, x, values[0], values[1])
+
+    @property
+    def layer_name(self) -> str:
+        if self._given_name:
+            return self._given_name
+        for name, parameter in parameters_of(self).items():
+            if parameter is not None and parameter.name.endswith("." + name):  # MindSpore puts the path in front
+                return parameter.name[:-len(name) - 1]
+        return ""
+
+    def __setstate__(self, state):
+        base, attributes = state
+        attributes = attributes | {"_number": _core.next_layer_number()}  # a copy is another layer
+        if "_name_in_group" in attributes:  # earlier versions
+            attributes["_given_name"] = given_name(attributes.pop("_name_in_group"))
+        super().__setstate__((base, attributes))
 
     def _compiled_evaluation(self, x):
         """MindSpore's own operator, as in mindspore.nn.BatchNorm2d, for graphs and exported files."""
@@ -188,7 +206,7 @@ class SyncBatchNorm(nn.Cell):
 
     def extend_repr(self):
         return (f"num_features={self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"track_running_stats={self.track_running_stats}")
+                f"track_running_stats={self.track_running_stats}" + (f", name={self._given_name!r}" if self._given_name else ""))
 
     def __repr__(self):
         return f"{type(self).__name__}(\n  {self.extend_repr()}\n)"
@@ -209,7 +227,7 @@ class SyncBatchNorm(nn.Cell):
         group = _process_group.framework_group(self.process_group) if self.training else single_rank_group()
         return group.layer(LayerSpec(
             num_features=self.num_features, affine=self.affine, bias=self.affine,
-            track_running_stats=self.track_running_stats, dtype=_DTYPE_NAMES.get(dtype, dtype), name=self._name_in_group,
+            track_running_stats=self.track_running_stats, dtype=_DTYPE_NAMES.get(dtype, dtype), name=self.layer_name,
             eps=self.eps, momentum=self.momentum))
 
     def _checked_input(self, x):

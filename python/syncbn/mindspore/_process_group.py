@@ -3,9 +3,7 @@
 """MindSpore's groups as groups of the core."""
 
 import atexit
-import collections
 import functools
-import itertools
 
 from mindspore.communication import get_group_size, get_process_group_ranks, get_rank
 
@@ -16,8 +14,6 @@ from ._private import GlobalComm
 
 # The names that mindspore.communication takes for the world, on any device.
 _WORLD_NAMES = ("", "hccl_world_group", "nccl_world_group", "mccl_world_group")
-# Numbers for the layers of each group of _members(). They are the same on all ranks that build the same network.
-_numbers: collections.defaultdict = collections.defaultdict(lambda: itertools.count(1))
 
 
 def group_name_of(process_group):
@@ -34,11 +30,6 @@ def size_of(name):
             return get_group_size()
         raise GroupError(f"process_group: {name!r} can't exist yet: call mindspore.communication.init() first")
     return len(_members(group_name_of(name))[1])
-
-
-def next_number(name):
-    """Number of a new layer in its group."""
-    return next(_numbers["" if name in _WORLD_NAMES else _members(name)])
 
 
 def framework_group(name):
@@ -63,7 +54,7 @@ def _members(name):
 
 @functools.lru_cache(maxsize=None)
 def _joined_group(name, ranks):
-    return FrameworkGroup(name, MindSporeEngine(name, ranks))
+    return FrameworkGroup(name, MindSporeEngine(name, ranks), naming="name=")
 
 
 atexit.register(_joined_group.cache_clear)

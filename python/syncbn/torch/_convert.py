@@ -163,7 +163,7 @@ def name_layers(module: Module) -> Module:
     'stem'
     """
     for path, layer in module.named_modules():
-        if path and isinstance(layer, SyncBatchNorm) and not layer._extra.given_name:
+        if path and isinstance(layer, SyncBatchNorm) and not layer._extra.name:
             layer._extra = layer._extra.named(path)
     return module
 

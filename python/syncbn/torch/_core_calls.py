@@ -10,7 +10,7 @@ import torch
 
 from .. import _core
 from .._errors import InvalidArgument
-from .._framework_group import error_text
+from .._framework_group import error_text, name_call
 from ._spec import DTYPES
 
 _FIRST = _core.Layout.channels_first
@@ -91,7 +91,10 @@ def check_residual(residual, x):
                               f"expected x's {x.dtype} of shape {tuple(x.shape)}")
 
 
-def forward(core, dtype, x, values, residual, training, track):
+# All functions take the number of the layer (`ExtraOptions.number`).
+
+
+def forward(core, number, dtype, x, values, residual, training, track):
     """Return y and what the backward needs of the statistics.
 
     `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None; `dtype`: that of the first four.
@@ -111,11 +114,13 @@ def forward(core, dtype, x, values, residual, training, track):
     except Exception as error:
         if x.layout is not torch.strided:
             error = TypeError(f"input: {x.layout}, expected a dense tensor: pass input.to_dense()")
+        name_call(error, "forward", core.name)
         if training:
             core.fail(error_text(error))
         raise error
-    core.forward(saved=saved.data_ptr(), values=values, x=address, y=y.data_ptr(), residual=_address(residual),
-                 shape=shape, dtype=DTYPES[x.dtype], layout=layout, training=training, track=track)
+    core.forward(number=number, saved=saved.data_ptr(), values=values, x=address, y=y.data_ptr(),
+                 residual=_address(residual), shape=shape, dtype=DTYPES[x.dtype], layout=layout, training=training,
+                 track=track)
     return y, saved
 
 
@@ -125,7 +130,7 @@ def track(core, dtype, running_mean, running_var, num_batches_tracked, saved):
     core.track(saved=saved.data_ptr(), values=values)
 
 
-def backward(core, dtype, *, saved, dy, x, y, wanted, with_sums):
+def backward(core, number, dtype, *, saved, dy, x, y, wanted, with_sums):
     """Return dx, d_weight, d_bias and d_residual, and the sums that a double backward needs.
 
     `wanted`: a bool for each of the four gradients; one that is not wanted is None. Without `with_sums`, so are the sums.
@@ -144,13 +149,13 @@ def backward(core, dtype, *, saved, dy, x, y, wanted, with_sums):
     except Exception as error:
         core.fail(error_text(error), saved.data_ptr())
         raise
-    core.backward(saved=saved.data_ptr(), sums=_address(sums), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
+    core.backward(number=number, saved=saved.data_ptr(), sums=_address(sums), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
                   dx=_address(dx), d_residual=_address(d_residual), d_weight=_address(d_weight),
                   d_bias=_address(d_bias), shape=shape, dtype=DTYPES[x.dtype], layout=layout)
     return dx, d_weight, d_bias, d_residual, sums
 
 
-def double_backward(core, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wanted):
+def double_backward(core, number, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wanted):
     """Return the gradients of dy, x and weight, from those of the four gradients of `backward`.
 
     `wanted`: a bool for each of the three results; one that is not wanted is None.
@@ -166,8 +171,8 @@ def double_backward(core, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bi
     except Exception as error:
         core.fail(error_text(error), saved.data_ptr())
         raise
-    core.double_backward(saved=saved.data_ptr(), sums=sums.data_ptr(), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
-                         ddx=_address(ddx), dd_residual=_address(dd_residual), dd_weight=_address(dd_weight),
+    core.double_backward(number=number, saved=saved.data_ptr(), sums=sums.data_ptr(), dy=dy.data_ptr(), x=x.data_ptr(),
+                         y=_address(y), ddx=_address(ddx), dd_residual=_address(dd_residual), dd_weight=_address(dd_weight),
                          dd_bias=_address(dd_bias), d_dy=_address(d_dy), d_x=_address(d_x),
                          d_weight=_address(d_weight), shape=x.shape, dtype=DTYPES[x.dtype], layout=layout)
     return d_dy, d_x, d_weight

@@ -12,7 +12,7 @@ from torch.fx import Proxy
 from . import _operators
 from .. import _checks
 from .._errors import InvalidArgument
-from .._framework_group import error_text, fail_peers
+from .._framework_group import error_text, fail_peers, name_call
 from ._autograd import Forward, LayerSnapshot
 from ._core_calls import check_residual
 from ._evaluation import evaluate, is_saved, transformed, transformed_in_trace
@@ -75,8 +75,8 @@ class SyncBatchNorm(BatchNormBase):
         Treatment of a channel whose batch statistics are not finite. "propagate": the running statistics take them.
         "skip_update": the channel's running statistics stay unchanged. "error": the call is an error on every rank.
     name : str, optional
-        Identifies the layer in messages and among the layers of its group; it is the same on all ranks. By default
-        layers are numbered in the order of construction.
+        Identifies the layer in messages and among the layers of its group; it is the same on all ranks. Layers with the
+        same name or with none are distinguished by the order of their construction and of their first calls in training.
 
     Examples
     --------
@@ -133,7 +133,7 @@ class SyncBatchNorm(BatchNormBase):
 
     @property
     def layer_name(self) -> str:
-        """The layer's name in messages: the given name, or # and its number."""
+        """The layer's name in messages; "" if it has none."""
         return self._extra.name
 
     def reset_parameters(self):
@@ -147,8 +147,8 @@ class SyncBatchNorm(BatchNormBase):
     def extra_repr(self):
         defaults = {"activation": None, "nonfinite": "propagate"}
         changed = [f"{key}={getattr(self, key)}" for key, default in defaults.items() if getattr(self, key) != default]
-        if self._extra.given_name:
-            changed.append(f"name={self._extra.given_name}")
+        if self._extra.name:
+            changed.append(f"name={self._extra.name}")
         return ", ".join([super().extra_repr(), *changed])
 
     # Pickles hold plain values instead of the private class ExtraOptions. Those of earlier versions hold it as _own.
@@ -161,8 +161,9 @@ class SyncBatchNorm(BatchNormBase):
 
     def __setstate__(self, state):
         state = dict(state)
-        extra = state.pop("_own", None) or ExtraOptions.from_dict(state["_extra"])
-        super().__setstate__(state | {"_extra": extra})
+        own = state.pop("_own", None)
+        # A copy is another layer.
+        super().__setstate__(state | {"_extra": ExtraOptions.from_dict(own.to_dict() if own else state["_extra"])})
 
     def __prepare_scriptable__(self):  # torch.jit.script calls it
         raise RuntimeError("torch.jit.script can't compile SyncBatchNorm: use torch.jit.trace in evaluation, or script what "
@@ -223,6 +224,8 @@ class SyncBatchNorm(BatchNormBase):
             if not by_operators:
                 snapshot = LayerSnapshot(self)
         except Exception as error:
+            if not compiling:
+                name_call(error, "forward", self._extra.name)
             if self.training and _has_values(input):
                 _fail_peers(self._extra.process_group_name, self._extra.name, error_text(error))
             raise
@@ -238,7 +241,8 @@ class SyncBatchNorm(BatchNormBase):
             mean = var = None
         spec = spec_of(self, weight, bias, mean, parameter_dtype(weight, mean), new=new_traced)
         settings = _operators.encoded_settings(spec, self._extra.process_group_name)
-        name = self._extra.name_tensor
+        traced = is_exporting() if _is_compiling() else jit_tracing_state() is not None
+        name = self._extra.traced_name_tensor if traced else self._extra.name_tensor
         y, saved = torch.ops.syncbn.forward(input, weight, bias, residual, None if training else mean,
                                             None if training else var, name, settings, training)
         if training and mean is not None:

@@ -17,6 +17,7 @@ from . import _core_calls
 from .. import _core
 from .._framework_group import error_text, fail_peers, single_rank_group
 from .._layer_spec import LayerSpec
+from ._extra_options import identity_of
 from ._process_group import framework_group
 from ._recompute import moves_statistics
 
@@ -25,7 +26,7 @@ def encoded_settings(spec, process_group_name):
     """The settings of a layer as a str, since an operator takes no other object.
 
     num_features and the name are left out. An operator finds num_features in its tensors: a trace for changing shapes may
-    take it for one of the shape's numbers. The name is a tensor of its own: see `ExtraOptions.name_tensor`.
+    take it for one of the shape's numbers. The name is a tensor of its own: see `identity_tensor`.
     """
     return (f"{spec.eps}|{spec.momentum}|{spec.affine}|{spec.bias}|{spec.track_running_stats}|{spec.dtype}|"
             f"{spec.activation}|{spec.nonfinite}|{process_group_name}")
@@ -43,12 +44,12 @@ def _decoded(settings):
 
 
 def _core_layer(settings, name, training, num_features):
-    """The core's layer, and the dtype of its parameters."""
+    """The core's layer, the layer's number, and the dtype of its parameters."""
     spec, process_group_name = _decoded(settings)
-    name = name.numpy().tobytes().rstrip(b"\0").decode()
+    name, number = identity_of(name)
     try:
         group = framework_group(process_group_name) if training else single_rank_group()
-        return group.layer(spec._replace(num_features=num_features, name=name)), _dtype_of(settings)
+        return group.layer(spec._replace(num_features=num_features, name=name)), number, _dtype_of(settings)
     except Exception as error:
         if training:
             fail_peers(framework_group, process_group_name, name, error_text(error))
@@ -82,10 +83,10 @@ def _or_nothing(tensor, x):
 def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residual: Optional[Tensor],
             running_mean: Optional[Tensor], running_var: Optional[Tensor], name: Tensor, settings: str,
             training: bool) -> Tuple[Tensor, Tensor]:
-    core, dtype = _core_layer(settings, name, training, x.shape[1])
+    layer = _core_layer(settings, name, training, x.shape[1])
     if not (training and _decoded(settings)[0].track_running_stats):  # else `track` follows
         moves_statistics(name, False)
-    return _core_calls.forward(core, dtype, x, (weight, bias, running_mean, running_var, None), residual, training, False)
+    return _core_calls.forward(*layer, x, (weight, bias, running_mean, running_var, None), residual, training, False)
 
 
 @forward.register_fake
@@ -99,7 +100,7 @@ def track(running_mean: Tensor, running_var: Tensor, num_batches_tracked: Option
           name: Tensor, settings: str) -> None:
     if not moves_statistics(name, True):
         return
-    core, dtype = _core_layer(settings, name, True, (saved.numel() - _core.saved_head) // _core.saved_columns)
+    core, _, dtype = _core_layer(settings, name, True, (saved.numel() - _core.saved_head) // _core.saved_columns)
     _core_calls.track(core, dtype, running_mean, running_var, num_batches_tracked, saved)
 
 
@@ -112,9 +113,9 @@ def _(running_mean, running_var, num_batches_tracked, saved, name, settings):
 def backward(dy: Tensor, x: Tensor, weight: Optional[Tensor], y: Optional[Tensor], saved: Tensor, name: Tensor,
              settings: str, training: bool, has_bias: bool,
              masked_residual: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    core, dtype = _core_layer(settings, name, training, x.shape[1])
+    layer = _core_layer(settings, name, training, x.shape[1])
     dx, d_weight, d_bias, d_residual, sums = _core_calls.backward(
-        core, dtype, saved=saved, dy=dy, x=x, y=y, wanted=(True, weight is not None, has_bias, masked_residual),
+        *layer, saved=saved, dy=dy, x=x, y=y, wanted=(True, weight is not None, has_bias, masked_residual),
         with_sums=True)
     return dx, _or_nothing(d_weight, x), _or_nothing(d_bias, x), _or_nothing(d_residual, x), sums
 
@@ -134,9 +135,9 @@ def double_backward(ddx: Optional[Tensor], dd_weight: Optional[Tensor], dd_bias:
                     dd_residual: Optional[Tensor], dy: Tensor, x: Tensor, weight: Optional[Tensor], y: Optional[Tensor],
                     saved: Tensor, sums: Tensor, name: Tensor, settings: str,
                     training: bool) -> Tuple[Tensor, Tensor, Tensor]:
-    core, dtype = _core_layer(settings, name, training, x.shape[1])
+    layer = _core_layer(settings, name, training, x.shape[1])
     d_dy, d_x, d_weight = _core_calls.double_backward(
-        core, dtype, saved=saved, sums=sums, dy=dy, x=x, y=y, ddx=ddx, dd_weight=dd_weight, dd_bias=dd_bias,
+        *layer, saved=saved, sums=sums, dy=dy, x=x, y=y, ddx=ddx, dd_weight=dd_weight, dd_bias=dd_bias,
         dd_residual=dd_residual, wanted=(True, True, weight is not None))
     return d_dy, d_x, _or_nothing(d_weight, x)
 

@@ -4,7 +4,6 @@
 
 import atexit
 import functools
-import itertools
 import os
 import weakref
 
@@ -20,8 +19,7 @@ NOT_A_MEMBER = "<not a member>"
 
 _IS_AVAILABLE = dist.is_available()
 _groups: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # ProcessGroup: FrameworkGroup
-_numbers: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # ProcessGroup: numbers for its layers
-_layers_before_init = 0  # number of layers made before the default process group was
+_NAMING = "name=, convert_sync_batchnorm, name_layers"
 
 
 def name_of(process_group):
@@ -34,22 +32,6 @@ def name_of(process_group):
         raise TypeError(f"process_group: {type(process_group).__name__}, expected a torch.distributed.ProcessGroup or "
                         "None")
     return process_group.group_name
-
-
-def next_number(process_group):
-    """Number of a new layer in its process group. It is the same on all ranks that build the same model in the group."""
-    global _layers_before_init
-    if process_group is None and _IS_AVAILABLE:
-        process_group = dist.group.WORLD  # None before init_process_group()
-    if process_group is None:
-        _layers_before_init += 1
-        return _layers_before_init
-    if not isinstance(process_group, dist.ProcessGroup):  # this rank is not a member; the layer can only evaluate
-        return 0
-    if process_group not in _numbers:
-        # A model may be built before the default process group.
-        _numbers[process_group] = itertools.count(_layers_before_init + 1 if process_group is dist.group.WORLD else 1)
-    return next(_numbers[process_group])
 
 
 def process_group_named(name):
@@ -85,12 +67,12 @@ def framework_group(name):
 
 def _joined(label, process_group):
     if _private.is_fake(process_group):
-        return FrameworkGroup(label, SimulatedEngine(process_group))
+        return FrameworkGroup(label, SimulatedEngine(process_group), naming=_NAMING)
     timeout = None if "SYNCBN_TIMEOUT_S" in os.environ else _private.timeout_of(process_group)
     if timeout is not None:
         timeout = min(max(timeout, 0.001), 999_999_999)  # what the core takes
     return FrameworkGroup(label, GlooEngine(process_group), timeout,
-                          "the process group's timeout, else SYNCBN_TIMEOUT_S")
+                          "the process group's timeout, else SYNCBN_TIMEOUT_S", _NAMING)
 
 
 def _default_process_group():

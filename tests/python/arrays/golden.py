@@ -7,7 +7,7 @@ import pathlib
 import ml_dtypes
 import numpy as np
 
-VECTORS = pathlib.Path(__file__).parents[2] / "golden" / "vectors.txt"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 
 
@@ -58,15 +58,27 @@ class Case:
         return state
 
 
-def cases():
+class Matmul:
+    """One all_reduce_matmul: each rank's matrices, and the product."""
+
+    def __init__(self, fields):
+        self.name = fields["case"][0]
+        self.dtype = DTYPES[fields["type"][0]]
+        columns = [int(n) for n in fields["columns"]]
+        self.ranks = [[_values(fields[name][rank], self.dtype).reshape(int(rows), width)
+                       for name, width in zip("ab", columns)] for rank, rows in enumerate(fields["rows"])]
+        self.product = _values(fields["=c"][0], self.dtype).reshape(columns)
+
+
+def cases(name="vectors.txt", parse=Case):
     fields = {}
-    with open(VECTORS) as file:
+    with open(GOLDEN / name) as file:
         for line in file:
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
             if words[0] == "end":
-                yield Case(fields)
+                yield parse(fields)
                 fields = {}
             else:
                 fields[words[0]] = words[1:]

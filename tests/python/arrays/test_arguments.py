@@ -155,6 +155,9 @@ def test_mode_type():
     lambda: syncbn.get_local_rank_size(b"world"), lambda: syncbn.get_world_rank_from_group_rank("world", 0.5),
     lambda: syncbn.get_group_rank_from_world_rank("0", "world"), lambda: syncbn.init(3),
     lambda: syncbn.all_reduce_sum([1.0]), lambda: syncbn.all_reduce_sum(np.ones(2, int)),
+    lambda: syncbn.all_reduce_matmul([[1.0]], np.ones((1, 1))), lambda: syncbn.all_reduce_matmul(np.ones((1, 1)), 1),
+    lambda: syncbn.all_reduce_matmul(np.ones((1, 1), np.float16), np.ones((1, 1), np.float16)),
+    lambda: syncbn.all_reduce_matmul(np.ones((1, 1)), np.ones((1, 1)), 3),
     lambda: syncbn.run_ranks(2, None), lambda: syncbn.run_ranks("2", print)])
 def test_types_of_group_functions(call):
     with pytest.raises(TypeError):

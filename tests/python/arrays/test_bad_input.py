@@ -234,8 +234,10 @@ def test_number_of_ranks(size):
 @pytest.mark.parametrize("call", [
     lambda text: syncbn.SyncBatchNorm(2, name=text), lambda text: syncbn.SyncBatchNorm(2, process_group=text),
     lambda text: syncbn.create_group(text, [0]), lambda text: syncbn.get_rank(text), lambda text: syncbn.destroy_group(text),
-    lambda text: syncbn.all_reduce_sum(np.ones(1), text)], ids=["name", "process_group", "create_group", "get_rank",
-                                                               "destroy_group", "all_reduce_sum"])
+    lambda text: syncbn.all_reduce_sum(np.ones(1), text),
+    lambda text: syncbn.all_reduce_matmul(np.ones((1, 1)), np.ones((1, 1)), text)], ids=["name", "process_group", "create_group", "get_rank",
+                                                               "destroy_group", "all_reduce_sum",
+                                                               "all_reduce_matmul"])
 def test_text_that_is_none(call):
     with pytest.raises(ValueError, match=r"'\\ud800', expected text that UTF-8 can encode"):
         call("\ud800")

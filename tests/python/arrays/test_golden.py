@@ -85,3 +85,15 @@ def test_control_without_synchronization():
     differ = [any(not np.array_equal(golden.bits(alone(case, rank)), golden.bits(case.ranks[rank]["=y"]))
                   for rank in range(len(case.ranks))) for case in several]
     assert len(several) >= 10 and sum(differ) >= 10
+
+
+@pytest.mark.parametrize("case", list(golden.cases("matmul_vectors.txt", golden.Matmul)), ids=lambda case: case.name)
+def test_matmul(case):
+    def body(rank):
+        a, b = case.ranks[rank]
+        strided = np.repeat(b, 2, axis=1)[:, ::2]  # used by way of a copy
+        return syncbn.all_reduce_matmul(np.asfortranarray(a), strided)
+
+    for product in syncbn.run_ranks(len(case.ranks), body):
+        assert product.dtype == case.dtype
+        np.testing.assert_array_equal(golden.bits(product), golden.bits(case.product))

@@ -62,6 +62,10 @@ RAISED = {
     "create_group: no list": lambda: syncbn.create_group("g", "01"),
     "all_reduce_sum: another dtype": lambda: syncbn.all_reduce_sum(np.ones(2, np.int32)),
     "all_reduce_sum: another layout": strided,
+    "all_reduce_matmul: another dtype": lambda: syncbn.all_reduce_matmul(X, X.astype(int)),
+    "all_reduce_matmul: no matrix": lambda: syncbn.all_reduce_matmul(X[0], X),
+    "all_reduce_matmul: two dtypes": lambda: syncbn.all_reduce_matmul(X, X.astype(np.float64)),
+    "all_reduce_matmul: other rows": lambda: syncbn.all_reduce_matmul(X, X[1:]),
     "run_ranks: size": lambda: syncbn.run_ranks(0, lambda rank: None),
     "run_ranks: body": lambda: syncbn.run_ranks(2, None),
 }

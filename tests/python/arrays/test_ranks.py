@@ -2,6 +2,8 @@
 
 """Ranks as threads: groups, whose error it is, what the peers hear."""
 
+import copy
+import pickle
 import threading
 
 import data
@@ -196,6 +198,54 @@ def test_different_calls_are_errors_on_every_rank(options, texts):
     for error in failures(2, body):
         assert isinstance(error, syncbn.MismatchError)
         assert all(text in str(error) for text in texts)
+
+
+def whole(x):
+    """The running mean after one step on the ranks' batches together."""
+    bn = syncbn.SyncBatchNorm(2)
+    bn(x)
+    return bn.running_mean
+
+
+def test_a_rank_may_build_more():
+    def body(rank):
+        syncbn.create_group("both", [0, 1])
+        for group in ("both", None):
+            bn = syncbn.SyncBatchNorm(2, process_group=group)
+            if rank == 0:  # a model to count parameters, a copy that averages, a checkpoint
+                copy.deepcopy(bn).eval()(X)
+                pickle.loads(pickle.dumps(bn))
+                bn = syncbn.SyncBatchNorm(2, process_group=group)
+            for _ in range(2):
+                made_anew = syncbn.SyncBatchNorm(2, process_group=group)
+                made_anew(X[rank:rank + 1])
+                assert data.same_bits(made_anew.running_mean, whole(X))
+            bn(X[rank:rank + 1])
+            assert data.same_bits(bn.running_mean, whole(X))
+
+    syncbn.run_ranks(2, body)
+
+
+@pytest.mark.parametrize("name", ["", "bn1"])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda bn: pickle.loads(pickle.dumps(bn))],
+                         ids=["copy", "deepcopy", "pickle"])
+def test_a_copy_in_another_order_is_a_mismatch(name, copied):
+    def body(rank, swapped):
+        student = syncbn.SyncBatchNorm(2, name=name)
+        teacher = copied(student)
+        first, second = (student, teacher) if swapped and rank == 1 else (teacher, student)
+        first(X[rank:rank + 1] * 5)
+        try:
+            second(X[rank:rank + 1])
+        finally:
+            assert second.num_batches_tracked == (0 if swapped else 1)
+        assert data.same_bits(student.running_mean, whole(X))  # control: in the same order they are two layers
+
+    syncbn.run_ranks(2, lambda rank: body(rank, False))
+    for error in failures(2, lambda rank: body(rank, True)):
+        assert isinstance(error, syncbn.MismatchError)
+        for text in ("call 2", "number 1 by construction", "number 2 by construction", "from call 1 on", "name="):
+            assert text in str(error)
 
 
 def test_broken_group():

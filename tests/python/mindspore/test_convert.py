@@ -81,7 +81,7 @@ def test_converted_layers_have_the_parameters_and_evaluate_as_before(cls):
     assert all(a is b for a, b in zip(parameters, net.get_parameters(), strict=True))  # optimizers fit
     assert contents(net) == values
     np.testing.assert_allclose(net(x).asnumpy(), before, rtol=2e-5, atol=2e-5)
-    assert (net.body[1]._name_in_group, net.last._name_in_group) == ("body.1", "last")
+    assert (net.body[1].layer_name, net.last.layer_name) == ("body.1", "last")
     assert (net.body[1].eps, net.body[1].momentum) == (1e-3, 0.1)  # MindSpore's 0.9 where it weighs the old statistics
     assert convert_sync_batchnorm(net).last is net.last  # once more: nothing to do
     revert_sync_batchnorm(net)

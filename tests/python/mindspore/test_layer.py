@@ -41,13 +41,18 @@ def test_parameters_are_those_of_mindspores_layer():
 def test_signature_is_that_of_mindspores_layer():
     import inspect
     ours, theirs = (inspect.signature(cls.__init__).parameters for cls in (SyncBatchNorm, mint.nn.SyncBatchNorm))
-    assert [(p.name, p.default) for p in ours.values() if p.kind is not p.KEYWORD_ONLY] == [
-        (p.name, p.default) for p in theirs.values()]
+    theirs = [(p.name, p.default) for p in theirs.values()]
+    assert [(p.name, p.default) for p in ours.values()] == [*theirs, ("name", None)]
 
 
 def test_names_in_a_net_and_repr():
     net = nn.SequentialCell(SyncBatchNorm(2), nn.ReLU())
     assert [p.name for p in net.get_parameters()][:2] == ["0.weight", "0.bias"]
+    assert net[0].layer_name == "0" and SyncBatchNorm(2).layer_name == ""
+    named = nn.SequentialCell(SyncBatchNorm(2, name="stem"))[0]
+    assert named.layer_name == "stem" and "name='stem'" in repr(named)
+    with pytest.raises(ValueError, match="expected C = num_features.*forward of layer 'stem'"):
+        named(Tensor(np.zeros((2, 3), np.float32)))
     assert repr(SyncBatchNorm(2)) == ("SyncBatchNorm(\n  num_features=2, eps=1e-05, momentum=0.1, affine=True, "
                                       "track_running_stats=True\n)")
 

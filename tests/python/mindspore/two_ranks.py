@@ -4,6 +4,7 @@
 nn.BatchNorm2d, in every way that MindSpore has to merge gradients; recomputation; checkpoints; the example."""
 
 import argparse
+import copy
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mindspore import Tensor, mint, nn, ops
 from mindspore.mint import distributed
 from worker import RANK, SIZE, bits, group_of, layer
 
+import syncbn
 from syncbn.mindspore import SyncBatchNorm, convert_sync_batchnorm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "examples" / "mindspore"))
@@ -253,6 +255,32 @@ def mean_of_losses(losses):
     total = Tensor([float(np.mean(losses))], mindspore.float32)
     distributed.all_reduce(total)
     return float(total.asnumpy()[0]) / SIZE
+
+
+def test_a_rank_may_build_more():
+    x = X[0, SHARE]
+    for group in (BOTH, None):
+        if RANK == 0:
+            copy.deepcopy(layer(3, process_group=group)).set_train(False)(Tensor(x))
+        made = layer(3, process_group=group)
+        made(Tensor(x))
+        np.testing.assert_allclose(made.running_mean.asnumpy(), 0.1 * X[0].mean((0, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_copy_in_another_order_is_a_mismatch(swapped):
+    group = group_of([0, 1], f"copies {swapped}")
+    student = layer(3, process_group=group)
+    teacher = copy.deepcopy(student)
+    calls = [student, teacher] if swapped and RANK == 1 else [teacher, student]
+    calls[0](Tensor(X[0, SHARE] * 5))
+    if swapped:
+        with pytest.raises(syncbn.MismatchError, match="from call 1 on.*name="):
+            calls[1](Tensor(X[0, SHARE]))
+        assert calls[1].num_batches_tracked.asnumpy() == 0
+    else:
+        student(Tensor(X[0, SHARE]))
+        np.testing.assert_allclose(student.running_mean.asnumpy(), 0.1 * X[0].mean((0, 2, 3)), rtol=1e-5)
 
 
 def test_the_examples_first_loss_is_that_of_the_whole_batch():

@@ -11,6 +11,7 @@ import torch
 
 import syncbn.torch
 from syncbn.torch import SyncBatchNorm
+from syncbn.torch._extra_options import identity_of
 
 PUBLIC = [getattr(syncbn.torch, name) for name in syncbn.torch.__all__]
 
@@ -26,8 +27,9 @@ def test_copies_have_all_options_and_pickles_hold_public_names_only():
     data = pickle.dumps(layer)
     assert b"syncbn.torch" in data and b"syncbn.torch._" not in data and b"syncbn._" not in data
     for again in (pickle.loads(data), copy.copy(layer), copy.deepcopy(layer)):
-        assert again._extra[:-2] == layer._extra[:-2] and again._extra[-1] == layer._extra[-1]
-        assert torch.equal(again._extra.name_tensor, layer._extra.name_tensor)
+        assert again._extra.to_dict() == layer._extra.to_dict()
+        name, number = identity_of(again._extra.name_tensor)
+        assert name == layer.layer_name and number > identity_of(layer._extra.name_tensor)[1]  # another layer
         assert vars(again).keys() == vars(layer).keys()
 
 
