@@ -17,7 +17,13 @@ def transformed():
 
 
 # A compiler calls this function while it traces. If it traced `transformed` instead, the answer would be True for every call.
-transformed_in_trace = torch.compiler.assume_constant_result(transformed)
+# torch 2.4 then stores the answer as a global under the function's name, so that no code may call it by this name.
+@torch.compiler.assume_constant_result
+def _answer_in_trace():
+    return transformed()
+
+
+transformed_in_trace = _answer_in_trace
 
 
 def is_saved(compiling):
