@@ -25,7 +25,7 @@ using rendezvous::TcpStore;
 
 Deadline at_once() { return std::chrono::steady_clock::now() + 50ms; }
 
-// A client of a server of its own.
+// Outcome of `call` on the client of a new server.
 std::string with_store(const std::function<void(TcpStore&)>& call,
                        const rendezvous::StoreLimits& limits = {}) {
   const StoreServer server("127.0.0.1", 0, "token", limits);

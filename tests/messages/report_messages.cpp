@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What syncbn-run reports on a job that runs or has ended
+// Reports of syncbn-run on a job that runs or has ended
 #include <stdlib.h>
 
 #include <chrono>
