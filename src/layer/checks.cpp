@@ -67,7 +67,7 @@ void check_device(const char* name, const View& t, Device expected, const char* 
 void check_known(const char* name, Device device) {
   if (kernels::find_device(device) != nullptr) return;
   throw InvalidArgument(
-      fmt::format("{}: {}, expected a device of this library", name, kernels::to_string(device)));
+      fmt::format("{}: {}, this library has {}", name, kernels::to_string(device), kernels::known_devices()));
 }
 
 void check_x(const ConstTensorView& x, std::int64_t num_features, const SyncBatchNormOptions& options) {
@@ -101,6 +101,20 @@ void check_apart(const char* name, const View& t, const char* other_name, const 
   if (overlap(t.data, bytes_of(t), other.data, bytes_of(other))) {
     throw InvalidArgument(fmt::format("{}: {} bytes at {} overlap {} at {}", name, bytes_of(t), t.data,
                                       other_name, other.data));
+  }
+}
+
+template <class Struct>
+void check_columns(const char* name, const Struct& columns, std::int64_t num_features,
+                   const DeviceMemory& memory) {
+  for (const auto column : Struct::kColumns) {
+    const std::size_t channels = (columns.*column).size();
+    if (static_cast<std::int64_t>(channels) != num_features) {
+      throw InvalidArgument(
+          fmt::format("{}: {} channels, expected num_features = {}", name, channels, num_features));
+    }
+    if (&(columns.*column).memory() != &memory)
+      throw InvalidArgument(fmt::format("{}: columns of another device, expected the layer's", name));
   }
 }
 
@@ -247,18 +261,11 @@ void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const Tens
 void check_saved(const Saved& saved, std::int64_t num_features, const DeviceMemory& memory) {
   if (saved.statistics == Saved::Statistics::none)
     throw InvalidArgument("backward: no forward was made before it");
-  for (const auto* column : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased})
-    check_column("saved", *column, num_features, memory);
+  check_columns("saved", saved, num_features, memory);
 }
 
-void check_column(const char* name, const Column& column, std::int64_t num_features,
-                  const DeviceMemory& memory) {
-  if (static_cast<std::int64_t>(column.size()) != num_features) {
-    throw InvalidArgument(
-        fmt::format("{}: {} channels, expected num_features = {}", name, column.size(), num_features));
-  }
-  if (&column.memory() != &memory)
-    throw InvalidArgument(fmt::format("{}: columns of another device, expected the layer's", name));
+void check_saved_sums(const BackwardSums& sums, std::int64_t num_features, const DeviceMemory& memory) {
+  check_columns("sums", sums, num_features, memory);
 }
 
 void check_count(const Saved& saved, std::int64_t positions) {
