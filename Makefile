@@ -2,12 +2,11 @@
 
 # The two commands of the README and their parts. CMake does the work: see CMakePresets.json for other builds.
 #
-# Only targets that depend on `setup` (and fuzz) install system packages: demo, test and its parts, the benchmarks.
+# Only targets that depend on `setup`, demo and fuzz install system packages.
 # `build`, `venv`, `wheel` and the rest use what the machine has.
 .NOTPARALLEL:  # prerequisites run in the order in which they are listed; Ninja and ctest run in parallel by themselves
 
 build := build/release
-workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=syncbn_log --join=True --cluster_time_out=100
 sources := find include src python/core tests examples benchmarks cmake -name '*.h' -o -name '*.cpp'
 # Debian's Python, which has matplotlib. PREFIX='chrt -f 1' measures right on a machine that does other work too.
 run_bench = /usr/bin/python3 -B benchmarks/layer/run.py build/benchmarks --prefix '$(PREFIX)'
@@ -31,10 +30,11 @@ build: ## build everything in release mode, in build/release; installs nothing (
 	cmake --preset release $(CMAKE_FLAGS)
 	cmake --build --preset release
 
-demo: setup build ## the documented example on two worker processes, then training on digits
-	$(build)/bin/syncbn-run $(workers) $(build)/bin/sync_batch_norm_example
-	$(build)/bin/syncbn-run --worker_num=1 --local_worker_num=1 --log_dir=syncbn_log --join=True $(build)/bin/train_digits
-	$(build)/bin/syncbn-run $(workers) $(build)/bin/train_digits
+demo: ## the documented example on two worker processes, then training on digits: have 1 rank and 2 the same bits?
+	@scripts/setup.sh --demo
+	cmake --preset demo $(CMAKE_FLAGS)
+	cmake --build --preset demo
+	@scripts/demo.sh build/demo/bin
 
 test: setup venv ## build everything and run every test
 	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
