@@ -12,7 +12,7 @@ sources := find include src python/core tests examples benchmarks cmake -name '*
 run_bench = /usr/bin/python3 -B benchmarks/layer/run.py build/benchmarks --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel fuzz bench bench-torch bench-build bench-quick scaling instructions messages mutations format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel docs fuzz bench bench-torch bench-build bench-quick scaling instructions messages mutations format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,14 @@ test-wheel: setup venv-numpy ## build the wheel anew and test it in a fresh envi
 
 wheel: venv-numpy ## build the Python package's wheel, in build/dist
 	.venv/bin/pip --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir build/dist .
+
+docs: setup venv ## build the site from pages, headers and docstrings, in build/site (1 min); a warning is an error
+	@scripts/setup.sh --docs
+	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
+	cmake --build --preset release --target syncbn_package
+	mkdir -p build/doxygen
+	doxygen docs/site/Doxyfile
+	PYTHONPATH=$(build)/python PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m sphinx -q -W --keep-going -c docs/site docs build/site
 
 messages: build ## record the wording of error messages, after a deliberate change
 	SYNCBN_MESSAGES=write $(build)/bin/messages_test --gtest_filter=Messages.*

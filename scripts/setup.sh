@@ -3,7 +3,7 @@
 
 # Installs what building and testing need, on Debian 12 or a system that names its packages alike. Asks dpkg first, so
 # that a complete machine is left alone, without network and without root. `--demo` installs only what `make demo` needs;
-# `--ci` adds what .ci/run needs beyond the tests, `--bench` what `make bench` needs.
+# `--ci` adds what .ci/run needs beyond the tests, `--docs` what `make docs` needs, `--bench` what `make bench` needs.
 set -euo pipefail
 
 packages=(
@@ -24,14 +24,15 @@ case "${1:-}" in
   "") packages+=("${tests[@]}") ;;
   --demo) ;;
   --ci)
-    packages+=("${tests[@]}" clang clang-format libomp-dev)
+    packages+=("${tests[@]}" clang clang-format doxygen libomp-dev)
     # The cross build for 64-bit ARM, and its libraries.
     packages+=(g++-aarch64-linux-gnu qemu-user)
     packages+=(lib{fmt-dev,hwy-dev,gtest-dev,gmp-dev,mpfr-dev,gomp1}:arm64)
     ;;
+  --docs) packages+=(doxygen) ;;
   --bench) packages+=("${tests[@]}" libdnnl-dev libsimgrid-dev python3-matplotlib) ;;
   *)
-    echo "usage: scripts/setup.sh [--demo | --ci | --bench]" >&2
+    echo "usage: scripts/setup.sh [--demo | --ci | --docs | --bench]" >&2
     exit 2
     ;;
 esac

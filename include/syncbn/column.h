@@ -16,7 +16,7 @@ struct DeviceMemory {
   /// Copies between the device and the host, or within one of them.
   void (*copy)(void* to, const void* from, std::size_t bytes);
 };
-/// Memory of the host.
+/// Memory of the host. @hideinitializer
 inline constexpr DeviceMemory kHostMemory{
     [](std::size_t bytes) { return ::operator new (bytes, std::align_val_t{64}); },
     [](void* memory) noexcept { ::operator delete (memory, std::align_val_t{64}); },
