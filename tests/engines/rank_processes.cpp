@@ -54,6 +54,7 @@ RankProcesses::RankProcesses(int size, const Body& body) {
     const int report = memfd_create("report", MFD_CLOEXEC);
     if (report < 0) throw std::runtime_error("memfd_create");
     const pid_t pid = fork();
+    if (pid < 0) throw std::runtime_error("fork");
     if (pid == 0) {
       const std::string text = outcome_of([&] { return body(rank); });
       if (write(report, text.data(), text.size()) < 0) _exit(1);
@@ -73,7 +74,9 @@ RankProcesses::~RankProcesses() {
 }
 
 void RankProcesses::signal(int rank, int number) const {
-  kill(processes_[static_cast<std::size_t>(rank)].pid, number);
+  const pid_t pid = processes_[static_cast<std::size_t>(rank)].pid;
+  if (pid <= 0) throw std::logic_error("a signal to a rank that has ended");  // kill(-1) ends all processes
+  kill(pid, number);
 }
 
 std::string RankProcesses::outcome(int rank) {

@@ -120,7 +120,11 @@ Job::~Job() {
   wait();
 }
 
-void Job::signal(int number) const { kill(pid_, number); }
+void Job::signal(int number) const {
+  // kill() takes 0 and -1 for the caller's process group and for all processes.
+  if (pid_ <= 0) throw std::logic_error("a signal to a job that has ended");
+  kill(pid_, number);
+}
 
 int Job::wait() {
   int status = 0;

@@ -85,7 +85,7 @@ class JobTest : public ::testing::Test {
   }
   std::filesystem::path write(const std::string& name, const std::string& text) const;
   bool appears(const std::string& name) const;    ///< Waits for a file in folder().
-  pid_t read_pid(const std::string& name) const;  ///< Waits for a file in folder() that holds a number.
+  pid_t read_pid(const std::string& name) const;  ///< Waits for a file in folder() that holds an id.
   std::vector<pid_t> processes() const;           ///< Those with this test's mark that run.
   bool all_gone() const;                          ///< Waits until there are none.
 

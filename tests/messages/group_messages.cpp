@@ -64,7 +64,7 @@ std::string on_one_rank(const std::function<void()>& call) {
 
 // Outcome of the last of `calls` sums on rank 0 of a group of two. Its engine connects by calling `fail`.
 std::string with_engine(const std::function<void()>& fail, int calls = 1) {
-  Group group("dp", {0, 1}, 0, std::chrono::milliseconds(500),
+  Group group("dp", {0, 1}, 0, base::TimeLimit{std::chrono::milliseconds(500), "SYNCBN_TIMEOUT_S"},
               [&](Deadline) -> std::unique_ptr<Communicator> {
                 fail();
                 return nullptr;

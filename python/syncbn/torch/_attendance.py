@@ -9,11 +9,15 @@ _ANSWER_S = 2.0
 
 
 class Attendance:
-    """Who waits in which sum, and why the group broke. A sum that goes well costs nothing."""
+    """Who waits in which sum, and why the group broke. A sum that goes well costs nothing, not even a connection."""
+
+    #: Key of the reason why the group broke.
+    END = "end"
 
     def __init__(self, store, rank, size):
-        self._store = store.clone() if hasattr(store, "clone") else store  # as in GlooEngine._connect
+        self._store = store
         self._rank, self._size = rank, size
+        self._is_cloned = not hasattr(store, "clone")  # as in GlooEngine._connect
         self._answers = True
 
     def report_waiting(self, sum_number):
@@ -30,12 +34,12 @@ class Attendance:
 
     def report_end(self, reason):
         """Tell the others why the group is broken, unless another rank did so before. Return the reason that counts."""
-        answer = self._ask(lambda: self._store.compare_set("end", "", reason))
+        answer = self._ask(lambda: self._store.compare_set(self.END, "", reason))
         return answer.decode() if answer else reason
 
     def end(self):
         """Why the group is broken; None if no rank has said so, or the store does not answer."""
-        answer = self._ask(lambda: self._store.get("end") if self._store.check(["end"]) else None)
+        answer = self._ask(lambda: self._store.get(self.END) if self._store.check([self.END]) else None)
         return answer and answer.decode()
 
     def _ask(self, question):
@@ -44,6 +48,8 @@ class Attendance:
 
         def ask():
             try:
+                if not self._is_cloned:
+                    self._store, self._is_cloned = self._store.clone(), True
                 answers.append(question())
             except RuntimeError:
                 pass

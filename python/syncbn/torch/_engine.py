@@ -73,7 +73,8 @@ class GlooEngine:
         """Wait until all ranks are about to connect, since Ctrl-C can't end gloo's wait for them."""
         keys = [str(rank) for rank in range(self.size)]
         store.set(keys[self.rank], "1")
-        self._raise_if_ended()
+        if store.check([f"attendance/{Attendance.END}"]):
+            self._raise_if_ended()
         pause = 0.001
         while not store.check(keys):
             if time.monotonic() >= deadline:

@@ -87,6 +87,8 @@ def _joined(label, process_group):
     if _private.is_fake(process_group):
         return FrameworkGroup(label, SimulatedEngine(process_group))
     timeout = None if "SYNCBN_TIMEOUT_S" in os.environ else _private.timeout_of(process_group)
+    if timeout is not None:
+        timeout = min(max(timeout, 0.001), 999_999_999)  # what the core takes
     return FrameworkGroup(label, GlooEngine(process_group), timeout,
                           "the process group's timeout, else SYNCBN_TIMEOUT_S")
 

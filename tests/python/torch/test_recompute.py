@@ -58,6 +58,8 @@ def compiled_network(turned_off):
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["by hooks", "reentrant"])
 def test_a_checkpoint_of_a_compiled_network(reentrant):
+    if IS_TORCH24 and not reentrant:
+        pytest.skip("torch 2.4 can't, whatever the layers")
     net, compiled = compiled_network(False)
     recomputing.train(net, lambda x: checkpoint(compiled, x, use_reentrant=reentrant))
     assert net[1].num_batches_tracked == recomputing.STEPS

@@ -18,9 +18,12 @@ from syncbn.torch import SyncBatchNorm, _attendance, _process_group
 X = torch.arange(24.0).reshape(2, 4, 3)
 
 
-def layer_of_a_group(rank, timeout_s, variable=None, ranks=(0, 1)):
-    """A layer whose process group has this timeout, over gloo's connections. `variable`: SYNCBN_TIMEOUT_S."""
-    os.environ["SYNCBN_SHARED_MEMORY"] = "0"
+def layer_of_a_group(rank, timeout_s, shared_memory, variable=None, ranks=(0, 1)):
+    """A layer whose process group has this timeout. Without shared memory it sums over gloo's connections.
+
+    `variable`: SYNCBN_TIMEOUT_S.
+    """
+    os.environ["SYNCBN_SHARED_MEMORY"] = str(int(shared_memory))
     if variable is None:
         os.environ.pop("SYNCBN_TIMEOUT_S", None)
     else:
@@ -40,8 +43,8 @@ def error_of(layer):
     return None
 
 
-def late(rank, timeout_s, variable, connected):
-    layer = layer_of_a_group(rank, timeout_s, variable)
+def late(rank, timeout_s, variable, connected, shared_memory):
+    layer = layer_of_a_group(rank, timeout_s, shared_memory, variable)
     if connected:
         layer(X)
     error = error_of(layer) if rank == 1 else None
@@ -49,17 +52,21 @@ def late(rank, timeout_s, variable, connected):
     return error if rank == 1 else error_of(layer)
 
 
-@pytest.mark.parametrize("connected", [True, False], ids=["later", "at its first call"])
+@pytest.mark.parametrize("connected, shared_memory", [(True, False), (True, True), (False, False)],
+                         ids=["over connections", "in shared memory", "at its first call"])
 @pytest.mark.parametrize("timeout_s, variable, limit", [
     (3, None, "3 s (the process group's timeout, else SYNCBN_TIMEOUT_S)"),
     (7200, "3", "3 s (SYNCBN_TIMEOUT_S)"),
 ], ids=["process group", "variable"])
-def test_the_waiting_rank_names_the_limit_and_the_late_rank_is_told(two_ranks, timeout_s, variable, limit, connected):
-    (name, message, counter, cause), (waiting_name, waiting_message, *_) = two_ranks(late, timeout_s, variable, connected)
+def test_the_waiting_rank_names_the_limit_and_the_late_rank_is_told(two_ranks, timeout_s, variable, limit, connected,
+                                                                    shared_memory):
+    (name, message, counter, cause), (waiting_name, waiting_message, *_) = two_ranks(
+        late, timeout_s, variable, connected, shared_memory)
     assert waiting_name == "TimeoutError"
     assert f"no sum after {limit}" in waiting_message and waiting_message.endswith("(waiting for rank 0)")
     assert name == "PeerError" and "on rank 0" in message
-    assert message.endswith("rank 1 gave a sum up after 3 s, waiting for rank 0")
+    assert message.endswith("a sum was given up by rank 1" if shared_memory else
+                            "rank 1 gave a sum up after 3 s, waiting for rank 0"), message
     assert counter == connected and cause == "None"
 
 
@@ -82,17 +89,17 @@ def test_a_process_group_without_a_timeout_has_torchs_default_and_not_the_worlds
     assert two_ranks(limits) == [[60, 1800, 77]] * 2
 
 
-def dying(rank, size):
-    layer = layer_of_a_group(rank, 7200, ranks=range(size))
+def dying(rank, size, shared_memory):
+    layer = layer_of_a_group(rank, 7200, shared_memory, ranks=range(size))
     layer(X)
     if rank == 1:
         os._exit(3)
     return error_of(layer)
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_the_rank_that_died_is_named_on_every_other(two_ranks, three_ranks, size):
-    outcomes = (two_ranks if size == 2 else three_ranks).outcomes(dying, size)
+@pytest.mark.parametrize("size, shared_memory", [(2, False), (3, False), (3, True)])
+def test_the_rank_that_died_is_named_on_every_other(two_ranks, three_ranks, size, shared_memory):
+    outcomes = (two_ranks if size == 2 else three_ranks).outcomes(dying, size, shared_memory)
     assert outcomes.pop(1) == (ENDED, None)
     for error, (name, message, counter, cause) in outcomes:
         assert error is None and name == "PeerError" and message.endswith(": connection closed by rank 1"), message
@@ -102,7 +109,7 @@ def test_the_rank_that_died_is_named_on_every_other(two_ranks, three_ranks, size
 def dying_with_the_store(rank, port):
     dist.destroy_process_group()
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3)
-    layer = layer_of_a_group(rank, 7200, ranks=range(3))
+    layer = layer_of_a_group(rank, 7200, False, ranks=range(3))
     layer(X)
     if rank == 0:
         os._exit(3)
