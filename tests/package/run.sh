@@ -210,6 +210,16 @@ case $1 in
       grep -E 'nlohmann_json|SYNCBN_RANK_TABLES' "$work/log.txt" | head -n 3
     done
     ;;
+  example_consumer)  # examples/consumer trains on threads and on processes, with the same losses
+    project=$SOURCE_DIR/examples/consumer
+    "$CMAKE" -S "$project" -B "$work/subproject" -DSYNCBN_SOURCE_DIR="$SOURCE_DIR" >"$work/log.txt"
+    "$CMAKE" -S "$project" -B "$work/build" -DCMAKE_PREFIX_PATH="$WORK_DIR/static"
+    "$CMAKE" --build "$work/build"
+    "$work/build/train" | tee "$work/threads.txt"
+    "$WORK_DIR/static/bin/syncbn-run" -n 2 --join=True --log_dir="$work/log" "$work/build/train" | tee "$work/processes.txt"
+    grep -o 'step .*' "$work/processes.txt" | diff "$work/threads.txt" -
+    grep -q 'step 2000: loss' "$work/threads.txt"
+    ;;
   missing_libraries)  # AUTO leaves a part out and tells so; ON is an error that names the package and the option
     bare() {  # bare <cmake arguments…>: this project without its optional libraries
       rm -rf "$work/build"
