@@ -12,7 +12,7 @@ sources := find include src python/core tests examples benchmarks cmake -name '*
 run_bench = /usr/bin/python3 -B benchmarks/layer/run.py build/benchmarks --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel docs fuzz bench bench-torch bench-build bench-quick scaling instructions messages mutations format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel docs fuzz bench bench-torch bench-build bench-quick bench-ranks scaling instructions messages mutations format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,11 @@ bench-quick: bench-build ## the same for few shapes, nothing written (2 min)
 
 bench-torch: bench-build ## only syncbn.torch against torch.nn.BatchNorm, nothing written (2 min)
 	$(run_bench) --only nn
+
+bench-ranks: setup venv ## measure the ranks of one host against peers (5 min, an idle machine), write docs/ranks.json and docs/performance.md
+	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
+	cmake --build --preset release --target syncbn_package syncbn-run
+	.venv/bin/python -B benchmarks/ranks/run.py $(build)
 
 # What was simulated with more ranks is kept: 512 take hours.
 SCALING_RANKS := 256

@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-BATCHES = [6, 9, 12, 18, 24, 48, 96]
+BATCHES = [6, 9, 12, 24, 48, 96]
 SEEDS = [1, 2, 3, 4, 5]
 EPOCHS = 12
 RESULT = re.compile(r"(synchronized|local on each rank) +\S+ +\S+ % +\S+ +(\S+) %")

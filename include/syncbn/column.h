@@ -3,9 +3,10 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <new>
 #include <utility>
 #include <vector>
+
+#include "syncbn/export.h"
 
 namespace syncbn {
 
@@ -16,13 +17,8 @@ struct DeviceMemory {
   /// Copies between the device and the host, or within one of them.
   void (*copy)(void* to, const void* from, std::size_t bytes);
 };
-/// Memory of the host. @hideinitializer
-inline constexpr DeviceMemory kHostMemory{
-    [](std::size_t bytes) { return ::operator new (bytes, std::align_val_t{64}); },
-    [](void* memory) noexcept { ::operator delete (memory, std::align_val_t{64}); },
-    [](void* to, const void* from, std::size_t bytes) {
-      std::copy_n(static_cast<const std::byte*>(from), bytes, static_cast<std::byte*>(to));
-    }};
+/// Memory of the host. One object for the library and all programs: memories are told apart by their addresses.
+SYNCBN_API extern const DeviceMemory kHostMemory;
 
 /// Bytes in the memory of a device.
 class DeviceBuffer {

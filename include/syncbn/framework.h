@@ -21,6 +21,9 @@ struct BackwardSums {
   Column b = {};      ///< Sum of dy' * (x - mean) over the same batch.
   Column own_a = {};  ///< Sum of dy' over this rank's share of the batch.
   Column own_b = {};  ///< Sum of dy' * (x - mean) over this rank's share.
+
+  static constexpr Column BackwardSums::*kColumns[] = {&BackwardSums::a, &BackwardSums::b,
+                                                       &BackwardSums::own_a, &BackwardSums::own_b};
 };
 
 /// Tensors of one double backward call. A double backward takes the gradients of some function of backward's

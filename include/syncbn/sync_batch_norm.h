@@ -88,6 +88,9 @@ struct Saved {
   Column invstd = {};        ///< (C,) 1 / sqrt(var + eps)
   Column scale = {};         ///< (C,) weight * invstd
   Column var_unbiased = {};  ///< (C,) Training only.
+
+  static constexpr Column Saved::*kColumns[] = {&Saved::mean, &Saved::var, &Saved::invstd, &Saved::scale,
+                                                &Saved::var_unbiased};
 };
 
 /// Writable view of one parameter, buffer or gradient of a layer. Valid as long as the layer, or as the

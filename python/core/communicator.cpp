@@ -29,13 +29,10 @@ nb::object array_of(const std::shared_ptr<Words>& words, std::size_t count) {
   return nb::cast(Array(words->data(), {count}, owner));
 }
 
-// The package's own errors, which its engines raise, already read as this library's do.
-bool is_own(const nb::python_error& error) {
-  return error.matches(nb::module_::import_("syncbn._errors").attr("Error"));
-}
-
+// Class and message. The package's own errors, which its engines raise, need no class.
 std::string text_of(const nb::python_error& error) {
-  if (is_own(error)) return nb::cast<std::string>(nb::str(error.value()));
+  if (error.matches(nb::module_::import_("syncbn._errors").attr("Error")))
+    return nb::cast<std::string>(nb::str(error.value()));
   return nb::cast<std::string>(nb::str(error.type().attr("__name__"))) + ": " +
          nb::cast<std::string>(nb::str(error.value()));
 }
@@ -90,7 +87,7 @@ class PythonCommunicator final : public Communicator {
       all_reduce_sum_(array_, std::max(0.0, timeout.count()));
     } catch (const nb::python_error& error) {
       if (!error.matches(PyExc_Exception)) throw;
-      if (!is_own(error)) keep_exception(error.value());
+      keep_exception(error.value());
       if (error.matches(PyExc_TimeoutError)) throw TimeoutError(text_of(error));
       throw PeerError(text_of(error));
     }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -26,22 +27,17 @@ using Address = std::uintptr_t;
 // or recompute. Saved is a head of two numbers (the kind of statistics and the count), then columns of (C,).
 // BackwardSums is columns alone.
 constexpr std::int64_t kSavedHead = 2;
-constexpr std::array<Column Saved::*, 5> kSavedColumns = {&Saved::mean, &Saved::var, &Saved::invstd,
-                                                          &Saved::scale, &Saved::var_unbiased};
-constexpr std::array<Column BackwardSums::*, 4> kSumsColumns = {&BackwardSums::a, &BackwardSums::b,
-                                                                &BackwardSums::own_a, &BackwardSums::own_b};
 
-template <class Struct, std::size_t size>
-void read(const double* from, std::int64_t channels, const std::array<Column Struct::*, size>& columns,
-          Struct& to) {
-  for (const auto column : columns) {
+template <class Struct>
+void read(const double* from, std::int64_t channels, Struct& to) {
+  for (const auto column : Struct::kColumns) {
     (to.*column).assign(from, from + channels);
     from += channels;
   }
 }
-template <class Struct, std::size_t size>
-void write(const Struct& from, const std::array<Column Struct::*, size>& columns, double* to) {
-  for (const auto column : columns) to = std::copy((from.*column).begin(), (from.*column).end(), to);
+template <class Struct>
+void write(const Struct& from, double* to) {
+  for (const auto column : Struct::kColumns) to = std::copy((from.*column).begin(), (from.*column).end(), to);
 }
 
 Saved saved_at(Address address, std::int64_t channels) {
@@ -49,14 +45,14 @@ Saved saved_at(Address address, std::int64_t channels) {
   Saved saved;
   saved.statistics = static_cast<Saved::Statistics>(static_cast<int>(from[0]));
   saved.count = static_cast<std::int64_t>(from[1]);  // at most 2^53
-  read(from + kSavedHead, channels, kSavedColumns, saved);
+  read(from + kSavedHead, channels, saved);
   return saved;
 }
 void write_saved(const Saved& saved, Address address) {
   auto* to = static_cast<double*>(at(address));
   to[0] = static_cast<double>(saved.statistics);
   to[1] = static_cast<double>(saved.count);
-  write(saved, kSavedColumns, to + kSavedHead);
+  write(saved, to + kSavedHead);
 }
 
 // Addresses of one call's parameters and buffers, in the order of kValues.
@@ -89,7 +85,7 @@ class FrameworkLayer {
     bind(values);
     layer_.set_train(training);
     Saved saved;
-    hooks_.normalize({form(x), form(y), form.optional(residual)}, saved);
+    hooks_.normalize({.x = form(x), .y = form(y), .residual = form.optional(residual)}, saved);
     if (track) hooks_.track(saved);
     write_saved(saved, saved_address);
   }
@@ -111,15 +107,18 @@ class FrameworkLayer {
     bind_value("weight_grad", layer_.options().affine, d_weight);
     bind_value("bias_grad", layer_.options().affine && layer_.options().bias, d_bias);
     const Saved saved = saved_at(saved_address, layer_.num_features());
-    const BackwardTensors tensors{form(dy), form(x), output(form, y), form.optional(dx),
-                                  form.optional(d_residual)};
+    const BackwardTensors tensors{.dy = form(dy),
+                                  .x = form(x),
+                                  .y = output(form, y),
+                                  .dx = form.optional(dx),
+                                  .d_residual = form.optional(d_residual)};
     if (sums_address == 0) {
       layer_.backward(saved, tensors);
       return;
     }
     BackwardSums sums;
     hooks_.backward(saved, tensors, sums);
-    write(sums, kSumsColumns, static_cast<double*>(at(sums_address)));
+    write(sums, static_cast<double*>(at(sums_address)));
   }
 
   void double_backward(Address saved_address, Address sums_address, Address dy, Address x, Address y,
@@ -130,15 +129,22 @@ class FrameworkLayer {
     const std::lock_guard lock(calls_);
     const Saved saved = saved_at(saved_address, layer_.num_features());
     BackwardSums sums;
-    read(static_cast<const double*>(at(sums_address)), layer_.num_features(), kSumsColumns, sums);
+    read(static_cast<const double*>(at(sums_address)), layer_.num_features(), sums);
     const auto input = [&](Address address) -> std::optional<ConstTensorView> {
       if (address == 0) return std::nullopt;
       return form(address);
     };
-    hooks_.double_backward(
-        saved, sums,
-        {form(dy), form(x), output(form, y), input(ddx), input(dd_residual), form.optional(d_dy),
-         form.optional(d_x), at(dd_weight), at(dd_bias), at(d_weight)});
+    hooks_.double_backward(saved, sums,
+                           {.dy = form(dy),
+                            .x = form(x),
+                            .y = output(form, y),
+                            .ddx = input(ddx),
+                            .dd_residual = input(dd_residual),
+                            .d_dy = form.optional(d_dy),
+                            .d_x = form.optional(d_x),
+                            .dd_weight = at(dd_weight),
+                            .dd_bias = at(dd_bias),
+                            .d_weight = at(d_weight)});
   }
 
   // Tells the peers that this rank can't make its training call: the forward, or, if the address of a
@@ -158,12 +164,8 @@ class FrameworkLayer {
   }
 
   std::int64_t num_features() const { return layer_.num_features(); }
-  std::int64_t saved_size() const {
-    return kSavedHead + static_cast<std::int64_t>(kSavedColumns.size()) * layer_.num_features();
-  }
-  std::int64_t sums_size() const {
-    return static_cast<std::int64_t>(kSumsColumns.size()) * layer_.num_features();
-  }
+  std::int64_t saved_size() const { return kSavedHead + std::ssize(Saved::kColumns) * layer_.num_features(); }
+  std::int64_t sums_size() const { return std::ssize(BackwardSums::kColumns) * layer_.num_features(); }
 
  private:
   // The forward's output, which only the gradient of ReLU needs. An empty tensor's address may be 0.
@@ -193,8 +195,8 @@ class FrameworkLayer {
 void bind_framework(nb::module_& m) {
   // For shapes that are symbolic while a framework traces. Else FrameworkLayer has the sizes.
   m.attr("saved_head") = kSavedHead;
-  m.attr("saved_columns") = kSavedColumns.size();
-  m.attr("sums_columns") = kSumsColumns.size();
+  m.attr("saved_columns") = std::size(Saved::kColumns);
+  m.attr("sums_columns") = std::size(BackwardSums::kColumns);
   // Tensors are given by keyword only: all are integers, so a swapped pair would go unnoticed.
   nb::class_<FrameworkLayer>(m, "FrameworkLayer")
       .def(nb::init<nb::object>(), "layer"_a)

@@ -15,8 +15,13 @@ namespace syncbn::base {
 class FpEnvironment {
  public:
 #if defined(__x86_64__) || defined(__i386__)
-  FpEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }  // all masked, nearest even, no FTZ, no DAZ
-  ~FpEnvironment() { _mm_setcsr(saved_); }
+  // Settings that stay are not written again: writing waits for all arithmetic before it.
+  FpEnvironment() : saved_(_mm_getcsr()) {
+    if ((saved_ & ~kFlags) != kSettings) _mm_setcsr(kSettings);
+  }
+  ~FpEnvironment() {
+    if (_mm_getcsr() != saved_) _mm_setcsr(saved_);
+  }
 #else
   FpEnvironment() {
     std::fegetenv(&saved_);
@@ -29,6 +34,8 @@ class FpEnvironment {
 
  private:
 #if defined(__x86_64__) || defined(__i386__)
+  static constexpr unsigned int kFlags = 0x3f;
+  static constexpr unsigned int kSettings = 0x1f80;  // all masked, nearest even, no FTZ, no DAZ
   unsigned int saved_;
 #else
   std::fenv_t saved_;

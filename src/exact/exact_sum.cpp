@@ -7,8 +7,8 @@
 namespace syncbn::exact {
 namespace {
 
-// For sums of 2^53 terms: the bits from the unit to the largest magnitude, plus 53, over 47. The highest
-// digit is a whole word and has 16 bits to spare.
+// Number of digits for 2^53 terms: (bits from the unit to the largest magnitude + 53) / 47. The highest digit
+// uses the whole word, so it has 16 bits to spare.
 constexpr SumFormat kHalf{-24, 2, 3};
 constexpr SumFormat kSingle{-149, 7, 13};  // bfloat16 too: its values are float32 values
 constexpr SumFormat kDouble{-1074, 46, 91};

@@ -8,8 +8,8 @@
 
 /// Exact sums as rows of digits. A row is a fixed-point integer: int64 digits of radix 2^47, least
 /// significant first, in units of 2^unit. Digits are signed and may overlap, so adding rows word by word adds
-/// the sums. Order and partition can't matter, and one int64 SUM all-reduce merges a group (Kulisch's long
-/// accumulator, with the limbs of the reproducible sums of climate models).
+/// the sums. Order and partition can't matter, and one int64 SUM all-reduce merges a group. (This is
+/// Kulisch's long accumulator, with the limbs of the reproducible sums of climate models.)
 namespace syncbn::exact {
 
 inline constexpr int kDigitBits = 47;
@@ -18,7 +18,7 @@ inline constexpr int kDigitBits = 47;
 struct SumFormat {
   int unit;        ///< Σa counts in 2^unit, the type's smallest subnormal or below; Σa·b in 2^(2·unit).
   int sum_digits;  ///< Enough for 2^53 elements of the largest magnitude.
-  int product_digits;  ///< The same for products. Digit 2j weighs digit j of Σa squared.
+  int product_digits;  ///< Enough for as many products. Digit 2j has the weight of digit j of Σa, squared.
   constexpr int words() const { return sum_digits + product_digits + 2; }
 };
 const SumFormat& sum_format(DType dtype);
@@ -36,8 +36,8 @@ double special_value(std::int64_t flags);
 /// Number of add_scaled calls that a row with propagated carries can take before the next propagation.
 inline constexpr int kAddsBeforeCarry = 1 << 14;
 
-/// digits += value · 2^shift, shift >= 0 counted from the row's unit. Touches up to three digits; each grows
-/// by less than 2^47.
+/// digits += value · 2^shift, with shift >= 0 in the row's unit. Touches up to three digits. Each of them
+/// grows by less than 2^47.
 inline void add_scaled(std::int64_t* digits, std::int64_t value, int shift) {
   const int first = shift / kDigitBits;
   // The magnitude is split, so that every part keeps the sign of the value and stays below 2^47.

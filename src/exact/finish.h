@@ -6,8 +6,8 @@
 
 #include "exact/record.h"
 
-/// From a channel's exact sums to coefficients: the arithmetic of bits_version 1, one rounding after the
-/// other, each in sight. docs/design.md states it; a changed bit here is a new bits_version.
+/// From a channel's exact sums to coefficients: the arithmetic of bits_version 1. Each rounding is in sight.
+/// docs/design.md states the arithmetic; a changed bit here is a new bits_version.
 namespace syncbn::exact {
 
 #if defined(__FAST_MATH__)
@@ -33,7 +33,7 @@ inline double inverse_std(double var, double eps) {
 }
 /// mean = S1 / n, m2 = fl64(n·S2 − S1²), var = m2 / n / n; count > 0. The record holds S1 = Σx, S2 = Σx².
 Statistics statistics(ConstRecord record, std::int64_t count, double eps);
-/// (1 − factor)·running + factor·batch, before it is rounded to the layer's dtype.
+/// (1 − factor)·running + factor·batch, not yet rounded to the layer's dtype.
 inline double running_update(double running, double batch, double factor) {
   const double keep = 1 - factor;
   const double kept = keep * running;

@@ -9,9 +9,9 @@
 
 namespace syncbn::exact {
 
-/// Exact signed integer of W words of 64 bits, as sign and magnitude: WideInt for numbers whose size is known
-/// when this is compiled, so that no operation has a loop of unknown length (ordinary sums: a third
-/// to a fifth of WideInt's time).
+/// Exact signed integer of W words of 64 bits, as sign and magnitude. Like WideInt, for numbers whose size is
+/// known at compile time. No operation has a loop of unknown length, so ordinary sums take a third to a fifth
+/// of WideInt's time.
 template <int W>
 struct FixedInt {
   bool negative = false;  // zero may have either sign
@@ -37,7 +37,7 @@ struct FixedInt {
   /// Σ digits[i] · 2^(47·i), digits below 2^62.
   template <int kDigits>
   static FixedInt from_digits(const std::int64_t (&digits)[kDigits]) {
-    constexpr int at = kDigitBits * (kDigits - 1);  // of the highest digit, whose sign is that of all words
+    constexpr int at = kDigitBits * (kDigits - 1);  // bit where the highest digit begins
     static_assert(at + 64 <= 64 * W && at / 64 + 2 >= W);
     constexpr std::uint64_t mask = (std::uint64_t{1} << kDigitBits) - 1;
     FixedInt result;
@@ -47,7 +47,7 @@ struct FixedInt {
       carry = digit >> kDigitBits;
       result.put(static_cast<std::uint64_t>(digit) & mask, kDigitBits * i);
     }
-    // The highest is signed; the number is in two's complement up to here.
+    // The highest digit is signed, and gives the number its sign. So far `words` is in two's complement.
     const std::int64_t top = digits[kDigits - 1] + carry;
     result.put(static_cast<std::uint64_t>(top), at);
     result.negative = top < 0;
@@ -57,7 +57,7 @@ struct FixedInt {
     return result;
   }
 
-  /// this · 2^bits, 0 <= bits < 128, in two words more.
+  /// this · 2^bits, 0 <= bits < 128. The result has two more words.
   FixedInt<W + 2> shifted(int bits) const {
     FixedInt<W + 2> result;
     result.negative = negative;
@@ -99,9 +99,9 @@ struct FixedInt {
     return result;
   }
 
-  /// |a| and |b| are below half of the range.
+  /// |a| and |b| must be below half of the range.
   friend FixedInt operator-(const FixedInt& a, const FixedInt& b) {
-    // As a - b or a + b of the magnitudes, in two's complement; a difference below zero turns the sign.
+    // Computes |a| - |b| or |a| + |b| in two's complement. If the difference is below zero, the sign flips.
     const std::uint64_t flip = a.negative == b.negative ? ~std::uint64_t{0} : 0;
     FixedInt result;
     unsigned __int128 carry = flip & 1;
@@ -128,7 +128,8 @@ struct FixedInt {
     for (int i = 0; i < top - 1; ++i) below |= words[i];
     const int scale = exponent + 64 * top + 63 - shift;  // of the highest bit
     if (scale < -1022 || scale > 1022) return wide().to_double(exponent);
-    // 53 bits, the half and what is below it; a carry raises the exponent, as it must.
+    // 53 bits are kept and rounded by the bits below them. A carry out of the significand raises the
+    // exponent.
     const std::uint64_t kept = upper >> 11;
     const std::uint64_t half = upper >> 10 & 1;
     const bool more = (upper & 0x3ff) != 0 || below != 0;

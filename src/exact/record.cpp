@@ -37,14 +37,14 @@ bool add(WindowSums& into, WindowSums from) {
          !__builtin_add_overflow(into.low, from.low, &into.low);
 }
 
-// Writes value · 2^shift into a row of zeros, with propagated carries. The row must have room: the sums of a
-// float32 window begin at digit 4 of 7 and 9 of 13 at most.
+// Writes value · 2^shift into a row of zeros, with propagated carries. The row must have room: sums of a
+// float32 window begin at digit 4 of 7, and products at digit 9 of 13, at the latest.
 void set_digits(std::int64_t* digits, int count, __int128 value, int shift) {
   const int up = shift % kDigitBits;
-  // The lowest digit takes fewer bits of the value, moved up.
+  // The lowest digit takes fewer bits of the value, since they are moved up.
   for (int i = shift / kDigitBits, bits = kDigitBits - up; value != 0; ++i, bits = kDigitBits) {
     std::int64_t part = static_cast<std::int64_t>(value);
-    if (i + 1 < count) {  // the rest of the highest is its own
+    if (i + 1 < count) {  // the highest digit takes all bits that are left
       part = static_cast<std::int64_t>(static_cast<std::uint64_t>(value) << (64 - bits)) >> (64 - bits);
     }
     digits[i] = part << (kDigitBits - bits);

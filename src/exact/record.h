@@ -11,7 +11,7 @@ namespace syncbn::exact {
 
 /// Sums as the integers that the accumulators of one window of exponents hold:
 /// Σa = sum · 2^sum_unit, Σa·b = (high · 2^high_shift + low) · 2^product_unit, 0 <= high_shift < 64.
-/// Without terms all of it is zero.
+/// Without terms every member is zero.
 struct WindowSums {
   std::int64_t sum = 0, high = 0, low = 0;
   int sum_unit = 0, product_unit = 0, high_shift = 0;
@@ -32,15 +32,15 @@ class ConstRecord {
   const SumFormat& format() const { return *format_; }
   Form form() const { return sum_flags() == kWindowSums ? Form::window_sums : Form::digits; }
 
-  /// Of digits: the rows of both sums, and their flags.
+  /// Rows of both sums and their flags, of a record that holds digits.
   const std::int64_t* sum() const { return words_; }
   const std::int64_t* product() const { return words_ + format_->sum_digits; }
   std::int64_t sum_flags() const { return product()[format_->product_digits]; }
   std::int64_t product_flags() const { return product()[format_->product_digits + 1]; }
-  /// Whether a term of either sum is not finite.
+  /// True if a term of either sum is not finite.
   bool is_special() const { return form() == Form::digits && (sum_flags() | product_flags()) != 0; }
 
-  /// Of window sums.
+  /// The sums of a record that holds window sums.
   WindowSums window_sums() const {
     const auto products = static_cast<int>(words_[4]);
     return {words_[0], words_[1], words_[2], static_cast<int>(words_[3]), products >> 6, products & 63};
@@ -48,14 +48,14 @@ class ConstRecord {
 
  private:
   friend class Record;
-  // In the flags of the sum, in place of flags, which reach bit 59 only.
+  // Marks window sums in the word of the sum's flags. Flags reach bit 59 only.
   static constexpr std::int64_t kWindowSums = std::int64_t{1} << 62;
 
   const std::int64_t* words_;
   const SumFormat* format_;
 };
 
-/// The same, for writing.
+/// View of the words of one channel's record, for writing.
 class Record {
  public:
   Record(std::int64_t* words, const SumFormat& format) : words_(words), format_(&format) {}
@@ -68,7 +68,7 @@ class Record {
 
   /// Makes both sums zero, as digits. The words may hold anything before.
   void clear() const { std::fill_n(words_, format_->words(), 0); }
-  /// Makes the record hold just these sums. The words may hold anything before.
+  /// Sets the record to these sums. The words may hold anything before.
   void set(const WindowSums& sums) const {
     words_[0] = sums.sum;
     words_[1] = sums.high;

@@ -9,7 +9,7 @@
 #include "exact/parts.h"
 #include "exact/wide_int.h"
 
-/// Rows for sums of single values that belong to no channel: the digits of one sum, then its flags.
+/// Rows for sums of single values, apart from channels: the digits of one sum, then its flags.
 namespace syncbn::exact {
 
 inline constexpr int value_row_words(const SumFormat& format) { return format.sum_digits + 1; }

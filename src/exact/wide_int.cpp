@@ -13,11 +13,11 @@ namespace {
 using u64 = std::uint64_t;
 using u128 = unsigned __int128;
 
-// The magnitude of a row of digits, packed from 47 to 64 bits a word. False where the row's sum is negative:
-// the caller tries again with the opposite sign.
+// Packs the magnitude of a row of digits from 47 to 64 bits a word. Returns false if the row's sum is
+// negative; the caller then tries again with the opposite sign.
 bool pack(const std::int64_t* digits, int count, bool negate, u64* words, int& size) {
   __int128 carry = 0;
-  u128 pending = 0;  // bits that do not fill a word yet
+  u128 pending = 0;  // bits that don't fill a word yet
   int pending_bits = 0;
   size = 0;
   for (int i = 0; i < count; ++i) {

@@ -6,15 +6,15 @@
 
 namespace syncbn::exact {
 
-/// Exact signed integer of up to 72 · 64 bits, as sign and magnitude of variable length: operations cost what
-/// the value needs. Wide enough for n·S2, S1² and mean·A of float64 over its whole range.
+/// Exact signed integer of up to 72 · 64 bits, as sign and magnitude of variable length. The cost of an
+/// operation grows with its values. Wide enough for n·S2, S1² and mean·A of float64 over its whole range.
 class WideInt {
  public:
   static constexpr int kMaxWords = 72;
 
   WideInt() = default;  ///< Zero.
   explicit WideInt(std::int64_t value);
-  /// Σ digits[i] · 2^(47·i), the digits of one row of exact_sum.h.
+  /// Σ digits[i] · 2^(47·i), for the digits of a row (exact_sum.h).
   static WideInt from_digits(const std::int64_t* digits, int count);
 
   /// ± Σ words[i] · 2^(64·i)
@@ -27,8 +27,8 @@ class WideInt {
   friend WideInt operator*(const WideInt& a, const WideInt& b);
   friend WideInt operator-(const WideInt& a, const WideInt& b);
 
-  /// this · 2^exponent, rounded once to nearest even. Zero is +0; what is too small becomes the zero of its
-  /// sign, what is too large the infinity.
+  /// this · 2^exponent, rounded once to nearest even. Zero is +0. A result that is too small becomes the zero
+  /// of its sign, and one that is too large the infinity of its sign.
   double to_double(int exponent) const;
   float to_float(int exponent) const;
 

@@ -16,39 +16,38 @@
 namespace syncbn::kernels {
 namespace {
 
-bool is_finite(const ConstStatisticsColumns& saved, std::int64_t channel) {
+bool is_finite(const Saved& saved, std::size_t channel) {
   return std::isfinite(saved.mean[channel]) && std::isfinite(saved.var_unbiased[channel]);
 }
 
 // What depends on no dtype of elements.
 class CpuColumns : public Kernels {
  public:
-  void clear(const StatisticsColumns& s, std::int64_t channels) const final {
-    for (double* column : {s.mean, s.var, s.invstd, s.scale, s.var_unbiased})
-      std::fill_n(column, channels, 0.0);
+  void clear(Saved& saved) const final {
+    for (const auto column : Saved::kColumns) std::ranges::fill(saved.*column, 0.0);
   }
-  void clear(const SumsColumns& s, std::int64_t channels) const final {
-    for (double* column : {s.a, s.b, s.own_a, s.own_b}) std::fill_n(column, channels, 0.0);
+  void clear(BackwardSums& sums) const final {
+    for (const auto column : BackwardSums::kColumns) std::ranges::fill(sums.*column, 0.0);
   }
 
   void fill(const Values& values, std::int64_t channels, double value) const final {
     for (std::int64_t c = 0; c < channels; ++c) values.set(c, value);
   }
 
-  std::optional<NonfiniteChannel> find_nonfinite(const ConstStatisticsColumns& saved,
-                                                 std::int64_t channels) const final {
-    for (std::int64_t c = 0; c < channels; ++c) {
-      if (!is_finite(saved, c)) return NonfiniteChannel{c, saved.mean[c], saved.var[c]};
+  std::optional<NonfiniteChannel> find_nonfinite(const Saved& saved) const final {
+    for (std::size_t c = 0; c < saved.mean.size(); ++c) {
+      if (!is_finite(saved, c))
+        return NonfiniteChannel{static_cast<std::int64_t>(c), saved.mean[c], saved.var[c]};
     }
     return std::nullopt;
   }
 
   // Serial: a host program's thread pool could fail in the middle.
-  void track(const RunningStatistics& running, const ConstStatisticsColumns& saved, std::int64_t channels,
-             std::optional<double> momentum, bool skip_nonfinite) const final {
+  void track(const RunningStatistics& running, const Saved& saved, std::optional<double> momentum,
+             bool skip_nonfinite) const final {
     const std::int64_t batches = *running.batches + 1;
     const double factor = momentum ? *momentum : 1 / static_cast<double>(batches);
-    for (std::int64_t c = 0; c < channels; ++c) {
+    for (std::size_t c = 0; c < saved.mean.size(); ++c) {
       if (skip_nonfinite && !is_finite(saved, c)) continue;
       running.mean.set(c, exact::running_update(running.mean[c], saved.mean[c], factor));
       running.var.set(c, exact::running_update(running.var[c], saved.var_unbiased[c], factor));
@@ -56,9 +55,9 @@ class CpuColumns : public Kernels {
     *running.batches = batches;
   }
 
-  void affine_gradients(const Values& weight_grad, const Values& bias_grad, const double* a, const double* b,
-                        const double* invstd, std::int64_t channels, bool empty) const final {
-    for (std::int64_t c = 0; c < channels && weight_grad; ++c) {
+  void affine_gradients(const Values& weight_grad, const Values& bias_grad, const Column& a, const Column& b,
+                        const Column& invstd, bool empty) const final {
+    for (std::size_t c = 0; c < invstd.size() && weight_grad; ++c) {
       weight_grad.set(c, empty ? 0.0 : b[c] * invstd[c]);
       if (bias_grad) bias_grad.set(c, a[c]);
     }
@@ -84,32 +83,26 @@ class CpuKernels final : public CpuColumns {
   }
 
   void normalize_alone(const ForwardCall& call) const override {
-    const Geometry& g = call.geometry;
-    const Plan plan = make_plan(g, 1);
     const Operand x{call.tensors.x};
-    const Loops<Storage> used = loops<Storage>();
-    if (plan.way == Plan::Way::whole) {
-      const exact::Records records = call.work.records(g.channels, exact::sum_format(g.dtype));
-      kernels::accumulate(used.accumulate, x, x, g, records, Use::finish);
-      return normalize(call, records);
-    }
-    const Write write = write_for(g, plan.block_channels);
     const ForwardColumns<T> columns = forward_columns(call.work);
-    for_each_block(g, plan, [&](const Part& part, exact::Records records) {
-      used.accumulate(x, x, g, part, records);
-      set_statistics(call, part.channel, part.channels, records);
-      set_coefficients(call, part.channel, part.channels, columns);
-      kernels::normalize(used.apply, call.tensors, g, part, columns, call.relu, write);
-    });
+    accumulate_alone(
+        call, x, x, [&](exact::ConstRecords records) { normalize(call, records); },
+        [&](const Part& part, exact::ConstRecords records, Write write) {
+          set_statistics(call, part.channel, part.channels, records);
+          set_coefficients(call, part.channel, part.channels, columns);
+          kernels::normalize(loops<Storage>().apply, call.tensors, call.geometry, part, columns, call.relu,
+                             write);
+        });
   }
 
   void normalize_by(const ForwardCall& call, const RunningStatistics& running) const override {
-    const StatisticsColumns& made = call.saved;
+    Saved& made = call.saved;
     apply(call, [&](std::int64_t first, std::int64_t channels) {
       for (std::int64_t c = first; c < first + channels; ++c) {
         made.mean[c] = running.mean[c];
         made.var[c] = running.var[c];
         made.invstd[c] = exact::inverse_std(made.var[c], call.eps);
+        made.var_unbiased[c] = 0;
       }
     });
   }
@@ -130,30 +123,23 @@ class CpuKernels final : public CpuColumns {
     for_each_channels(call.geometry.channels, [&](std::int64_t first, std::int64_t channels) {
       set_coefficients(call, first, channels, records.from(first), columns);
     });
-    kernels::differentiate(loops<Storage>().apply, call.tensors, call.geometry, columns, call.of_batch);
+    kernels::differentiate(loops<Storage>().apply, call.tensors, call.geometry, columns,
+                           is_of_batch(call.saved));
   }
 
   void differentiate_alone(const BackwardCall& call) const override {
-    const Geometry& g = call.geometry;
-    const Plan plan = make_plan(g, call.tensors.y != nullptr ? 3 : 2);
-    const Operand gradient{call.tensors.dy, call.tensors.y}, x{call.tensors.x};
-    const Loops<Storage> used = loops<Storage>();
-    if (plan.way == Plan::Way::whole) {
-      const exact::Records records = call.work.records(g.channels, exact::sum_format(g.dtype));
-      kernels::accumulate(used.accumulate, gradient, x, g, records, Use::finish);
-      differentiate(call, records);
-    } else {
-      const Write write = write_for(g, plan.block_channels);
-      const BackwardColumns<T> columns = backward_columns(call.work);
-      for_each_block(g, plan, [&](const Part& part, exact::Records records) {
-        used.accumulate(gradient, x, g, part, records);
-        set_coefficients(call, part.channel, part.channels, records, columns);
-        kernels::differentiate(used.apply, call.tensors, g, part, columns, call.of_batch, write);
-      });
-    }
-    if (g.positions() == 0) return;
-    std::copy_n(call.sums.a, g.channels, call.sums.own_a);
-    std::copy_n(call.sums.b, g.channels, call.sums.own_b);
+    const BackwardColumns<T> columns = backward_columns(call.work);
+    accumulate_alone(
+        call, {call.tensors.dy, call.tensors.y}, {call.tensors.x},
+        [&](exact::ConstRecords records) { differentiate(call, records); },
+        [&](const Part& part, exact::ConstRecords records, Write write) {
+          set_coefficients(call, part.channel, part.channels, records, columns);
+          kernels::differentiate(loops<Storage>().apply, call.tensors, call.geometry, part, columns,
+                                 is_of_batch(call.saved), write);
+        });
+    if (call.geometry.positions() == 0) return;
+    std::ranges::copy(call.sums.a, call.sums.own_a.begin());
+    std::ranges::copy(call.sums.b, call.sums.own_b.begin());
   }
 
   std::size_t double_backward_words(std::int64_t channels) const override {
@@ -175,6 +161,27 @@ class CpuKernels final : public CpuColumns {
     return {work.column<T>(0), work.column<T>(1), work.column<T>(2), work.column<T>(3)};
   }
 
+  // Sums the terms of this rank, then calls all(records), or some(part, records, write) for blocks of
+  // channels.
+  template <class Call, class All, class Some>
+  static void accumulate_alone(const Call& call, const Operand& a, const Operand& b, const All& all,
+                               const Some& some) {
+    const Geometry& g = call.geometry;
+    const int tensors = 1 + (a.values != b.values) + (a.mask != nullptr);
+    const Plan plan = make_plan(g, tensors);
+    const AccumulatePart accumulate_part = loops<Storage>().accumulate;
+    if (plan.way == Plan::Way::whole) {
+      const exact::Records records = call.work.records(g.channels, exact::sum_format(g.dtype));
+      kernels::accumulate(accumulate_part, a, b, g, records, Use::finish);
+      return all(records);
+    }
+    const Write write = write_for(g, plan.block_channels);
+    for_each_block(g, plan, [&](const Part& part, exact::Records records) {
+      accumulate_part(a, b, g, part, records);
+      some(part, records, write);
+    });
+  }
+
   // y of all channels; set_mean_and_invstd(first channel, channels) sets the statistics before.
   template <class Body>
   static void apply(const ForwardCall& call, const Body& set_mean_and_invstd) {
@@ -190,7 +197,7 @@ class CpuKernels final : public CpuColumns {
   static void set_statistics(const ForwardCall& call, std::int64_t first, std::int64_t channels,
                              exact::ConstRecords records) {
     for (std::int64_t c = 0; c < channels; ++c) {
-      const exact::Statistics s = exact::statistics(records[c], call.count, call.eps);
+      const exact::Statistics s = exact::statistics(records[c], call.saved.count, call.eps);
       call.saved.mean[first + c] = s.mean;
       call.saved.var[first + c] = s.var;
       call.saved.invstd[first + c] = s.invstd;
@@ -212,7 +219,7 @@ class CpuKernels final : public CpuColumns {
 
   // fl64(A) and fl64(B − mean·A): each exact and rounded once.
   static void set_sums(const BackwardCall& call, std::int64_t first, std::int64_t channels,
-                       exact::ConstRecords records, double* a, double* b) {
+                       exact::ConstRecords records, Column& a, Column& b) {
     for (std::int64_t c = 0; c < channels; ++c) {
       a[first + c] = exact::rounded_sum(records[c]);
       b[first + c] = exact::centred_product(records[c], call.saved.mean[first + c]);
@@ -222,10 +229,10 @@ class CpuKernels final : public CpuColumns {
   static void set_coefficients(const BackwardCall& call, std::int64_t first, std::int64_t channels,
                                exact::ConstRecords records, const BackwardColumns<T>& to) {
     set_sums(call, first, channels, records, call.sums.a, call.sums.b);
-    const auto n = static_cast<double>(call.count);
+    const auto n = static_cast<double>(call.saved.count);
     for (std::int64_t c = first; c < first + channels; ++c) {
       exact::BackwardCoefficients<T> made{0, static_cast<T>(call.saved.scale[c]), 0, 0};
-      if (call.of_batch) {
+      if (is_of_batch(call.saved)) {
         made = exact::backward_coefficients<T>(call.saved.mean[c], call.saved.invstd[c], call.saved.scale[c],
                                                call.sums.a[c], call.sums.b[c], n);
       }
@@ -265,10 +272,17 @@ const DeviceEntry* find_device(Device device) {
 }
 
 std::string to_string(Device device) {
-  const DeviceEntry* entry = find_device(device);
-  return fmt::format("{}:{}",
-                     entry != nullptr ? entry->name : fmt::format("type {}", static_cast<int>(device.type)),
-                     device.index);
+  std::string type = fmt::format("type {}", static_cast<int>(device.type));
+  for (const auto& [known, entry] : devices()) {
+    if (known.type == device.type) type = entry->name;
+  }
+  return fmt::format("{}:{}", type, device.index);
+}
+
+std::string known_devices() {
+  std::string names;
+  for (const auto& [known, entry] : devices()) names += (names.empty() ? "" : ", ") + to_string(known);
+  return names;
 }
 
 }  // namespace syncbn::kernels

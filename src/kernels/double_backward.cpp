@@ -143,13 +143,13 @@ void differentiate(const DoubleBackwardCall& call, std::span<const std::int64_t>
   const exact::SumFormat& format = exact::sum_format(DType::float64);
   std::vector<Coefficients> k(static_cast<std::size_t>(g.channels));
   std::vector<double> d_weight(k.size());
-  const auto n = static_cast<double>(call.count);
-  for_each_channels(call.count == 0 ? 0 : g.channels, [&](std::int64_t first, std::int64_t channels) {
+  const auto n = static_cast<double>(call.saved.count);
+  for_each_channels(call.saved.count == 0 ? 0 : g.channels, [&](std::int64_t first, std::int64_t channels) {
     for (std::int64_t c = first; c < first + channels; ++c) {
       const auto i = static_cast<std::size_t>(c);
       const double mean = call.saved.mean[c], r = call.saved.invstd[c];
       Sums s{};
-      if (call.of_batch) {
+      if (is_of_batch(call.saved)) {
         s = {call.sums.a[c],
              call.sums.b[c],
              exact::rounded_sum(message.ux[c]),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The arithmetic of the exact sums, on vectors: what the kernels for rows and for lanes share. Included once
-// per target, after <hwy/highway.h>.
+// The vector arithmetic of the exact sums, which the kernels for rows and for lanes share. Included once per
+// target, after <hwy/highway.h>.
 
 #if defined(SYNCBN_KERNELS_EXACT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SYNCBN_KERNELS_EXACT_INL_H_
@@ -23,9 +23,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
 
-// a = b; different ones; a under a ReLU mask.
+// Squares: a = b. Products: a and b differ. Rectified: a is under a ReLU mask.
 enum class Pairs { squares, products, rectified };
-// Calls body.operator()<pairs>() for what the terms are.
+// Calls body.operator()<pairs>() with the kind of the terms.
 template <class Storage, class Body>
 HWY_INLINE auto with_pairs(const Rows<Storage>& terms, const Body& body) {
   if (terms.mask != nullptr) return body.template operator()<Pairs::rectified>();
@@ -44,13 +44,15 @@ using Double = hn::Vec<DoubleTag>;
 struct Accumulator {
   Double sum, high, low;
 
-  // Written out: to implicit ones GCC gives no target's instructions, and NEON's vectors have constructors.
+  // Constructors are written out: GCC compiles implicit ones without the target's instructions, and NEON's
+  // vectors have constructors.
   HWY_INLINE Accumulator() {}
   HWY_INLINE Accumulator(Double sum_start, Double high_start, Double low_start)
       : sum(sum_start), high(high_start), low(low_start) {}
 
-  // The product x·y is exact in double. t = fma(x, y, H) keeps its upper part, d = t - H is exact (both in
-  // one binade), and fms(x, y, d) is the rest, exact again (Dekker's splitting; Ogita, Rump and Oishi 2005).
+  // The product x·y is exact in double. t = fma(x, y, H) keeps its upper part. d = t - H is exact, since t
+  // and H lie in one binade. fms(x, y, d) is the rest, exact again (Dekker's splitting; Ogita, Rump, Oishi
+  // 2005).
   HWY_INLINE void add(Double x, Double y) {
     sum = hn::MulAdd(x, hn::Set(DoubleTag(), 1.0), sum);
     const Double before = high;
@@ -59,20 +61,20 @@ struct Accumulator {
   }
 };
 
-// A start of `levels` levels lower.
+// The start of the level that is `levels` lower.
 HWY_INLINE Double lowered(Double start, int levels) {
   for (; levels > 0; --levels) start = hn::Mul(start, hn::Set(DoubleTag(), kLevelStep));
   return start;
 }
-// Adds to an accumulator the multiple of its unit that is next to the term, and returns what that leaves:
-// exact, as in Accumulator::add.
+// Adds the multiple of the accumulator's unit that is nearest to the term, and returns the rest of the term.
+// The rest is exact, as in Accumulator::add.
 HWY_INLINE Double take(Double& level, Double term) {
   const Double before = level;
   level = hn::Add(level, term);
   return hn::Sub(term, hn::Sub(level, before));
 }
 
-// Where the highest levels of the first pass start.
+// Starts of the highest levels of the first pass.
 struct LevelStarts {
   Double sum, product;
 
@@ -88,21 +90,21 @@ struct LevelAccumulator {
     for (int i = 0; i < kSumLevels; ++i) sum[i] = lowered(starts.sum, pass * kSumLevels + i);
     for (int i = 0; i < kProductLevels; ++i) product[i] = lowered(starts.product, pass * kProductLevels + i);
   }
-  // In the only pass.
+  // Adds x and x·y if there is only one pass.
   HWY_INLINE void add(Double x, Double y) {
     Double xy = hn::Mul(x, y);
     for (Double& level : sum) x = take(level, x);
     for (Double& level : product) xy = take(level, xy);
   }
-  // In one of several.
+  // Adds the parts of x and x·y that belong to this one of several passes.
   HWY_INLINE void add(Double x, Double y, const LevelStarts& starts, int pass) {
     add_below(sum, starts.sum, pass, x);
     add_below(product, starts.product, pass, hn::Mul(x, y));
   }
 
  private:
-  // A term that lies in the middle between two multiples goes to either, by what the accumulator holds: that
-  // all passes take the same, each level takes it from an accumulator that holds nothing.
+  // A term halfway between two multiples is rounded to one of them, depending on the accumulator's value. All
+  // passes must split a term alike, so each level splits it with an empty accumulator.
   template <int kLevels>
   static HWY_INLINE void add_below(Double (&levels)[kLevels], Double start, int pass, Double term) {
     Double empty = start;
@@ -128,14 +130,14 @@ HWY_INLINE void for_each_half(Float x, Float y, const Body& body) {
 HWY_INLINE Bits magnitude(Float f) {
   return hn::And(hn::BitCast(BitsTag(), f), hn::Set(BitsTag(), 0x7fffffffu));
 }
-// Zero for what is not finite.
+// The finite elements; zero in place of the others.
 HWY_INLINE Float finite_or_zero(Float f) {
   const auto finite = hn::Lt(magnitude(f), hn::Set(BitsTag(), kInfinityBits));
   return hn::IfThenElseZero(hn::RebindMask(FloatTag(), finite), f);
 }
 
-// One pass over all terms: for_each(take) calls take(v, x, y) for vectors of them, of which each has two
-// chains. starts(k): chain k's.
+// Makes one pass over all terms. for_each(take) calls take(v, x, y) for vectors of terms. A vector of floats
+// has two chains of doubles; starts(k) are the starts of chain k.
 template <Pairs kPairs, std::size_t kCount, class Starts, class ForEach>
 HWY_INLINE void add_on_levels(LevelAccumulator (&chains)[kCount], const Starts& starts, int passes, int pass,
                               const ForEach& for_each) {
@@ -153,8 +155,9 @@ HWY_INLINE void add_on_levels(LevelAccumulator (&chains)[kCount], const Starts& 
   }
 }
 
-// The largest |bits| and the smallest nonzero ones, minus one. Integers order |values|: Inf and NaN are
-// simply the largest. Zero minus one is the largest too, so it is no minimum.
+// The largest |bits| and the smallest nonzero |bits| minus one, in each lane. |bits| as integers are in the
+// order of |values|; Inf and NaN are the largest. Zero minus one is the largest integer, so a zero is never
+// the minimum.
 struct Range {
   Bits max, min_minus_one;
 

@@ -9,31 +9,31 @@
 
 #include "exact/record.h"
 #include "kernels/types.h"
-#include "kernels/values.h"
-#include "syncbn/column.h"
-#include "syncbn/tensor.h"
+#include "syncbn/framework.h"
 
 /// The one door to elements and to per-channel columns. Whoever calls stays away from both: tensors,
 /// parameters, buffers and columns may lie in the memory of a device.
 namespace syncbn::kernels {
 
-/// Columns of (C,) doubles that a forward leaves for its backward: those of Saved.
-template <class T>
-struct StatisticsOf {
-  T *mean, *var, *invstd, *scale, *var_unbiased;
+/// View of one value per channel in the layer's dtype: a parameter, a buffer or a gradient. Absent if `data`
+/// is null. Values are read as double, which is exact, and written with one rounding. Only kernels may touch
+/// the elements.
+struct Values {
+  void* data = nullptr;
+  DType dtype = DType::float32;
 
-  // NOLINTNEXTLINE(google-explicit-constructor): what may be written may be read
-  operator StatisticsOf<const T>() const { return {mean, var, invstd, scale, var_unbiased}; }
+  explicit operator bool() const { return data != nullptr; }
+  double operator[](std::int64_t channel) const {
+    return with_storage(
+        dtype, [&](auto* null) { return static_cast<double>(static_cast<decltype(null)>(data)[channel]); });
+  }
+  void set(std::int64_t channel, double value) const {
+    with_storage(dtype, [&](auto* null) {
+      using Storage = std::remove_pointer_t<decltype(null)>;
+      static_cast<Storage*>(data)[channel] = static_cast<Storage>(value);
+    });
+  }
 };
-using StatisticsColumns = StatisticsOf<double>;
-using ConstStatisticsColumns = StatisticsOf<const double>;
-/// Columns of (C,) doubles that a backward makes: those of BackwardSums.
-template <class T>
-struct SumsOf {
-  T *a, *b, *own_a, *own_b;
-};
-using SumsColumns = SumsOf<double>;
-using ConstSumsColumns = SumsOf<const double>;
 
 /// Memory of the device that the kernels keep for a layer from call to call, per channel. A call like the one
 /// before allocates nothing.
@@ -71,20 +71,16 @@ struct ForwardCall {
   Values weight, bias;
   double eps;
   bool relu;
-  std::int64_t count;  ///< Elements per channel behind the statistics.
-  StatisticsColumns saved;
+  Saved& saved;
   Workspace& work;
 };
 
-/// A backward call of the forward that has left `saved`. Its sums A = Σdy' and B = Σdy'·(x − mean) go to
-/// `sums`.
+/// A backward call of the forward that has left `saved`. The sums go to `sums`.
 struct BackwardCall {
   Geometry geometry;
   GradientTensors tensors;
-  bool of_batch;       ///< Whether the statistics are of a batch; else they are the running statistics.
-  std::int64_t count;  ///< Elements per channel behind the statistics.
-  ConstStatisticsColumns saved;
-  SumsColumns sums;
+  const Saved& saved;
+  BackwardSums& sums;
   Workspace& work;
 };
 
@@ -96,12 +92,13 @@ struct DoubleBackwardCall {
   void *d_dy, *d_x;               ///< May be null: not wanted.
   Values dd_weight, dd_bias;      ///< Absent: zero.
   Values d_weight;                ///< Absent: not wanted.
-  bool of_batch;
-  std::int64_t count;
-  ConstStatisticsColumns saved;
-  ConstSumsColumns sums;
-  double* own_q;  ///< (C,): from accumulate to double_differentiate.
+  const Saved& saved;
+  const BackwardSums& sums;
+  Column& own_q;  ///< From accumulate to double_differentiate.
 };
+
+/// True if the statistics are of a batch; else they are the running statistics.
+inline bool is_of_batch(const Saved& saved) { return saved.statistics != Saved::Statistics::running; }
 
 /// Running statistics and their counter, which `track` moves.
 struct RunningStatistics {
@@ -120,9 +117,9 @@ class Kernels {
  public:
   virtual ~Kernels() = default;
 
-  /// Makes the columns zero: the result of a call without elements.
-  virtual void clear(const StatisticsColumns& columns, std::int64_t channels) const = 0;
-  virtual void clear(const SumsColumns& columns, std::int64_t channels) const = 0;
+  /// Makes the columns zero, the result of a call without elements.
+  virtual void clear(Saved& saved) const = 0;
+  virtual void clear(BackwardSums& sums) const = 0;
 
   /// Sets all channels to `value`.
   virtual void fill(const Values& values, std::int64_t channels, double value) const = 0;
@@ -134,15 +131,14 @@ class Kernels {
   virtual void normalize(const ForwardCall& call, exact::ConstRecords records) const = 0;
   /// The same with the batch of this rank alone: accumulates, too.
   virtual void normalize_alone(const ForwardCall& call) const = 0;
-  /// Computes y from running statistics.
+  /// Computes y from running statistics. There is no unbiased variance: its column is zero.
   virtual void normalize_by(const ForwardCall& call, const RunningStatistics& running) const = 0;
   /// The first channel whose mean or unbiased variance is not finite.
-  virtual std::optional<NonfiniteChannel> find_nonfinite(const ConstStatisticsColumns& saved,
-                                                         std::int64_t channels) const = 0;
+  virtual std::optional<NonfiniteChannel> find_nonfinite(const Saved& saved) const = 0;
   /// Moves the running statistics and the counter. Without momentum the new batch weighs 1 / (batches + 1).
   /// `skip_nonfinite`: channels whose statistics are not finite stay.
-  virtual void track(const RunningStatistics& running, const ConstStatisticsColumns& saved,
-                     std::int64_t channels, std::optional<double> momentum, bool skip_nonfinite) const = 0;
+  virtual void track(const RunningStatistics& running, const Saved& saved, std::optional<double> momentum,
+                     bool skip_nonfinite) const = 0;
 
   // ---- Backward
   /// Sets the records to Σdy' and Σdy'·x of this rank, as digits for the wire, and the own sums.
@@ -152,9 +148,8 @@ class Kernels {
   /// The same with the batch of this rank alone: accumulates, too. The own sums are then the sums.
   virtual void differentiate_alone(const BackwardCall& call) const = 0;
   /// weight_grad = b·invstd, bias_grad = a; each if present. `empty`: both are zero.
-  virtual void affine_gradients(const Values& weight_grad, const Values& bias_grad, const double* a,
-                                const double* b, const double* invstd, std::int64_t channels,
-                                bool empty) const = 0;
+  virtual void affine_gradients(const Values& weight_grad, const Values& bias_grad, const Column& a,
+                                const Column& b, const Column& invstd, bool empty) const = 0;
 
   // ---- Double backward
   /// Length of the message for so many channels.
@@ -179,5 +174,7 @@ void add_device(Device device, const DeviceEntry& entry);
 const DeviceEntry* find_device(Device device);
 /// "cpu:0"
 std::string to_string(Device device);
+/// The devices that the library has, in words.
+std::string known_devices();
 
 }  // namespace syncbn::kernels

@@ -6,11 +6,11 @@
 namespace syncbn::kernels {
 namespace {
 
-// log2 of the unit in the last place, as a float, of the smallest element that is not zero; without any, one
-// that asks for no further pass.
+// log2 of the ulp, as a float, of the smallest nonzero element. If there is no such element, the result asks
+// for no further pass.
 int unit_of(OperandRange range) { return range.max == 0 ? 127 : exponent_of(range.min_minus_one + 1) - 23; }
 
-// Passes from a unit down to the bit.
+// Number of passes from the highest level's unit down to `bit`.
 int passes_to(int bit, int highest_ulp, int levels) {
   const int missing = std::max(highest_ulp - bit, 0);
   return (missing + kLevelBits - 1) / kLevelBits / levels + 1;

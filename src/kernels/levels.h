@@ -7,34 +7,36 @@
 #include "exact/record.h"
 #include "kernels/window.h"
 
-/// Exact sums of blocks whose elements spread over more octaves than a window has: accumulators on several
-/// levels. One takes the multiple of its unit that is next to a term; with what that leaves, exactly, the one
-/// below goes on (the extraction of Rump, Ogita and Oishi, Accurate floating-point summation, 2008).
+/// Exact sums of blocks whose elements spread over more octaves than a window has, by accumulators on several
+/// levels. A level takes from a term the nearest multiple of its unit. The rest is exact, and the level below
+/// takes its part of the rest (the extraction of Rump, Ogita and Oishi, Accurate floating-point summation,
+/// 2008).
 namespace syncbn::kernels {
 
-/// What one pass over the block has for Σa and for Σa·b; the next pass goes on below them.
+/// Number of levels of one pass, for Σa and for Σa·b. The next pass continues below them.
 inline constexpr int kSumLevels = 2, kProductLevels = 4;
-/// From one level's unit down to the next one's. A rest is at most half a unit, and 2^l of them, l =
-/// kLogAdditions, must stay below half a binade, 2^51 of the next units; 52 - l could just reach it.
+/// Octaves from a level's unit down to the next level's unit. A rest is at most half a unit. The sum of 2^l
+/// rests, l = kLogAdditions, must stay below half a binade, which is 2^51 of the next level's units. With
+/// 52 - l octaves the sum could just reach it.
 inline constexpr int kLevelBits = 51 - kLogAdditions;
 inline constexpr double kLevelStep = 1.0 / (std::int64_t{1} << kLevelBits);
 
-/// Where the accumulators of the highest level start, as Window's do; level i starts at 2^-(i·kLevelBits) of
-/// that.
+/// The levels of one block. The accumulators of the highest level start at sum_start and product_start, as in
+/// a Window. Level i starts at 2^-(i·kLevelBits) of that.
 struct Levels {
   double sum_start, product_start;
   int sum_ulp, product_ulp;  ///< log2 of the highest levels' units.
   int passes;                ///< Enough for the smallest elements.
 };
-/// For the finite elements of at most kMaxAdditions an accumulator. `largest`: the exponent of the dtype's
-/// largest number, up to which an operand with specials may reach.
+/// The levels for a block's finite elements, at most kMaxAdditions an accumulator. `largest` is the exponent
+/// of the dtype's largest number: if an operand has special elements, its finite ones may reach that far.
 Levels make_levels(OperandRange a, OperandRange b, int largest);
 template <class Storage>
 Levels levels_of(OperandRange a, OperandRange b) {
   return make_levels(a, b, std::is_same_v<Storage, float16> ? 15 : 127);  // bfloat16 as float32
 }
 
-/// What the accumulators of one pass hold, in the units of their levels.
+/// Sums that the accumulators of one pass hold, in the units of their levels.
 struct LevelSums {
   std::int64_t sum[kSumLevels], product[kProductLevels];
 };

@@ -28,6 +28,8 @@ Plan make_plan(const Geometry& g, int tensors) {
   const std::int64_t positions = g.positions();
   const std::int64_t threads = std::clamp<std::int64_t>(g.elements() / kTaskElements, 1, get_num_threads());
   const std::int64_t most = kLocalWords / exact::sum_format(g.dtype).words();
+  if (g.elements() <= kTaskElements && g.channels <= most)  // one task
+    return forced_paths().blocked.value_or(true) ? Plan{Plan::Way::blocked, g.channels} : kWhole;
   std::int64_t width =
       std::max({kTaskElements / positions, kBlockBytes / (positions * size * tensors), std::int64_t{1}});
   // A few blocks a thread, so that no thread waits long for the last block of another.

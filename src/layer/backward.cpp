@@ -8,13 +8,7 @@ namespace syncbn::layer {
 
 BackwardPart::BackwardPart(Core& layer, const Saved& from, const BackwardTensors& tensors,
                            BackwardSums* result, Workspace& work)
-    : layer_(layer),
-      from_(from),
-      tensors_(tensors),
-      result_(result),
-      work_(work),
-      geometry_(geometry_of(tensors.x)),
-      kernels_(layer.device.kernels(tensors.x.dtype)) {}
+    : LayerPart(layer, tensors.x), from_(from), tensors_(tensors), result_(result), work_(work) {}
 
 void BackwardPart::check() const {
   check_saved(from_, layer_.num_features, layer_.device.memory);
@@ -23,18 +17,16 @@ void BackwardPart::check() const {
 }
 
 // The message is one record a channel.
-std::size_t BackwardPart::words() const {
-  return static_cast<std::size_t>(layer_.num_features * exact::sum_format(geometry_.dtype).words());
-}
+std::size_t BackwardPart::words() const { return record_words(); }
 
 void BackwardPart::start(std::span<std::int64_t> message) {
   prepare();
-  kernels_.accumulate(call(), exact::Records(message.data(), exact::sum_format(geometry_.dtype)));
+  kernels_.accumulate(call(), {message.data(), format()});
 }
 
 void BackwardPart::finish(std::span<const std::int64_t> message) {
   if (from_.count == 0) return;
-  kernels_.differentiate(call(), exact::ConstRecords(message.data(), exact::sum_format(geometry_.dtype)));
+  kernels_.differentiate(call(), {message.data(), format()});
 }
 
 void BackwardPart::run_alone() {
@@ -45,34 +37,32 @@ void BackwardPart::run_alone() {
 void BackwardPart::commit() {
   const bool of_group =
       layer_.is_collective(from_) && layer_.options.affine_gradients == AffineGradients::group;
-  const kernels::SumsColumns sums = columns_of(work_.sums);
+  const BackwardSums& sums = work_.sums;
   // Without elements gradients are zero, whatever the statistics are.
   const bool empty = of_group ? from_.count == 0 : geometry_.positions() == 0;
   kernels_.affine_gradients(layer_.parameters.weight_grad(), layer_.parameters.bias_grad(),
-                            of_group ? sums.a : sums.own_a, of_group ? sums.b : sums.own_b,
-                            from_.invstd.data(), layer_.num_features, empty);
+                            of_group ? sums.a : sums.own_a, of_group ? sums.b : sums.own_b, from_.invstd,
+                            empty);
   if (result_ != nullptr) std::swap(*result_, work_.sums);
 }
 
 void BackwardPart::prepare() {
-  for (auto* column : {&work_.sums.a, &work_.sums.b, &work_.sums.own_a, &work_.sums.own_b}) {
-    column->resize(static_cast<std::size_t>(layer_.num_features), layer_.device.memory);
-  }
+  resize_columns(work_.sums, layer_.num_features, layer_.device.memory);
   work_.kernels.resize_columns(layer_.num_features);
-  kernels_.clear(columns_of(work_.sums), layer_.num_features);
+  if (geometry_.positions() == 0) kernels_.clear(work_.sums);  // nothing else may set the columns
 }
 
 kernels::BackwardCall BackwardPart::call() const {
   const bool relu = layer_.options.activation == Activation::relu;
-  return {
-      geometry_,
-      {tensors_.dy.data, tensors_.x.data, relu && tensors_.y ? tensors_.y->data : nullptr,
-       tensors_.dx ? tensors_.dx->data : nullptr, tensors_.d_residual ? tensors_.d_residual->data : nullptr},
-      from_.statistics != Saved::Statistics::running,
-      from_.count,
-      columns_of(from_),
-      columns_of(work_.sums),
-      work_.kernels};
+  return {.geometry = geometry_,
+          .tensors = {.dy = tensors_.dy.data,
+                      .x = tensors_.x.data,
+                      .y = relu ? data_or_null(tensors_.y) : nullptr,
+                      .dx = data_or_null(tensors_.dx),
+                      .d_residual = data_or_null(tensors_.d_residual)},
+          .saved = from_,
+          .sums = work_.sums,
+          .work = work_.kernels};
 }
 
 }  // namespace syncbn::layer

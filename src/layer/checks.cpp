@@ -98,6 +98,20 @@ void check_apart(const char* name, const View& t, const char* other_name, const 
   }
 }
 
+template <class Struct>
+void check_columns(const char* name, const Struct& columns, std::int64_t num_features,
+                   const DeviceMemory& memory) {
+  for (const auto column : Struct::kColumns) {
+    const std::size_t channels = (columns.*column).size();
+    if (static_cast<std::int64_t>(channels) != num_features) {
+      throw InvalidArgument(
+          fmt::format("{}: {} channels, expected num_features = {}", name, channels, num_features));
+    }
+    if (&(columns.*column).memory() != &memory)
+      throw InvalidArgument(fmt::format("{}: columns of another device, expected the layer's", name));
+  }
+}
+
 template <class View>
 void add_use(std::vector<Use>& uses, const char* name, const View& t) {
   uses.push_back({name, t.data, bytes_of(t), std::is_same_v<View, TensorView>});
@@ -136,8 +150,8 @@ void check_options(std::int64_t num_features, const SyncBatchNormOptions& option
         fmt::format("activation: {}, expected none or relu", static_cast<int>(options.activation)));
   }
   if (kernels::find_device(options.device) == nullptr) {
-    throw InvalidArgument(
-        fmt::format("device: {}, expected a device of this library", kernels::to_string(options.device)));
+    throw InvalidArgument(fmt::format("device: {}, this library has {}", kernels::to_string(options.device),
+                                      kernels::known_devices()));
   }
   const auto* group = std::get_if<std::shared_ptr<Group>>(&options.process_group);
   if (group != nullptr && *group == nullptr) throw InvalidArgument("process_group: null, expected a group");
@@ -211,18 +225,11 @@ void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_feat
 void check_saved(const Saved& saved, std::int64_t num_features, const DeviceMemory& memory) {
   if (saved.statistics == Saved::Statistics::none)
     throw InvalidArgument("backward: no forward was made before it");
-  for (const auto* column : {&saved.mean, &saved.var, &saved.invstd, &saved.scale, &saved.var_unbiased})
-    check_column("saved", *column, num_features, memory);
+  check_columns("saved", saved, num_features, memory);
 }
 
-void check_column(const char* name, const Column& column, std::int64_t num_features,
-                  const DeviceMemory& memory) {
-  if (static_cast<std::int64_t>(column.size()) != num_features) {
-    throw InvalidArgument(
-        fmt::format("{}: {} channels, expected num_features = {}", name, column.size(), num_features));
-  }
-  if (&column.memory() != &memory)
-    throw InvalidArgument(fmt::format("{}: columns of another device, expected the layer's", name));
+void check_saved_sums(const BackwardSums& sums, std::int64_t num_features, const DeviceMemory& memory) {
+  check_columns("sums", sums, num_features, memory);
 }
 
 void check_count(const Saved& saved, std::int64_t positions) {

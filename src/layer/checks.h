@@ -21,8 +21,7 @@ void check_double_backward(const DoubleBackwardTensors& tensors, std::int64_t nu
                            const SyncBatchNormOptions& options);
 /// Checks that a forward has filled `saved`, for so many channels in this memory.
 void check_saved(const Saved& saved, std::int64_t num_features, const DeviceMemory& memory);
-void check_column(const char* name, const Column& column, std::int64_t num_features,
-                  const DeviceMemory& memory);
+void check_saved_sums(const BackwardSums& sums, std::int64_t num_features, const DeviceMemory& memory);
 /// That backward is given as many elements per channel as forward was, as far as the Saved can tell.
 void check_count(const Saved& saved, std::int64_t positions);
 

@@ -39,15 +39,6 @@ const char* name_of(Nonfinite nonfinite) {
   return "error";
 }
 
-template <class T, class Columns>
-kernels::StatisticsOf<T> statistics_of(Columns& s) {
-  return {s.mean.data(), s.var.data(), s.invstd.data(), s.scale.data(), s.var_unbiased.data()};
-}
-template <class T, class Columns>
-kernels::SumsOf<T> sums_of(Columns& s) {
-  return {s.a.data(), s.b.data(), s.own_a.data(), s.own_b.data()};
-}
-
 }  // namespace
 
 Core::Core(std::int64_t features, const SyncBatchNormOptions& chosen)
@@ -127,10 +118,8 @@ void Core::track(const Saved& from) {
       !parameters.has_running_statistics())
     return;
   check_saved(from, num_features, device.memory);
-  const base::FpEnvironment environment;
   device.kernels(options.dtype)
-      .track(parameters.running(), columns_of(from), num_features, options.momentum,
-             options.nonfinite == Nonfinite::skip_update);
+      .track(parameters.running(), from, options.momentum, options.nonfinite == Nonfinite::skip_update);
 }
 
 void Core::forward(const ForwardTensors& tensors, Saved& result, bool track) {
@@ -158,9 +147,5 @@ kernels::Geometry geometry_of(const ConstTensorView& x) {
   const Layout layout = x.shape.spatial() == 1 ? Layout::channels_last : x.layout;
   return {x.dtype, layout, x.shape.samples(), x.shape.channels(), x.shape.spatial()};
 }
-kernels::StatisticsColumns columns_of(Saved& saved) { return statistics_of<double>(saved); }
-kernels::ConstStatisticsColumns columns_of(const Saved& saved) { return statistics_of<const double>(saved); }
-kernels::SumsColumns columns_of(BackwardSums& sums) { return sums_of<double>(sums); }
-kernels::ConstSumsColumns columns_of(const BackwardSums& sums) { return sums_of<const double>(sums); }
 
 }  // namespace syncbn::layer

@@ -45,7 +45,7 @@ struct Core {
   const group::CallDescription& description(Direction direction, std::optional<DType> input);
   /// Whether the backward of that forward joins the group's sum.
   bool is_collective(const Saved& from) const;
-  /// Moves the running statistics by what a training forward has left.
+  /// Moves the running statistics by what a training forward has left, in this thread's FpEnvironment.
   void track(const Saved& from);
   /// Without `track` running statistics and counter stay.
   void forward(const ForwardTensors& tensors, Saved& result, bool track);
@@ -79,12 +79,34 @@ struct Core {
 };
 
 kernels::Geometry geometry_of(const ConstTensorView& x);
-kernels::StatisticsColumns columns_of(Saved& saved);
-kernels::ConstStatisticsColumns columns_of(const Saved& saved);
-kernels::SumsColumns columns_of(BackwardSums& sums);
-kernels::ConstSumsColumns columns_of(const BackwardSums& sums);
+template <class View>
+auto* data_or_null(const std::optional<View>& view) {
+  return view ? view->data : nullptr;
+}
+/// Makes all columns of a Saved or of BackwardSums hold one value a channel. The values are unspecified.
+template <class Struct>
+void resize_columns(Struct& columns, std::int64_t channels, const DeviceMemory& memory) {
+  for (const auto column : Struct::kColumns)
+    (columns.*column).resize(static_cast<std::size_t>(channels), memory);
+}
 
-class ForwardPart final : public CallPart {
+/// Common members of the parts: the layer, and what its call needs of x.
+class LayerPart : public CallPart {
+ protected:
+  LayerPart(Core& layer, const ConstTensorView& x)
+      : layer_(layer), geometry_(geometry_of(x)), kernels_(layer.device.kernels(x.dtype)) {}
+  const exact::SumFormat& format() const { return exact::sum_format(geometry_.dtype); }
+  /// Length of the records of all channels.
+  std::size_t record_words() const {
+    return static_cast<std::size_t>(layer_.num_features * format().words());
+  }
+
+  Core& layer_;
+  const kernels::Geometry geometry_;
+  const kernels::Kernels& kernels_;
+};
+
+class ForwardPart final : public LayerPart {
  public:
   /// `tensors` and `result` stay in place until commit(). Without `track` running statistics and counter
   /// stay.
@@ -103,16 +125,13 @@ class ForwardPart final : public CallPart {
   void check_finite() const;
   kernels::ForwardCall call() const;
 
-  Core& layer_;
   const ForwardTensors& tensors_;
   Saved& result_;
   const bool track_;
   Workspace& work_;
-  const kernels::Geometry geometry_;
-  const kernels::Kernels& kernels_;
 };
 
-class BackwardPart final : public CallPart {
+class BackwardPart final : public LayerPart {
  public:
   /// `from` and `tensors` stay in place until commit(). `result` may be null.
   BackwardPart(Core& layer, const Saved& from, const BackwardTensors& tensors, BackwardSums* result,
@@ -129,13 +148,10 @@ class BackwardPart final : public CallPart {
   void prepare();
   kernels::BackwardCall call() const;
 
-  Core& layer_;
   const Saved& from_;
   const BackwardTensors& tensors_;
   BackwardSums* const result_;
   Workspace& work_;
-  const kernels::Geometry geometry_;
-  const kernels::Kernels& kernels_;
 };
 
 }  // namespace syncbn::layer

@@ -5,7 +5,7 @@
 
 namespace syncbn::layer {
 
-class DoubleBackwardPart final : public CallPart {
+class DoubleBackwardPart final : public LayerPart {
  public:
   DoubleBackwardPart(Core& layer, const Saved& from, const BackwardSums& sums,
                      const DoubleBackwardTensors& tensors);
@@ -20,12 +20,9 @@ class DoubleBackwardPart final : public CallPart {
  private:
   kernels::DoubleBackwardCall call();
 
-  Core& layer_;
   const Saved& from_;
   const BackwardSums& sums_;
   const DoubleBackwardTensors& tensors_;
-  const kernels::Geometry geometry_;
-  const kernels::Kernels& kernels_;
   Column own_q_;
 };
 

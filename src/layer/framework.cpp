@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "syncbn/framework.h"
 
+#include "base/fp_environment.h"
 #include "layer/core.h"
 #include "layer/double_backward.h"
 
@@ -15,7 +16,10 @@ void FrameworkHooks::bind(std::string_view entry, void* memory) { impl_->paramet
 void FrameworkHooks::normalize(const ForwardTensors& tensors, Saved& saved) {
   impl_->forward(tensors, saved, false);
 }
-void FrameworkHooks::track(const Saved& saved) { impl_->track(saved); }
+void FrameworkHooks::track(const Saved& saved) {
+  const base::FpEnvironment environment;
+  impl_->track(saved);
+}
 void FrameworkHooks::backward(const Saved& saved, const BackwardTensors& tensors, BackwardSums& sums) {
   impl_->backward(saved, tensors, &sums);
 }

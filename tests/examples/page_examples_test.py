@@ -72,12 +72,16 @@ class Python(PageTest):
         self.run_page(DOCS / "pytorch.md", RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1",
                       MASTER_PORT=str(programs.free_ports()))
 
+    def test_deployment(self):
+        self.run_page(DOCS / "deployment.md")
+
 
 class Pages(unittest.TestCase):
     """Examples are found, none is left out unseen, and links lead somewhere."""
 
     def test_every_block_runs_or_says_why_not(self):
         run = {("cpp.md", "cpp"), ("README.md", "cpp"), ("python.md", "python"), ("pytorch.md", "python"),
+               ("deployment.md", "python"),
                ("README.md", "python"), ("README.zh-CN.md", "python")}
         for page in [ROOT / "README.md", ROOT / "README.zh-CN.md", *DOCS.glob("*.md")]:
             for language in ("cpp", "python"):

@@ -124,13 +124,13 @@ class GuardedKernels final : public kernels::Kernels {
  public:
   explicit GuardedKernels(DType dtype) : cpu_(kernels::cpu().kernels(dtype)) {}
 
-  void clear(const kernels::StatisticsColumns& columns, std::int64_t channels) const override {
+  void clear(Saved& saved) const override {
     const Access access;
-    cpu_.clear(columns, channels);
+    cpu_.clear(saved);
   }
-  void clear(const kernels::SumsColumns& columns, std::int64_t channels) const override {
+  void clear(BackwardSums& sums) const override {
     const Access access;
-    cpu_.clear(columns, channels);
+    cpu_.clear(sums);
   }
   void fill(const kernels::Values& values, std::int64_t channels, double value) const override {
     const Access access;
@@ -153,15 +153,14 @@ class GuardedKernels final : public kernels::Kernels {
     const Access access;
     cpu_.normalize_by(call, running);
   }
-  std::optional<kernels::NonfiniteChannel> find_nonfinite(const kernels::ConstStatisticsColumns& saved,
-                                                          std::int64_t channels) const override {
+  std::optional<kernels::NonfiniteChannel> find_nonfinite(const Saved& saved) const override {
     const Access access;
-    return cpu_.find_nonfinite(saved, channels);
+    return cpu_.find_nonfinite(saved);
   }
-  void track(const kernels::RunningStatistics& running, const kernels::ConstStatisticsColumns& saved,
-             std::int64_t channels, std::optional<double> momentum, bool skip_nonfinite) const override {
+  void track(const kernels::RunningStatistics& running, const Saved& saved, std::optional<double> momentum,
+             bool skip_nonfinite) const override {
     const Access access;
-    cpu_.track(running, saved, channels, momentum, skip_nonfinite);
+    cpu_.track(running, saved, momentum, skip_nonfinite);
   }
   void accumulate(const kernels::BackwardCall& call, exact::Records records) const override {
     const Access access;
@@ -175,11 +174,10 @@ class GuardedKernels final : public kernels::Kernels {
     const Access access;
     cpu_.differentiate_alone(call);
   }
-  void affine_gradients(const kernels::Values& weight_grad, const kernels::Values& bias_grad, const double* a,
-                        const double* b, const double* invstd, std::int64_t channels,
-                        bool empty) const override {
+  void affine_gradients(const kernels::Values& weight_grad, const kernels::Values& bias_grad, const Column& a,
+                        const Column& b, const Column& invstd, bool empty) const override {
     const Access access;
-    cpu_.affine_gradients(weight_grad, bias_grad, a, b, invstd, channels, empty);
+    cpu_.affine_gradients(weight_grad, bias_grad, a, b, invstd, empty);
   }
   std::size_t double_backward_words(std::int64_t channels) const override {
     return cpu_.double_backward_words(channels);

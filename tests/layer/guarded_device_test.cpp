@@ -30,7 +30,7 @@ TEST(Devices, UnknownOnesAreRefused) {
   SyncBatchNormOptions options;
   options.device = kUnknown;
   expect_error<InvalidArgument>([&] { const syncbn::SyncBatchNorm layer(2, options); },
-                                {"device", "type 9:1"});
+                                {"device", "type 9:1 ... cpu:0"});
 }
 
 TEST(Devices, TensorsAreOnTheLayersDevice) {

@@ -183,7 +183,7 @@ std::vector<Message> layer_messages() {
       {"backward: saved on another device",
        [] {
          return with_saved([](Saved& s) {
-           static constexpr DeviceMemory kOther = kHostMemory;
+           static const DeviceMemory kOther = kHostMemory;
            s.var.resize(2, kOther);
          });
        }},

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import mindspore
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
 from .. import _checks
 from .._dtypes import CORE_DTYPES
@@ -22,8 +22,9 @@ _DTYPE_NAMES = {getattr(mindspore, name): name for name in CORE_DTYPES}
 _VALUES = "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
 # False. MindSpore's compiler takes the comment `@jit.cond: True` at the branch for the condition instead.
 _COMPILED = False
-_PYNATIVE_ONLY = ("syncbn.mindspore.SyncBatchNorm runs in PyNative mode only: not in graph mode, under mindspore.jit, "
-                  "jvp or vmap")
+_PYNATIVE_ONLY = ("syncbn.mindspore.SyncBatchNorm runs in PyNative mode only: not in graph mode, under mindspore.jit, jvp "
+                  "or vmap. In evaluation, with running statistics, graph mode, mindspore.jit and mindspore.export work: "
+                  "call set_train(False), or revert_sync_batchnorm() for MindSpore's own layers")
 
 
 def _names(dtypes):
@@ -52,6 +53,9 @@ class SyncBatchNorm(nn.Cell):
         True: running statistics exist. Without them, evaluation uses the statistics of this rank's batch.
     process_group : str or None
         The MindSpore group whose ranks share statistics. None: the world.
+    name : str or None
+        Identifies the layer in messages and among the layers of its group; it is the same on all ranks. None: layers are
+        numbered in the order of construction.
     dtype : mindspore.dtype or None
         Dtype of weight, bias, running_mean and running_var: float16, bfloat16, float32 or float64. None: float32. The
         input may have another of these dtypes; the output has the dtype of the input.
@@ -81,8 +85,14 @@ class SyncBatchNorm(nn.Cell):
     running_var: Optional[Parameter]
     num_batches_tracked: Optional[Parameter]
 
+    # A layer that convert_sync_batchnorm() made keeps the names of the parameters that it got, so that checkpoints fit,
+    # and the class that it replaced.
+    _parameter_names: dict = {}
+    _converted_from = None
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: Optional[float] = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, process_group: Optional[str] = None, dtype: Any = None) -> None:
+                 track_running_stats: bool = True, process_group: Optional[str] = None, dtype: Any = None, *,
+                 name: Optional[str] = None) -> None:
         super().__init__()
         self.num_features = _checks.integer("num_features", num_features)
         if not isinstance(eps, float):
@@ -98,7 +108,10 @@ class SyncBatchNorm(nn.Cell):
             raise TypeError(f"process_group: {process_group!r}, expected the name of a MindSpore group or None")
         self.process_group = _process_group.group_name_of(process_group)
         self.world_size = _process_group.size_of(self.process_group)
-        self._name_in_group = f"#{_process_group.next_number(self.process_group)}"  # a copy has the same
+        if not isinstance(name, (str, type(None))):
+            raise TypeError(f"name: {name!r}, expected a str or None")
+        # A copy has the same.
+        self._name_in_group = name or f"#{_process_group.next_number(self.process_group)}"
         self._core_layer(self.dtype)  # checks the values of the arguments
 
         def parameter(exists, name, shape, dtype, requires_grad):
@@ -139,7 +152,9 @@ class SyncBatchNorm(nn.Cell):
             See these classes. The layer is unchanged.
         """
         if _COMPILED:  # @jit.cond: True
-            raise RuntimeError(_PYNATIVE_ONLY)
+            if self.training or self.running_mean is None:
+                raise RuntimeError(_PYNATIVE_ONLY)
+            return self._compiled_evaluation(input)
         # MindSpore is tracing, or runs a rewritten copy of this code: it would compile the addresses as constants.
         if jit_context() is not None or sys._getframe().f_code is not SyncBatchNorm.construct.__code__:
             raise RuntimeError(_PYNATIVE_ONLY)
@@ -153,6 +168,14 @@ class SyncBatchNorm(nn.Cell):
             raise
         track = moves_statistics(self, self.training and self.track_running_stats)
         return Normalize.apply(core, values, self.training, track, x, values[0], values[1])
+
+    def _compiled_evaluation(self, x):
+        """MindSpore's own operator, as in mindspore.nn.BatchNorm2d, for graphs and exported files."""
+        weight = self.weight if self.affine else ops.ones_like(self.running_mean)
+        bias = self.bias if self.affine else ops.zeros_like(self.running_mean)
+        plane = x if x.ndim == 4 else x.reshape(x.shape[0], x.shape[1], -1, 1)
+        y = ops.BatchNorm(False, self.eps)(plane, weight, bias, self.running_mean, self.running_var)[0]
+        return y if x.ndim == 4 else y.reshape(x.shape)
 
     def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0, and reset the running statistics."""
@@ -170,11 +193,17 @@ class SyncBatchNorm(nn.Cell):
     def __repr__(self):
         return f"{type(self).__name__}(\n  {self.extend_repr()}\n)"
 
+    def __getattr__(self, name):
+        return super().__getattr__(self._parameter_names.get(name, name))
+
+    def __setattr__(self, name, value):
+        super().__setattr__(self._parameter_names.get(name, name), value)
+
     def _fill(self, **values):
         for name, value in values.items():
-            parameter = getattr(self, name)
-            if parameter is not None:
-                parameter.set_data(Tensor(np.full(parameter.shape, value), parameter.dtype))
+            tensor = getattr(self, name)
+            if tensor is not None:
+                setattr(self, name, Tensor(np.full(tensor.shape, value), tensor.dtype))
 
     def _core_layer(self, dtype):
         group = _process_group.framework_group(self.process_group) if self.training else single_rank_group()
@@ -198,7 +227,8 @@ class SyncBatchNorm(nn.Cell):
 
     def _checked_values(self):
         """weight, bias, running_mean, running_var and num_batches_tracked, or None, and the dtype of the first four."""
-        values = tuple(map(parameters_of(self).get, _VALUES))
+        tensors = vars(self) | parameters_of(self)  # a converted layer's counter may be no Parameter
+        values = tuple(tensors.get(self._parameter_names.get(name, name)) for name in _VALUES)
         dtype = next((value.dtype for value in values if value is not None), mindspore.float32)
         for name, value in zip(_VALUES, values):
             if value is None:

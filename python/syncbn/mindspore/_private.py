@@ -65,6 +65,16 @@ def recomputer_of(frame):
     return None, False
 
 
+def cells_of(cell):
+    """The children of a Cell by name, to be changed in place."""
+    return cell._cells
+
+
+def has_hooks(cell):
+    """True if a hook was registered on the Cell."""
+    return any(value for name, value in vars(cell).items() if "hook" in name)
+
+
 def parameters_of(cell):
     """The Parameters of a Cell by name, without the Cell's slow attribute access."""
     return cell._params

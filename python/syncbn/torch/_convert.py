@@ -16,8 +16,8 @@ from ._private import MODULE_MEMBERS, BatchNormBase, LazyNormBase
 
 Module = TypeVar("Module", bound=nn.Module)
 
-#: The class that replaces each of torch's. DistributedDataParallel refuses a torch.nn.SyncBatchNorm on CPU, so the layer in
-#: its place is none.
+#: The class that replaces each of torch's. DistributedDataParallel refuses a torch.nn.SyncBatchNorm on CPU, so that class has
+#: no subclass here.
 _REPLACEMENTS = {nn.BatchNorm1d: SyncBatchNorm1d, nn.BatchNorm2d: SyncBatchNorm2d, nn.BatchNorm3d: SyncBatchNorm3d,
                  nn.SyncBatchNorm: SyncBatchNorm}
 # Packages whose modules read the batch norm inside them instead of calling it.
@@ -121,10 +121,11 @@ def revert_sync_batchnorm(module: Module, spatial_dims: Optional[int] = None, *,
             raise InvalidArgument(f"{path or 'module'}: this layer was not converted from another; spatial_dims must say "
                                   "whether it becomes BatchNorm1d, 2d or 3d")
         if layer.activation is not None:
-            raise InvalidArgument(f"{path or 'module'}: activation={layer.activation!r}, which torch's batch norms do not have")
+            raise InvalidArgument(f"{path or 'module'}: activation={layer.activation!r}, which torch's batch norms do not "
+                                  "have")
         if layer.nonfinite != "propagate" and layer.training:
-            raise InvalidArgument(f"{path or 'module'}: nonfinite={layer.nonfinite!r}, which torch's batch norms do not have; "
-                                  "if the model is for evaluation, call eval() first")
+            raise InvalidArgument(f"{path or 'module'}: nonfinite={layer.nonfinite!r}, which torch's batch norms do not "
+                                  "have; if the model is for evaluation, call eval() first")
 
     def replacement(layer, path):
         cls = classes[type(layer)]
@@ -201,9 +202,9 @@ def _why_not(layer, fused, classes):
 
 
 def _replaced(module, classes, replacement, caller, ours):
-    """`module` with each layer of a class in `classes` replaced by `replacement(layer, path)`, which is called once for each.
+    """`module` with each layer of a class in `classes` replaced by `replacement(layer, path)`, called once for each.
 
-    A warning lists what is left: SyncBatchNorm layers if `ours`, else other batch norms.
+    A warning lists the other SyncBatchNorm layers if `ours`, else all other batch norms.
     """
     visited, left = {}, []
 

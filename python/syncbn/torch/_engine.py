@@ -84,7 +84,7 @@ class GlooEngine:
 
     def _give_up(self, absent, timeout):
         waiting = f"waiting for {_rank_list(absent)}" if absent else "no sum"
-        self._attendance.report_end(f"rank {self.rank} gave a sum up after {timeout:.6g} s, {waiting}")
+        self._attendance.report_end(f"rank {self.rank} gave a sum up after {round(timeout, 2):g} s, {waiting}")
         raise TimeoutError(waiting)
 
     def _raise_if_ended(self):

@@ -16,13 +16,13 @@ def transformed():
     return functorch_interpreter() is not None or forward_ad._current_level >= 0
 
 
-def needs_torch_operators(compiling):
-    """True if an evaluation that runs now must consist of torch's own operators.
+# A compiler calls this function while it traces. If it traced `transformed` instead, the answer would be True for every call.
+transformed_in_trace = torch.compiler.assume_constant_result(transformed)
 
-    While a compiler traces, only `is_exporting` may be asked: a compiler takes the other answers for constants, and compiled
-    evaluation would lose the contract's bits without an error.
-    """
-    return is_exporting() if compiling else transformed() or jit_tracing_state() is not None
+
+def is_saved(compiling):
+    """True if a tool that saves programs is recording this call: torch.export, torch.jit.trace, or an ONNX exporter."""
+    return is_exporting() if compiling else jit_tracing_state() is not None
 
 
 def evaluate(layer, x, residual):

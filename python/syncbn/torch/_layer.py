@@ -15,7 +15,7 @@ from .._errors import InvalidArgument
 from .._framework_group import error_text, fail_peers
 from ._autograd import Forward, LayerSnapshot
 from ._core_calls import check_residual
-from ._evaluation import evaluate, needs_torch_operators, transformed
+from ._evaluation import evaluate, is_saved, transformed, transformed_in_trace
 from ._extra_options import ExtraOptions
 from ._private import FX_LEAF_MODULE, BatchNormBase, FakeTensor, dispatch_mode_count, is_exporting, jit_tracing_state
 from ._process_group import framework_group, name_of, process_group_named
@@ -211,14 +211,16 @@ class SyncBatchNorm(BatchNormBase):
                         or jit_tracing_state() is not None)
         try:
             self._check_input_dim(input)
-            if not self.training and needs_torch_operators(compiling):
+            is_transformed = transformed_in_trace() if compiling else transformed()
+            if self.training:
+                if is_transformed:
+                    raise RuntimeError("SyncBatchNorm in training does not work under torch.func (grad, vjp, jvp, vmap, "
+                                       "...) and forward-mode AD: use torch.autograd, or evaluation")
+            elif is_transformed or is_saved(compiling):
                 if residual is not None:
                     check_residual(residual, input)
                 return evaluate(self, input, residual)
             if not by_operators:
-                if transformed():
-                    raise RuntimeError("SyncBatchNorm in training does not work under torch.func (grad, vjp, jvp, vmap, ...) "
-                                       "and forward-mode AD: use torch.autograd, or evaluation")
                 snapshot = LayerSnapshot(self)
         except Exception as error:
             if self.training and _has_values(input):

@@ -106,15 +106,17 @@ def test_evaluation_and_a_group_of_one_do_not_call():
     syncbn.SyncBatchNorm(2, process_group=Failing(OSError("asked"))).eval()(X)
 
 
-@pytest.mark.parametrize("error, expected", [(OSError("cable"), syncbn.PeerError),
-                                             (TimeoutError("late"), syncbn.TimeoutError),
-                                             (syncbn.TimeoutError("late"), syncbn.TimeoutError),
-                                             (syncbn.PeerError("gone"), syncbn.PeerError)])
-def test_errors_have_their_cause(error, expected):
+@pytest.mark.parametrize("error, expected, text", [
+    (OSError("cable"), syncbn.PeerError, "on rank 0: OSError: cable$"),
+    (TimeoutError("late"), syncbn.TimeoutError, r"\(TimeoutError: late\)$"),
+    (syncbn.TimeoutError("late"), syncbn.TimeoutError, r"\(late\)$"),
+    (syncbn.PeerError("gone"), syncbn.PeerError, "on rank 0: gone$"),
+])
+def test_errors_have_their_cause(error, expected, text):
     bn = syncbn.SyncBatchNorm(2, process_group=Failing(error))
-    with pytest.raises(expected, match=f"group 'Failing', call 1, forward of layer '#1'.*{error}") as caught:
+    with pytest.raises(expected, match=f"group 'Failing', call 1, forward of layer '#1'.*{text}") as caught:
         bn(X)
-    assert caught.value.__cause__ is error
+    assert caught.value.__cause__ is (None if isinstance(error, syncbn.Error) else error)  # its text says all
     assert bn.num_batches_tracked == 0
     with pytest.raises(syncbn.GroupError, match="broken") as caught:
         bn(X)

@@ -3,7 +3,6 @@
 """Each private name of MindSpore in syncbn.mindspore._private: it is there, and it does what the layer relies on."""
 
 import importlib
-import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -14,6 +13,9 @@ import pytest
 from mindspore import Tensor, nn
 
 from syncbn.mindspore import SyncBatchNorm, _private
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from private_names import count_of_names, import_anew, uses_elsewhere  # noqa: E402
 
 NAMES = [
     ("mindspore.common._grad_function", "_Function"),
@@ -26,29 +28,23 @@ NAMES = [
 ]
 
 
-def import_anew():
-    spec = importlib.util.spec_from_file_location("private_anew", _private.__file__)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-
-
 @pytest.mark.parametrize("module, name", NAMES, ids=[name for _, name in NAMES])
 def test_a_missing_name_is_an_error_that_names_it(module, name, monkeypatch):
-    import_anew()
+    import_anew(_private)
     monkeypatch.delattr(importlib.import_module(module), name)
     with pytest.raises(ImportError, match=f"syncbn.mindspore needs {module}.{name} .* MindSpore {mindspore.__version__}"):
-        import_anew()
+        import_anew(_private)
 
 
 def test_the_list_of_names_is_complete():
-    assert pathlib.Path(_private.__file__).read_text().count(" = _private(") == len(NAMES)
+    assert count_of_names(_private) == len(NAMES)
 
 
 def test_no_other_file_uses_a_private_name_of_mindspore():
-    folder = pathlib.Path(_private.__file__).parent
-    found = [f"{file.name}: {word}" for file in folder.glob("*.py") if file.name != "_private.py"
-             for word in ("mindspore._", "mindspore.common", "mindspore.graph", "_params", "import GlobalComm")
-             if word in file.read_text().replace("_private import GlobalComm", "")]
-    assert found == []
+    patterns = (r"\bmindspore\._", r"mindspore\.common", r"mindspore\.graph", r"\._params", r"\._cells",
+                "(?<!_private )import GlobalComm")
+    assert uses_elsewhere(_private, *patterns) == []
+    assert uses_elsewhere(_private, "import mindspore\n") != []  # control
 
 
 class Double(_private.AutogradFunction):
@@ -145,3 +141,17 @@ def test_parameters_of_a_cell():
     layer = SyncBatchNorm(2, affine=False)
     parameters = _private.parameters_of(layer)
     assert parameters["running_mean"] is layer.running_mean and parameters.get("weight") is None
+
+
+def test_children_of_a_cell():
+    net = nn.SequentialCell(nn.ReLU(), nn.Tanh())
+    _private.cells_of(net)["1"] = net[0]
+    assert net[1] is net[0] and list(_private.cells_of(net)) == ["0", "1"]
+
+
+@pytest.mark.parametrize("kind", ["forward_pre_hook", "forward_hook", "backward_hook", "backward_pre_hook"])
+def test_hooks_of_a_cell(kind):
+    cell = nn.ReLU()
+    assert not _private.has_hooks(cell)
+    getattr(cell, f"register_{kind}")(lambda *arguments: None)
+    assert _private.has_hooks(cell)

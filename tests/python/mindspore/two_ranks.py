@@ -14,7 +14,7 @@ from mindspore import Tensor, mint, nn, ops
 from mindspore.mint import distributed
 from worker import RANK, SIZE, bits, group_of, layer
 
-from syncbn.mindspore import SyncBatchNorm
+from syncbn.mindspore import SyncBatchNorm, convert_sync_batchnorm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "examples" / "mindspore"))
 import train_digits  # noqa: E402
@@ -118,6 +118,12 @@ def synchronized(channels):
 
 def test_value_and_grad_and_all_reduce(whole):
     check(train(Net(synchronized), SHARE, mean_of_ranks), whole)
+
+
+def test_a_converted_net(whole):
+    net = convert_sync_batchnorm(Net(lambda channels: nn.BatchNorm2d(channels, eps=1e-5, momentum=0.9)), BOTH)
+    check(train(net, SHARE, mean_of_ranks), whole)
+    assert net.bn1.process_group == BOTH and "gamma" in net.bn1.weight.name
 
 
 def test_distributed_grad_reducer(whole):

@@ -2,8 +2,8 @@
 
 """Each private name of PyTorch in syncbn.torch._private: it is there, and it does what the layer relies on."""
 
-import importlib.util
 import pathlib
+import sys
 from datetime import timedelta
 
 import pytest
@@ -16,6 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from syncbn.torch import SyncBatchNorm, _private
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from private_names import count_of_names, import_anew, uses_elsewhere  # noqa: E402
 
 IS_TORCH24 = torch.__version__.startswith("2.4.")
 NAMES = [
@@ -34,28 +37,21 @@ NAMES = [
 ]
 
 
-def import_anew():
-    spec = importlib.util.spec_from_file_location("private_anew", _private.__file__)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
-
-
 @pytest.mark.parametrize("owner, name", NAMES, ids=[name for _, name in NAMES])
 def test_a_missing_name_is_an_error_that_names_it(owner, name, monkeypatch):
-    import_anew()
+    import_anew(_private)
     monkeypatch.delattr(owner, name)
     with pytest.raises(ImportError, match=f"syncbn.torch needs {owner.__name__}.{name} .* torch {torch.__version__[:3]}"):
-        import_anew()
+        import_anew(_private)
 
 
 def test_the_list_of_names_is_complete():
-    assert pathlib.Path(_private.__file__).read_text().count("_private(") == 1 + len(NAMES)  # and the function
+    assert count_of_names(_private) == len(NAMES)
 
 
 def test_no_other_file_uses_a_private_name_of_torch():
-    folder = pathlib.Path(_private.__file__).parent
-    found = [f"{file.name}: {word}" for file in folder.glob("*.py") if file.name != "_private.py"
-             for word in ("torch._", "_c10d", "import _BatchNorm", "torch.nn.modules") if word in file.read_text()]
-    assert found == []
+    assert uses_elsewhere(_private, r"torch\._", "_c10d", "import _BatchNorm", r"torch\.nn\.modules") == []
+    assert uses_elsewhere(_private, "import torch$", "import torch\n") != []  # control
 
 
 def test_base_classes():

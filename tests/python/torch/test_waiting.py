@@ -67,7 +67,7 @@ def test_the_waiting_rank_names_the_limit_and_the_late_rank_is_told(two_ranks, t
     assert name == "PeerError" and "on rank 0" in message
     assert message.endswith("a sum was given up by rank 1" if shared_memory else
                             "rank 1 gave a sum up after 3 s, waiting for rank 0"), message
-    assert counter == connected and cause == "None"
+    assert counter == connected and "gloo" not in cause
 
 
 def limits(rank):
@@ -103,7 +103,7 @@ def test_the_rank_that_died_is_named_on_every_other(two_ranks, three_ranks, size
     assert outcomes.pop(1) == (ENDED, None)
     for error, (name, message, counter, cause) in outcomes:
         assert error is None and name == "PeerError" and message.endswith(": connection closed by rank 1"), message
-        assert counter == 1 and cause == "None"
+        assert counter == 1 and "gloo" not in cause
 
 
 def dying_with_the_store(rank, port):
