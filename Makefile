@@ -2,18 +2,17 @@
 
 # The two commands of the README and their parts. CMake does the work: see CMakePresets.json for other builds.
 #
-# Only targets that depend on `setup` (and fuzz) install system packages: demo, test and its parts, the benchmarks.
+# Only targets that depend on `setup`, demo and fuzz install system packages.
 # `build`, `venv`, `wheel` and the rest use what the machine has.
 .NOTPARALLEL:  # prerequisites run in the order in which they are listed; Ninja and ctest run in parallel by themselves
 
 build := build/release
-workers := --worker_num=2 --local_worker_num=2 --master_port=8975 --log_dir=syncbn_log --join=True --cluster_time_out=100
 sources := find include src python/core tests examples benchmarks cmake -name '*.h' -o -name '*.cpp'
 # Debian's Python, which has matplotlib. PREFIX='chrt -f 1' measures right on a machine that does other work too.
 run_bench = /usr/bin/python3 -B benchmarks/layer/run.py build/benchmarks --prefix '$(PREFIX)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel fuzz bench bench-torch bench-build bench-quick bench-ranks scaling instructions messages mutations format format-check clean
+.PHONY: help setup venv venv-numpy build demo test test-cpp reliability test-numpy test-torch24 test-wheel wheel docs fuzz bench bench-torch bench-build bench-quick bench-ranks scaling instructions messages mutations format format-check clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +30,11 @@ build: ## build everything in release mode, in build/release; installs nothing (
 	cmake --preset release $(CMAKE_FLAGS)
 	cmake --build --preset release
 
-demo: setup build ## the documented example on two worker processes, then training on digits
-	$(build)/bin/syncbn-run $(workers) $(build)/bin/sync_batch_norm_example
-	$(build)/bin/syncbn-run --worker_num=1 --local_worker_num=1 --log_dir=syncbn_log --join=True $(build)/bin/train_digits
-	$(build)/bin/syncbn-run $(workers) $(build)/bin/train_digits
+demo: ## the documented example on two worker processes, then training on digits: have 1 rank and 2 the same bits?
+	@scripts/setup.sh --demo
+	cmake --preset demo $(CMAKE_FLAGS)
+	cmake --build --preset demo
+	@scripts/demo.sh build/demo/bin
 
 test: setup venv ## build everything and run every test
 	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
@@ -60,6 +60,14 @@ test-wheel: setup venv-numpy ## build the wheel anew and test it in a fresh envi
 
 wheel: venv-numpy ## build the Python package's wheel, in build/dist
 	.venv/bin/pip --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir build/dist .
+
+docs: setup venv ## build the site from pages, headers and docstrings, in build/site (1 min); a warning is an error
+	@scripts/setup.sh --docs
+	cmake --preset release -DSYNCBN_PYTHON=ON $(CMAKE_FLAGS)
+	cmake --build --preset release --target syncbn_package
+	mkdir -p build/doxygen
+	doxygen docs/site/Doxyfile
+	PYTHONPATH=$(build)/python PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -m sphinx -q -W --keep-going -c docs/site docs build/site
 
 messages: build ## record the wording of error messages, after a deliberate change
 	SYNCBN_MESSAGES=write $(build)/bin/messages_test --gtest_filter=Messages.*

@@ -9,9 +9,11 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
+#include <cstdio>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ranks.h"
@@ -90,14 +92,26 @@ Table documented_example() {
   return table;
 }
 
+// Value of `--threads`: 0 without arguments, -1 if the arguments are something else.
+int parse_threads(const std::vector<std::string_view>& arguments) {
+  if (arguments.empty()) return 0;
+  if (arguments.size() != 2 || arguments[0] != "--threads") return -1;
+  const char* const end = arguments[1].data() + arguments[1].size();
+  int threads = 0;
+  const bool parsed = std::from_chars(arguments[1].data(), end, threads).ptr == end;
+  return parsed && threads >= 1 && threads <= 64 ? threads : -1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("The documented example of SyncBatchNorm, on the ranks of its launcher or on threads.");
-  int threads = 0;
-  app.add_option("--threads", threads, "Ranks as threads of this process, instead of a launcher's")
-      ->check(CLI::Range(1, 64));
-  CLI11_PARSE(app, argc, argv);
+  const int threads = parse_threads({argv + 1, argv + argc});
+  if (threads < 0) {
+    std::fputs(
+        "usage: sync_batch_norm_example [--threads N], N from 1 to 64: ranks as threads of this process\n",
+        stderr);
+    return 2;
+  }
 
   std::vector<std::string> tables(static_cast<std::size_t>(std::max(threads, 1)));
   const int exit_code = run_on_ranks(

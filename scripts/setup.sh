@@ -2,32 +2,37 @@
 # SPDX-License-Identifier: Apache-2.0
 
 # Installs what building and testing need, on Debian 12 or a system that names its packages alike. Asks dpkg first, so
-# that a complete machine is left alone, without network and without root. `--ci` adds what .ci/run needs beyond that,
-# `--bench` what `make bench` needs.
+# that a complete machine is left alone, without network and without root. `--demo` installs only what `make demo` needs;
+# `--ci` adds what .ci/run needs beyond the tests, `--docs` what `make docs` needs, `--bench` what `make bench` needs.
 set -euo pipefail
 
 packages=(
-  g++ cmake make ninja-build pkg-config
+  g++ cmake make ninja-build
   libfmt-dev libhwy-dev nlohmann-json3-dev  # the core library
   libgloo-dev                    # component gloo
+  libcli11-dev                   # examples
+)
+tests=(
+  pkg-config
   libopenmpi-dev openmpi-bin     # component mpi
   libmpich-dev mpich             # component mpich
-  libcli11-dev                   # syncbn-run
   libgtest-dev libgmp-dev libmpfr-dev python3 valgrind  # tests
   iproute2 nftables munge slurm-wlm  # tests of several nodes, of bad networks and of Slurm
   python3-venv python3-dev python3-mypy  # the Python package; PyTorch and MindSpore, in .venv
 )
 case "${1:-}" in
-  "") ;;
+  "") packages+=("${tests[@]}") ;;
+  --demo) ;;
   --ci)
-    packages+=(clang clang-format libomp-dev)
+    packages+=("${tests[@]}" clang clang-format doxygen libomp-dev)
     # The cross build for 64-bit ARM, and its libraries.
     packages+=(g++-aarch64-linux-gnu qemu-user)
     packages+=(lib{fmt-dev,hwy-dev,gtest-dev,gmp-dev,mpfr-dev,gomp1}:arm64)
     ;;
-  --bench) packages+=(libdnnl-dev libsimgrid-dev python3-matplotlib) ;;
+  --docs) packages+=(doxygen) ;;
+  --bench) packages+=("${tests[@]}" libdnnl-dev libsimgrid-dev python3-matplotlib) ;;
   *)
-    echo "usage: scripts/setup.sh [--ci | --bench]" >&2
+    echo "usage: scripts/setup.sh [--demo | --ci | --docs | --bench]" >&2
     exit 2
     ;;
 esac

@@ -54,7 +54,7 @@ constexpr std::size_t size_of(DType dtype) {
 /// Name of the element type: "float16", "bfloat16", "float32" or "float64".
 SYNCBN_API const char* name_of(DType dtype);
 
-/// The DType of a C++ element type: dtype_of<float> == DType::float32.
+/// The DType of a C++ element type: dtype_of<float> == DType::float32. @hideinitializer
 template <class T>
 inline constexpr DType dtype_of = [] {
   static_assert(sizeof(T) == 0, "element types are syncbn::float16, syncbn::bfloat16, float and double");

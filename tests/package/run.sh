@@ -91,6 +91,16 @@ case $1 in
   install_static)
     "$CMAKE" --install "$BUILD_DIR" --prefix "$WORK_DIR/static"
     "$WORK_DIR/static/bin/syncbn-run" --version
+    documents=$(dirname "$(find "$WORK_DIR/static/share" -name CHANGELOG.md)")
+    python3 "$here/links.py" "$documents"
+    # Control: without one page, the links to it are found.
+    cp -r "$documents" "$work/documents"
+    rm "$work/documents/docs/errors.md"
+    if python3 "$here/links.py" "$work/documents" >"$work/control.txt"; then
+      echo "dead links were not found" >&2
+      exit 1
+    fi
+    grep -F 'docs/launching.md: errors.md' "$work/control.txt"
     ;;
   find_package_static)
     consume "$WORK_DIR/static" ""
@@ -199,6 +209,42 @@ case $1 in
       fi
       grep -E 'nlohmann_json|SYNCBN_RANK_TABLES' "$work/log.txt" | head -n 3
     done
+    ;;
+  example_consumer)  # examples/consumer trains on threads and on processes, with the same losses
+    project=$SOURCE_DIR/examples/consumer
+    "$CMAKE" -S "$project" -B "$work/subproject" -DSYNCBN_SOURCE_DIR="$SOURCE_DIR" >"$work/log.txt"
+    "$CMAKE" -S "$project" -B "$work/build" -DCMAKE_PREFIX_PATH="$WORK_DIR/static"
+    "$CMAKE" --build "$work/build"
+    "$work/build/train" | tee "$work/threads.txt"
+    "$WORK_DIR/static/bin/syncbn-run" -n 2 --join=True --log_dir="$work/log" "$work/build/train" | tee "$work/processes.txt"
+    grep -o 'step .*' "$work/processes.txt" | diff "$work/threads.txt" -
+    grep -q 'step 2000: loss' "$work/threads.txt"
+    ;;
+  missing_libraries)  # AUTO leaves a part out and tells so; ON is an error that names the package and the option
+    bare() {  # bare <cmake arguments…>: this project without its optional libraries
+      rm -rf "$work/build"
+      "$CMAKE" -S "$SOURCE_DIR" -B "$work/build" -G Ninja -DCMAKE_CXX_COMPILER="$CXX" -DSYNCBN_TESTS=OFF -DSYNCBN_EXAMPLES=OFF \
+        -DCMAKE_DISABLE_FIND_PACKAGE_{Gloo,MPI,PkgConfig,nlohmann_json}=ON \
+        -DSYNCBN_{GLOO,MPI,MPICH,RANK_TABLES,LAUNCHER}=AUTO "$@" >"$work/log.txt" 2>&1
+    }
+    says() { tr -s ' \n' ' ' <"$work/log.txt" | grep -F -- "$1" || { cat "$work/log.txt"; exit 1; }; }
+    bare
+    says "builds engine threads. Left out: SYNCBN_RANK_TABLES (needs the library nlohmann_json: apt install nlohmann-json3-dev)"
+    while IFS='|' read -r option message; do
+      if bare "$option"; then
+        echo "configured with $option and without its library" >&2
+        exit 1
+      fi
+      says "$message"
+    done <<'END'
+-DSYNCBN_GLOO=ON|SYNCBN_GLOO=ON needs the library Gloo: install it (Debian: apt install libgloo-dev), or configure with -DSYNCBN_GLOO=OFF
+-DSYNCBN_MPI=ON|apt install libopenmpi-dev openmpi-bin), or configure with -DSYNCBN_MPI=OFF
+-DSYNCBN_MPICH=ON|apt install libmpich-dev mpich pkg-config), or configure with -DSYNCBN_MPICH=OFF
+-DSYNCBN_RANK_TABLES=ON|apt install nlohmann-json3-dev), or configure with -DSYNCBN_RANK_TABLES=OFF
+-DSYNCBN_LAUNCHER=ON|SYNCBN_LAUNCHER=ON needs SYNCBN_RANK_TABLES
+-DCMAKE_DISABLE_FIND_PACKAGE_fmt=ON|syncbn needs the library {fmt}: install it (Debian: apt install libfmt-dev)
+-DCMAKE_DISABLE_FIND_PACKAGE_hwy=ON|syncbn needs the library Highway: install it (Debian: apt install libhwy-dev)
+END
     ;;
   pkg_config_static) pkg_config "$WORK_DIR/static" ;;
   pkg_config_shared) pkg_config "$WORK_DIR/shared" ;;

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# Finds the libraries of every part, before anything is built. A part whose option is AUTO is left out if a library is
+# missing. Otherwise a missing library is an error that names the Debian package and the option.
+set(syncbn_left_out "")
+
+# syncbn_require(<option> <what is missing> <Debian packages> <found>): what to do without a library. An empty <option>
+# stands for the core.
+macro(syncbn_require option library packages found)
+  if(NOT (${found}))
+    set(syncbn_remedy "install it (Debian: apt install ${packages})")
+    if("${option}" STREQUAL "")
+      message(FATAL_ERROR "syncbn needs ${library}: ${syncbn_remedy}")
+    elseif("${${option}}" STREQUAL "AUTO")
+      set(${option} OFF)
+      list(APPEND syncbn_left_out "${option} (needs ${library}: apt install ${packages})")
+    else()
+      message(FATAL_ERROR "${option}=${${option}} needs ${library}: ${syncbn_remedy}, or configure with -D${option}=OFF")
+    endif()
+  endif()
+endmacro()
+
+find_package(Threads REQUIRED)
+find_package(fmt QUIET)
+syncbn_require("" "the library {fmt}" libfmt-dev fmt_FOUND)
+find_package(hwy QUIET)
+syncbn_require("" "the library Highway" libhwy-dev hwy_FOUND)
+if(SYNCBN_PARALLEL STREQUAL "openmp")
+  find_package(OpenMP QUIET COMPONENTS CXX)
+  if(NOT OpenMP_CXX_FOUND)
+    message(FATAL_ERROR "SYNCBN_PARALLEL=openmp needs OpenMP: install it (with clang++ on Debian: apt install libomp-dev), "
+                        "or configure with -DSYNCBN_PARALLEL=threads")
+  endif()
+endif()
+if(SYNCBN_RANK_TABLES)
+  find_package(nlohmann_json QUIET)
+  syncbn_require(SYNCBN_RANK_TABLES "the library nlohmann_json" nlohmann-json3-dev nlohmann_json_FOUND)
+endif()
+if(SYNCBN_LAUNCHER) # syncbn-run reads JSON
+  syncbn_require(SYNCBN_LAUNCHER "SYNCBN_RANK_TABLES, which needs the library nlohmann_json" nlohmann-json3-dev
+                 SYNCBN_RANK_TABLES)
+endif()
+if(SYNCBN_GLOO)
+  find_package(Gloo QUIET)
+  syncbn_require(SYNCBN_GLOO "the library Gloo" libgloo-dev Gloo_FOUND)
+endif()
+if(SYNCBN_MPI)
+  enable_language(C) # FindMPI's C component
+  find_package(MPI QUIET COMPONENTS C)
+  syncbn_require(SYNCBN_MPI "an MPI such as Open MPI" "libopenmpi-dev openmpi-bin" MPI_C_FOUND)
+endif()
+if(SYNCBN_MPICH)
+  find_package(PkgConfig QUIET) # FindMPI knows one MPI
+  if(PkgConfig_FOUND)
+    pkg_check_modules(MPICH QUIET IMPORTED_TARGET mpich)
+  endif()
+  syncbn_require(SYNCBN_MPICH "MPICH, found by pkg-config" "libmpich-dev mpich pkg-config" MPICH_FOUND)
+endif()
+
+if(PROJECT_IS_TOP_LEVEL)
+  set(syncbn_parts "engine threads")
+  foreach(part IN ITEMS GLOO MPI MPICH)
+    if(SYNCBN_${part})
+      string(TOLOWER ${part} part)
+      string(APPEND syncbn_parts ", engine ${part}")
+    endif()
+  endforeach()
+  foreach(part IN ITEMS "LAUNCHER:syncbn-run" "RANK_TABLES:rank tables" "PYTHON:the Python package")
+    if(part MATCHES "(.*):(.*)" AND SYNCBN_${CMAKE_MATCH_1})
+      string(APPEND syncbn_parts ", ${CMAKE_MATCH_2}")
+    endif()
+  endforeach()
+  if(syncbn_left_out)
+    list(JOIN syncbn_left_out "; " syncbn_left_out)
+    string(APPEND syncbn_parts ". Left out: ${syncbn_left_out}")
+  endif()
+  cmake_language(DEFER CALL message STATUS "syncbn ${PROJECT_VERSION} builds ${syncbn_parts}")
+endif()
