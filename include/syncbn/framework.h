@@ -55,8 +55,8 @@ class SYNCBN_API FrameworkHooks {
  public:
   explicit FrameworkHooks(SyncBatchNorm& layer);
 
-  /// Sets the number of the framework's layer that makes the next calls. The order of the numbers distinguishes
-  /// layers of the same name. No number is sent to a peer.
+  /// Sets the number of the framework's layer that makes the next calls. The order of the numbers
+  /// distinguishes layers of the same name. No number is sent to a peer.
   void identify(std::int64_t number);
   /// Sets the words for "SyncBatchNormOptions::name" in messages: how a program of the framework names a
   /// layer. Comes before the first call.

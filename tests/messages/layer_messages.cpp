@@ -116,7 +116,9 @@ std::vector<Message> layer_messages() {
       {"options: activation",
        [] { return constructed([](O o) { o.activation = static_cast<Activation>(2); }); }},
       {"options: device",
-       [] { return constructed([](O o) { o.device = {static_cast<Device::Type>(9), 1}; }); }},
+       [] { return constructed([](O o) {
+              o.device = {static_cast<Device::Type>(9), 1};
+            }); }},
       {"options: process_group",
        [] { return constructed([](O o) { o.process_group = std::shared_ptr<Group>(); }); }},
       {"shape: too few dimensions", [] { return shape_of({3}); }},
@@ -175,8 +177,7 @@ std::vector<Message> layer_messages() {
       {"tensor: another dtype than x", [] { return forward([](F t) { t.y.dtype = DType::bfloat16; }); }},
       {"tensor: another layout than x",
        [] { return forward([](F t) { t.y.layout = Layout::channels_last; }); }},
-      {"tensor: another device than the layer",
-       [] { return forward([](F t) { t.x.device.index = 1; }); }},
+      {"tensor: another device than the layer", [] { return forward([](F t) { t.x.device.index = 1; }); }},
       {"tensor: another device than x", [] { return forward([](F t) { t.y.device.index = 1; }); }},
       {"tensor: overlap", [] { return forward([](F t) { t.y.data = const_cast<void*>(t.x.data); }); }},
       {"backward: no y under a ReLU", [] { return backward([](B t) { t.y.reset(); }, Activation::relu); }},
