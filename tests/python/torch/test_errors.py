@@ -168,7 +168,7 @@ def not_called(rank):
 def test_a_rank_that_never_comes_is_named_by_the_deadline(two_ranks):
     (name, message, bases), seconds, (again, _, _) = two_ranks(not_called)[0]
     assert name == "TimeoutError" and OSError in TimeoutError.__mro__ and "TimeoutError" in bases
-    assert "1 s (SYNCBN_TIMEOUT_S)" in message and "(waiting for rank 1)" in message and "forward of layer" in message
+    assert "1 s (SYNCBN_TIMEOUT_S)" in message and "(waiting for rank 1)" in message and "forward of an unnamed layer" in message
     assert seconds < 50
     assert again == "GroupError"
 
