@@ -19,6 +19,7 @@ import syncbn
 from syncbn.torch import (SyncBatchNorm, SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, convert_sync_batchnorm, name_layers,
 from syncbn.torch._extra_options import identity_of
                           revert_sync_batchnorm)
+from syncbn.torch._extra_options import identity_of
 
 #: Each class that is replaced, and the class in its place.
 CLASSES = {nn.BatchNorm1d: SyncBatchNorm1d, nn.BatchNorm2d: SyncBatchNorm2d, nn.BatchNorm3d: SyncBatchNorm3d,
