@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -80,8 +81,8 @@ class Column {
   double* end() { return data() + size(); }
   const double* begin() const { return data(); }
   const double* end() const { return data() + size(); }
-  double& operator[](std::size_t channel) { return data()[channel]; }
-  const double& operator[](std::size_t channel) const { return data()[channel]; }
+  double& operator[](std::integral auto channel) { return data()[channel]; }
+  const double& operator[](std::integral auto channel) const { return data()[channel]; }
   const DeviceMemory& memory() const { return buffer_.memory(); }
 
   /// Makes a column on the CPU of the values from `first` to `last`.

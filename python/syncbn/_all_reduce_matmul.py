@@ -56,8 +56,9 @@ def all_reduce_matmul(a: np.ndarray, b: np.ndarray, group: str = WORLD) -> np.nd
                             "array of float32 or float64")
         if values.ndim != 2 or values.shape[1] == 0:
             raise InvalidArgument(f"{name}: shape {values.shape}, expected (rows, columns) with at least one column")
-    a, b = (np.require(values, requirements="CA") for values in (a, b))
+    a, b = (np.require(values, requirements=["C", "A"]) for values in (a, b))
     c = np.empty((a.shape[1], b.shape[1]), a.dtype)
-    tensors = [(values.ctypes.data, values.shape, CORE_DTYPES[values.dtype.name]) for values in (a, b, c)]
-    _core.all_reduce_matmul(*tensors, group)
+    in_core_a, in_core_b, in_core_c = ((values.ctypes.data, values.shape, CORE_DTYPES[values.dtype.name])
+                                       for values in (a, b, c))
+    _core.all_reduce_matmul(in_core_a, in_core_b, in_core_c, group)
     return c

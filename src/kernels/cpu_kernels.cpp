@@ -17,7 +17,7 @@
 namespace syncbn::kernels {
 namespace {
 
-bool is_finite(const Saved& saved, std::size_t channel) {
+bool is_finite(const Saved& saved, std::int64_t channel) {
   return std::isfinite(saved.mean[channel]) && std::isfinite(saved.var_unbiased[channel]);
 }
 
@@ -36,9 +36,8 @@ class CpuColumns : public Kernels {
   }
 
   std::optional<NonfiniteChannel> find_nonfinite(const Saved& saved) const final {
-    for (std::size_t c = 0; c < saved.mean.size(); ++c) {
-      if (!is_finite(saved, c))
-        return NonfiniteChannel{static_cast<std::int64_t>(c), saved.mean[c], saved.var[c]};
+    for (std::int64_t c = 0; c < std::ssize(saved.mean); ++c) {
+      if (!is_finite(saved, c)) return NonfiniteChannel{c, saved.mean[c], saved.var[c]};
     }
     return std::nullopt;
   }
@@ -48,7 +47,7 @@ class CpuColumns : public Kernels {
              bool skip_nonfinite) const final {
     const std::int64_t batches = *running.batches + 1;
     const double factor = momentum ? *momentum : 1 / static_cast<double>(batches);
-    for (std::size_t c = 0; c < saved.mean.size(); ++c) {
+    for (std::int64_t c = 0; c < std::ssize(saved.mean); ++c) {
       if (skip_nonfinite && !is_finite(saved, c)) continue;
       running.mean.set(c, exact::running_update(running.mean[c], saved.mean[c], factor));
       running.var.set(c, exact::running_update(running.var[c], saved.var_unbiased[c], factor));
@@ -58,7 +57,7 @@ class CpuColumns : public Kernels {
 
   void affine_gradients(const Values& weight_grad, const Values& bias_grad, const Column& a, const Column& b,
                         const Column& invstd, bool empty) const final {
-    for (std::size_t c = 0; c < invstd.size() && weight_grad; ++c) {
+    for (std::int64_t c = 0; c < std::ssize(invstd) && weight_grad; ++c) {
       weight_grad.set(c, empty ? 0.0 : b[c] * invstd[c]);
       if (bias_grad) bias_grad.set(c, a[c]);
     }

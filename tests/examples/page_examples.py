@@ -14,7 +14,7 @@ import pathlib
 import re
 import sys
 
-BLOCK = re.compile(r"^(<!-- not run: .+ -->\n\n?)?```(\w+)\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n\n?)?```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
 @dataclasses.dataclass

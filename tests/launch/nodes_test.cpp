@@ -424,7 +424,7 @@ TEST_F(NodesTest, AStrangerAtThePortIsNoLauncher) {
     Job& second = launch_shell({1, 1, {"--cluster_time_out=1"}}, 2, kSleep);
     const std::string found = fmt::format("{}:{}", network_.address(0), port_);
     expect_end({&first, &second}, kind == "web" ? kCannotStart : kNotJoined,
-               {found, kind == "web" ? "answer ... store" : "deadline"});
+               {found, kind == "web" ? "answer ... store" : "no answer"});
     EXPECT_TRUE(contains(first.err(), "Address already in use")) << first.err();
     std::filesystem::remove(folder() / "listening");
   }

@@ -100,7 +100,7 @@ case $1 in
       echo "dead links were not found" >&2
       exit 1
     fi
-    grep -F 'docs/launching.md: errors.md' "$work/control.txt"
+    grep -F 'README.md: docs/errors.md' "$work/control.txt"
     ;;
   find_package_static)
     consume "$WORK_DIR/static" ""

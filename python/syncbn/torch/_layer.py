@@ -104,9 +104,10 @@ class SyncBatchNorm(BatchNormBase):
         if not 0 <= eps < math.inf:
             raise InvalidArgument(f"eps: {eps}, expected a finite number >= 0")
         if momentum is not None:
-            momentum = _checks.real("momentum", momentum)
-            if not 0 <= momentum <= 1:
-                raise InvalidArgument(f"momentum: {momentum}, expected None or a number in [0, 1]")
+            factor = _checks.real("momentum", momentum)
+            if not 0 <= factor <= 1:
+                raise InvalidArgument(f"momentum: {factor}, expected None or a number in [0, 1]")
+            momentum = factor
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         if not bias:
             self.register_parameter("bias", None)

@@ -83,10 +83,11 @@ def _or_nothing(tensor, x):
 def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residual: Optional[Tensor],
             running_mean: Optional[Tensor], running_var: Optional[Tensor], name: Tensor, settings: str,
             training: bool) -> Tuple[Tensor, Tensor]:
-    layer = _core_layer(settings, name, training, x.shape[1])
+    core, number, dtype = _core_layer(settings, name, training, x.shape[1])
     if not (training and _decoded(settings)[0].track_running_stats):  # else `track` follows
         moves_statistics(name, False)
-    return _core_calls.forward(*layer, x, (weight, bias, running_mean, running_var, None), residual, training, False)
+    return _core_calls.forward(core, number, dtype, x, (weight, bias, running_mean, running_var, None), residual, training,
+                               track=False)
 
 
 @forward.register_fake
