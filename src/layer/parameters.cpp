@@ -41,7 +41,7 @@ Parameters::Parameters(const kernels::DeviceEntry& device, std::int64_t num_feat
     : device_(options.device) {
   const bool bias = options.affine && options.bias, track = options.track_running_stats;
   const bool exists[] = {options.affine, bias, track, track, track, options.affine, bias};
-  for (int i = 0; i < kEntries; ++i) {
+  for (std::size_t i = 0; i < kEntries; ++i) {
     if (!exists[i]) continue;
     if (i == kBatches) {
       values_[i].emplace(device, std::nullopt, 1);
@@ -52,15 +52,15 @@ Parameters::Parameters(const kernels::DeviceEntry& device, std::int64_t num_feat
   reset(0, kEntries);
 }
 
-void Parameters::reset(int first, int end) {
-  for (int i = first; i < end; ++i) {
+void Parameters::reset(std::size_t first, std::size_t end) {
+  for (std::size_t i = first; i < end; ++i) {
     if (values_[i]) values_[i]->fill(kInfo[i].initial);
   }
 }
 
-std::vector<StateEntry> Parameters::entries(int first, int end) {
+std::vector<StateEntry> Parameters::entries(std::size_t first, std::size_t end) {
   std::vector<StateEntry> result;
-  for (int i = first; i < end; ++i) {
+  for (std::size_t i = first; i < end; ++i) {
     if (!values_[i]) continue;
     result.push_back({kInfo[i].name, values_[i]->data(), values_[i]->dtype(), values_[i]->size(), device_});
   }
@@ -68,7 +68,7 @@ std::vector<StateEntry> Parameters::entries(int first, int end) {
 }
 
 void Parameters::bind(std::string_view name, void* memory) {
-  for (int i = 0; i < kEntries; ++i) {
+  for (std::size_t i = 0; i < kEntries; ++i) {
     if (kInfo[i].name != name || !values_[i]) continue;
     const std::size_t alignment = element_size(values_[i]->dtype());
     if (reinterpret_cast<std::uintptr_t>(memory) % alignment != 0) {

@@ -63,8 +63,8 @@ class Parameters {
     std::optional<StateValues>& values = values_[entry];
     return values ? kernels::Values{values->data(), *values->dtype()} : kernels::Values{};
   }
-  void reset(int first, int end);
-  std::vector<StateEntry> entries(int first, int end);
+  void reset(std::size_t first, std::size_t end);
+  std::vector<StateEntry> entries(std::size_t first, std::size_t end);
 
   Device device_;
   std::array<std::optional<StateValues>, kEntries> values_;
