@@ -17,7 +17,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import syncbn
 from syncbn.torch import (SyncBatchNorm, SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, convert_sync_batchnorm, name_layers,
-from syncbn.torch._extra_options import identity_of
                           revert_sync_batchnorm)
 from syncbn.torch._extra_options import identity_of
 
