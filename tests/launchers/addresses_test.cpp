@@ -47,9 +47,9 @@ class Addresses : public ::testing::Test {
   std::vector<std::unique_ptr<Child>> workers_;
 };
 
-TEST_F(Addresses, NameThatNeverComesIsATimeoutOnEveryRank) {
+TEST_F(Addresses, NameWithoutAnAddressIsAnErrorOnEveryRank) {
   for (const int rank : {0, 1}) start({}, rank, "no-such-host.invalid", "1");
-  expect_ends("TimeoutError on rank -1 ... 'no-such-host.invalid'");
+  expect_ends("GroupError on rank -1 ... 'no-such-host.invalid' has no address");
 }
 
 // control: where rank 0 asks for the name once, it fails at once.
