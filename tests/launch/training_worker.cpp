@@ -74,10 +74,11 @@ void work(const std::string& mode) {
     std::exit(kOwnFailure);
   }
   if (mode == "fail_late" && odd_one) {
-    fmt::print("no more data\n");
+    // An interpreter prints the exception at once. It then takes long to end.
+    fmt::print(stderr, "Traceback (most recent call last):\nno more data\n");
     syncbn::release();  // breaks the connections
     outlive(read_peer());
-    sleep(1);  // as an interpreter that takes long to end
+    sleep(1);
     std::exit(kOwnFailure);
   }
   if (mode == "die" || mode.starts_with("fail")) step(layer, rank);
