@@ -28,8 +28,7 @@ def _describe_engine(component: str, packages: str) -> str:
 
 
 def _describe_launcher() -> str:
-    beside = shutil.which("syncbn-run")
-    return beside or "not on PATH (built where nlohmann_json is found; Debian: apt install nlohmann-json3-dev)"
+    return shutil.which("syncbn-run") or "not on PATH (built where nlohmann_json is found; Debian: apt install nlohmann-json3-dev)"
 
 
 def main() -> None:

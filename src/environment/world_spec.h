@@ -12,8 +12,8 @@ struct WorldSpec {
   int size = 1;
   std::string host;  ///< Host of the rendezvous.
   int port = 0;
-  std::string
-      port_setting;  ///< The variables behind the port, for messages: "MASTER_PORT + 1, or SYNCBN_PORT".
+  /// The variables behind the port, for messages: "MASTER_PORT + 1, or SYNCBN_PORT".
+  std::string port_setting;
   /// True if this process serves the rendezvous: rank 0, unless a launcher serves it. None: the first process
   /// on the host to take the port serves it.
   std::optional<bool> serve = false;

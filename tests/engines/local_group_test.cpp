@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "../counted_communicator.h"
 #include "group/group.h"
 #include "rank_processes.h"
 
@@ -29,6 +30,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
+using testing::CountedCommunicator;
 using testing::RankProcesses;
 using testing::sum_once;
 using testing::WindowMemory;
@@ -194,30 +196,11 @@ TEST_F(LocalGroupTest, TwoRanksOfOneProcess) {
   EXPECT_EQ(other, "engine");
 }
 
-// Counts the messages of the engine that a program gives to make_group().
-class Counted final : public Communicator {
- public:
-  Counted(std::unique_ptr<Communicator> engine, int& messages)
-      : engine_(std::move(engine)), messages_(messages) {}
-  int rank() const override { return engine_->rank(); }
-  int size() const override { return engine_->size(); }
-  std::span<std::int64_t> buffer(std::size_t words) override { return engine_->buffer(words); }
-  void start(std::size_t words) override {
-    ++messages_;
-    engine_->start(words);
-  }
-  void wait(Deadline deadline) override { engine_->wait(deadline); }
-  void abort() noexcept override { engine_->abort(); }
-
- private:
-  const std::unique_ptr<Communicator> engine_;
-  int& messages_;
-};
-
 std::string messages_of_a_custom_engine(std::unique_ptr<Communicator> engine) {
   const int rank = engine->rank();
   int messages = 0;
-  const auto group = make_group("own", std::make_unique<Counted>(std::move(engine), messages), kPatience);
+  const auto group =
+      make_group("own", std::make_unique<CountedCommunicator>(std::move(engine), messages), kPatience);
   for (std::int64_t round = 0; round < 10; ++round) {
     std::vector<std::int64_t> payload(20, rank + round);
     group->sum({"a sum", ""}, payload);

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "counted_communicator.h"
 #include "layer/calls.h"
 #include "syncbn/syncbn.h"
 
@@ -132,26 +133,6 @@ TEST(JointCall, Overlap) {
             after(own_calls));
 }
 
-// Messages that a group's engine was given.
-class Counted final : public Communicator {
- public:
-  Counted(std::unique_ptr<Communicator> engine, int& messages)
-      : engine_(std::move(engine)), messages_(messages) {}
-  int rank() const override { return engine_->rank(); }
-  int size() const override { return engine_->size(); }
-  std::span<std::int64_t> buffer(std::size_t words) override { return engine_->buffer(words); }
-  void start(std::size_t words) override {
-    ++messages_;
-    engine_->start(words);
-  }
-  void wait(Deadline deadline) override { engine_->wait(deadline); }
-  void abort() noexcept override { engine_->abort(); }
-
- private:
-  const std::unique_ptr<Communicator> engine_;
-  int& messages_;
-};
-
 // Both ranks bring the same.
 class Twice final : public Communicator {
  public:
@@ -176,7 +157,8 @@ class Twice final : public Communicator {
 TEST(JointCall, OneMessageInSteadyState) {
   int messages = 0;
   SyncBatchNormOptions options;
-  options.process_group = make_group("pair", std::make_unique<Counted>(std::make_unique<Twice>(), messages));
+  options.process_group =
+      make_group("pair", std::make_unique<CountedCommunicator>(std::make_unique<Twice>(), messages));
   Part a(3, 1, options), b(40, 2, options);
   const auto step = [&] {
     messages = 0;
