@@ -27,7 +27,7 @@ struct Device {
     cpu,  ///< The host.
   };
   Type type = Type::cpu;
-  std::uint8_t index = 0;  ///< Number of the device among those of its type.
+  std::uint8_t index = 0;  ///< Index of the device among the devices of the same type.
 
   friend bool operator==(const Device&, const Device&) = default;
 };
