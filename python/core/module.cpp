@@ -10,6 +10,7 @@
 #include "errors.h"
 #include "framework.h"
 #include "groups.h"
+#include "huge_pages.h"
 #include "layer.h"
 #include "syncbn/isa.h"
 #include "syncbn/threads.h"
@@ -27,6 +28,7 @@ NB_MODULE(_core, m) {
   syncbn::python::bind_groups(m);
   syncbn::python::bind_layer(m);
   syncbn::python::bind_framework(m);
+  syncbn::python::bind_huge_pages(m);
   m.def("get_num_threads", &syncbn::get_num_threads);
   m.def("set_num_threads", &syncbn::set_num_threads, nb::arg("count"));
   m.def("available_isas", &syncbn::available_isas);

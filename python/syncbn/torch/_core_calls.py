@@ -15,6 +15,9 @@ from ._spec import DTYPES
 
 _FIRST = _core.Layout.channels_first
 _LAST = _core.Layout.channels_last
+# From this size on, glibc gives each tensor new memory of its own, where the page faults of 4 KiB pages take longer than
+# the layer: a forward of (32,256,56,56) takes half the time with huge pages. Smaller tensors gain nothing.
+_HUGE_PAGES_FROM = 32 << 20  # bytes
 _CHANNEL_VALUES = "weight", "bias", "running_mean", "running_var"
 
 
@@ -29,6 +32,14 @@ def dense(x):
     return x.contiguous(), _FIRST
 
 
+def _new_like(x):
+    """A tensor as x, in the same memory order, whose values are not set."""
+    tensor = torch.empty_like(x)
+    if tensor.nbytes >= _HUGE_PAGES_FROM:
+        _core.prefer_huge_pages(tensor.data_ptr(), tensor.nbytes)
+    return tensor
+
+
 def _in_order_of(x, layout, tensor):
     """The tensor, copied if its memory order is not that of x."""
     if tensor.is_neg():
@@ -37,7 +48,7 @@ def _in_order_of(x, layout, tensor):
         return tensor.contiguous()
     if tensor.movedim(1, -1).is_contiguous():
         return tensor
-    return torch.empty_like(x).copy_(tensor)
+    return _new_like(x).copy_(tensor)
 
 
 def _address(tensor):
@@ -106,7 +117,7 @@ def forward(core, number, dtype, x, values, residual, training, track):
         if residual is not None:
             check_residual(residual, x)
         x, layout = dense(x)
-        y = torch.empty_like(x)
+        y = _new_like(x)
         saved = torch.empty(core.saved_size, dtype=torch.float64)
         if residual is not None:
             residual = _in_order_of(x, layout, residual)
@@ -141,10 +152,10 @@ def backward(core, number, dtype, *, saved, dy, x, y, wanted, with_sums):
         if y is not None:
             y = _in_order_of(x, layout, y)
         shape = x.shape
-        dx = torch.empty_like(x) if wanted[0] else None
+        dx = _new_like(x) if wanted[0] else None
         d_weight = torch.empty(shape[1], dtype=dtype) if wanted[1] else None
         d_bias = torch.empty(shape[1], dtype=dtype) if wanted[2] else None
-        d_residual = torch.empty_like(x) if wanted[3] else None
+        d_residual = _new_like(x) if wanted[3] else None
         sums = torch.empty(core.sums_size, dtype=torch.float64) if with_sums else None
     except Exception as error:
         core.fail(error_text(error), saved.data_ptr())
@@ -165,8 +176,8 @@ def double_backward(core, number, dtype, *, saved, sums, dy, x, y, ddx, dd_weigh
         dy = _in_order_of(x, layout, dy)
         y, ddx, dd_residual = (None if t is None else _in_order_of(x, layout, t) for t in (y, ddx, dd_residual))
         dd_weight, dd_bias = (None if t is None else t.contiguous() for t in (dd_weight, dd_bias))
-        d_dy = torch.empty_like(x) if wanted[0] else None
-        d_x = torch.empty_like(x) if wanted[1] else None
+        d_dy = _new_like(x) if wanted[0] else None
+        d_x = _new_like(x) if wanted[1] else None
         d_weight = torch.empty(x.shape[1], dtype=dtype) if wanted[2] else None
     except Exception as error:
         core.fail(error_text(error), saved.data_ptr())

@@ -2,6 +2,7 @@
 
 """Memory orders: no copy of a dense tensor, one of any other."""
 
+import pathlib
 import re
 
 import pytest
@@ -123,3 +124,29 @@ def test_allocations_are_the_results():
     allocated = sum(max(event.self_cpu_memory_usage, 0) for event in profiler.key_averages())
     # y, dy, dx; the rest are values per channel.
     assert 3 * x.numel() * 4 <= allocated < 3 * x.numel() * 4 + 16 * 1024
+
+
+def asks_for_huge_pages(tensor):
+    """Whether the mapping that has the middle of the tensor's memory is marked for huge pages."""
+    middle = tensor.data_ptr() + tensor.nbytes // 2
+    here = False
+    for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
+        if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            here = int(bounds[1], 16) <= middle < int(bounds[2], 16)
+        elif here and line.startswith("VmFlags:"):
+            return "hg" in line.split()
+    raise AssertionError(f"no mapping has address {middle:x}")
+
+
+@pytest.mark.skipif(not pathlib.Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="a kernel without huge pages")
+def test_large_outputs_ask_for_huge_pages(monkeypatch):
+    layer = SyncBatchNorm(4)
+    x = torch.ones(4, 4, 1 << 19).requires_grad_()  # 32 MiB
+    y = layer(x)
+    assert asks_for_huge_pages(y)
+    y.backward(x.detach())
+    assert asks_for_huge_pages(x.grad)
+    assert not asks_for_huge_pages(x.detach()), "torch's own tensor"
+
+    monkeypatch.setattr(_core_calls, "_HUGE_PAGES_FROM", 1 << 40)
+    assert not asks_for_huge_pages(layer(x)), "the control"
