@@ -158,18 +158,23 @@ HWY_INLINE void add_on_levels(LevelAccumulator (&chains)[kCount], const Starts& 
 // The largest |bits| and the smallest nonzero |bits| minus one, in each lane. |bits| as integers are in the
 // order of |values|; Inf and NaN are the largest. Zero minus one is the largest integer, so a zero is never
 // the minimum.
-struct Range {
-  Bits max, min_minus_one;
+template <class Tag>
+struct BitRange {
+  using Integer = hn::TFromD<Tag>;
+  hn::Vec<Tag> max, min_minus_one;
 
-  HWY_INLINE Range() {}  // as Accumulator's
-  HWY_INLINE Range(Bits largest, Bits smallest_minus_one) : max(largest), min_minus_one(smallest_minus_one) {}
-  static HWY_INLINE Range none() { return {hn::Zero(BitsTag()), hn::Set(BitsTag(), 0xffffffffu)}; }
-  HWY_INLINE void see(Float f) {
-    const Bits bits = magnitude(f);
+  HWY_INLINE BitRange() {}  // as Accumulator's
+  HWY_INLINE BitRange(hn::Vec<Tag> largest, hn::Vec<Tag> smallest_minus_one)
+      : max(largest), min_minus_one(smallest_minus_one) {}
+  static HWY_INLINE BitRange none() { return {hn::Zero(Tag()), hn::Set(Tag(), ~Integer{0})}; }
+  template <class V>
+  HWY_INLINE void see(V value) {
+    const auto bits = hn::And(hn::BitCast(Tag(), value), hn::Set(Tag(), ~Integer{0} >> 1));
     max = hn::Max(max, bits);
-    min_minus_one = hn::Min(min_minus_one, hn::Sub(bits, hn::Set(BitsTag(), 1u)));
+    min_minus_one = hn::Min(min_minus_one, hn::Sub(bits, hn::Set(Tag(), Integer{1})));
   }
 };
+using Range = BitRange<BitsTag>;
 
 #endif
 

@@ -29,7 +29,7 @@ struct BlockLoops {
   LevelSums (*sum_levels)(const Rows<Storage>&, const Levels&, int pass);
 };
 template <>
-struct BlockLoops<double> {};  // sum_doubles.h
+struct BlockLoops<double> {};  // sum_double_lanes.h
 /// The loops of the instruction set in use, which has vector code.
 const PerStorage<BlockLoops>& block_tables();
 
