@@ -161,15 +161,16 @@ void sum_doubles_side_by_side(const Operand& a, const Operand& b, const Geometry
   const auto channels = static_cast<std::size_t>(part.channels);
   const std::size_t step = double_loops().lanes();
   std::array<std::optional<DoubleSummer>, kDoublesTogether / 2> summers;  // vectors have two lanes at least
-  for (std::size_t c = 0; c < channels; c += step) {
-    summers[c / step].emplace().begin(std::min(step, channels - c),
-                                      records.from(static_cast<std::int64_t>(c)));
-  }
   for_each_stretch<double>(a, b, g, part, kMaxDoublePairs, [&](const Rows<double>& first) {
     for (std::size_t c = 0; c < channels; c += step) {
+      std::optional<DoubleSummer>& summer = summers[c / step];
       Rows<double> terms = shifted(first, c);
       terms.n = std::min(step, channels - c);
-      summers[c / step]->add(terms);
+      if (!summer) {
+        summer.emplace(c == 0 ? DoubleWindow{} : summers[c / step - 1]->window());
+        summer->begin(terms.n, records.from(static_cast<std::int64_t>(c)));
+      }
+      summer->add(terms);
     }
   });
   for (std::size_t c = 0; c < channels; c += step) summers[c / step]->complete();
