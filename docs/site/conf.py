@@ -13,12 +13,13 @@ author = "the syncbn authors"
 copyright = "the syncbn authors, Apache License 2.0"
 release = re.search(r'SYNCBN_VERSION "([^"]+)"', (ROOT / "include/syncbn/version.h").read_text())[1]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "breathe"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "breathe"]
 root_doc = "index"
 html_theme = "furo"
 html_title = f"syncbn {release}"
 
 myst_heading_anchors = 4
+nb_execution_mode = "off"  # a test compares the outputs that the notebook has
 breathe_projects = {"syncbn": str(ROOT / "build/doxygen/xml")}
 breathe_default_project = "syncbn"
 breathe_show_include = False
@@ -37,8 +38,11 @@ OUTSIDE = {
     "site/security": "SECURITY.md",
     "site/floors": "benchmarks/floors.md",
     "site/digits": "examples/data/README.md",
+    "site/examples": "examples/README.md",
+    "site/examples-torch": "examples/torch/README.md",
+    "site/statistics": "examples/notebooks/statistics.ipynb",
 }
-PAGES = {file: f"docs/{page}.md" for page, file in OUTSIDE.items()}
+PAGES = {file: f"docs/{page}{pathlib.Path(file).suffix}" for page, file in OUTSIDE.items()}
 
 
 def read_page(app, docname, source):
