@@ -16,6 +16,8 @@ release = re.search(r'SYNCBN_VERSION "([^"]+)"', (ROOT / "include/syncbn/version
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "breathe"]
 root_doc = "index"
 html_theme = "furo"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_title = f"syncbn {release}"
 
 myst_heading_anchors = 4
@@ -51,6 +53,7 @@ def read_page(app, docname, source):
     file = ROOT / OUTSIDE.get(docname, f"docs/{docname}.md")
     if docname in OUTSIDE:
         source[0] = file.read_text()
+        app.env.note_dependency(file)  # else a build after a change of the file keeps the old page
 
     def relocate(link):
         target = pathlib.Path(os.path.normpath(file.parent / link[1])).relative_to(ROOT).as_posix()
