@@ -111,17 +111,20 @@ class Pages(unittest.TestCase):
             page.write_text("# A heading\n[1](page.md#a-heading) [2](#a-heading) [3](no.md) [4](#no) [5](page.md#no) [6](https://x.y)")
             self.assertEqual([link for _, link in links.dead_links([page])], ["no.md", "#no", "page.md#no"])
 
-    def test_readmes_show_the_same(self):
-        """The Chinese README has the programs, commands, outputs and tables of the English one. Comments are translated."""
+    def test_translations_show_the_same(self):
+        """A Chinese page has the programs, commands, outputs and tables of the English one. Comments are translated."""
         def shown(page):
             text = re.sub(r"^<!-- .*? -->$", "", page.read_text(encoding="utf-8"), flags=re.M)
             blocks = re.findall(r"^```\w+\n.*?^```$", text, re.M | re.S)
             return ([re.sub(r"\s*(//|#(?!include)).*$", "", block, flags=re.M) for block in blocks],
                     len(re.findall(r"^\|", text, re.M)), len(re.findall(r"^#+ ", text, re.M)))
 
-        english, chinese = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
-        self.assertEqual(shown(english), shown(chinese))
-        self.assertIn("  syncbn::SyncBatchNorm layer(2);\n", "".join(shown(english)[0]))  # control: only comments are cut
+        translations = [*ROOT.glob("*.zh-CN.md"), *DOCS.glob("*.zh-CN.md")]
+        self.assertEqual(len(translations), 3)
+        for chinese in translations:
+            with self.subTest(chinese.name):
+                self.assertEqual(shown(chinese), shown(chinese.with_name(chinese.name.replace(".zh-CN", ""))))
+        self.assertIn("  syncbn::SyncBatchNorm layer(2);\n", "".join(shown(ROOT / "README.md")[0]))  # control: only comments are cut
 
     def test_extraction(self):
         """Control: blocks, their output, their marks and other text are told apart."""
