@@ -28,6 +28,8 @@ struct Levels {
   int sum_ulp, product_ulp;  ///< log2 of the highest levels' units.
   int passes;                ///< Enough for the smallest elements.
 };
+/// The levels for elements up to these exponents.
+Levels levels_at(int max_exponent_a, int max_exponent_b, int passes);
 /// The levels for a block's finite elements, at most kMaxAdditions an accumulator. `largest` is the exponent
 /// of the dtype's largest number: if an operand has special elements, its finite ones may reach that far.
 Levels make_levels(OperandRange a, OperandRange b, int largest);

@@ -183,6 +183,39 @@ TEST_F(Slurm, BatchScriptIsAWorldOfOne) {
   expect_sums();
 }
 
+// The job file of examples/slurm.
+class SlurmJobFile : public Slurm {
+ protected:
+  // The job's end; its output is the output of job_.
+  std::string submit(const std::vector<std::string>& program) {
+    const std::string output = (cluster->folder() / "job.log").string();
+    std::vector<std::string> command = {"sbatch", "--quiet", "--wait",       "--nodes=1",
+                                        "-o",     output,    SYNCBN_JOB_FILE};
+    command.insert(command.end(), program.begin(), program.end());
+    std::string end = run(command);
+    if (end == "still runs")
+      end = job_->wait();  // two imports of PyTorch on a busy machine take most of kPatience
+    run({"cat", output});
+    return end;
+  }
+};
+
+TEST_F(SlurmJobFile, SumsAreRight) {
+  EXPECT_EQ(submit({SYNCBN_WORKER, "sums"}), "exit 0") << job_->output();
+  expect_sums();
+}
+
+TEST_F(SlurmJobFile, FailedRankEndsTheJob) {
+  EXPECT_EQ(submit({SYNCBN_WORKER, "last_exits"}), "exit 7") << job_->output();
+}
+
+TEST_F(SlurmJobFile, PyTorchTrains) {
+  EXPECT_EQ(submit({SYNCBN_VENV "/bin/python", SYNCBN_TORCH_EXAMPLE, "--steps=3", "--plot="}), "exit 0")
+      << job_->output();
+  EXPECT_EQ(count("0: synchronized "), 1) << job_->output();
+  EXPECT_EQ(count("1: synchronized "), 0) << job_->output();  // two ranks of one job, not two jobs
+}
+
 #ifdef SYNCBN_RUN
 TEST_F(Slurm, SyncbnRunInAStep) {
   const std::string logs = (cluster->folder() / "logs").string();

@@ -92,11 +92,11 @@ case $1 in
     "$CMAKE" --install "$BUILD_DIR" --prefix "$WORK_DIR/static"
     "$WORK_DIR/static/bin/syncbn-run" --version
     documents=$(dirname "$(find "$WORK_DIR/static/share" -name CHANGELOG.md)")
-    python3 "$here/links.py" "$documents"
+    python3 "$SOURCE_DIR/tests/examples/links.py" "$documents"
     # Control: without one page, the links to it are found.
     cp -r "$documents" "$work/documents"
     rm "$work/documents/docs/errors.md"
-    if python3 "$here/links.py" "$work/documents" >"$work/control.txt"; then
+    if python3 "$SOURCE_DIR/tests/examples/links.py" "$work/documents" >"$work/control.txt"; then
       echo "dead links were not found" >&2
       exit 1
     fi
