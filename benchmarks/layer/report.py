@@ -14,18 +14,13 @@ import sys
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 import floors  # noqa: E402
 import pages  # noqa: E402
+from pages import number  # noqa: E402
 from results import DIRECTIONS, ENGINES, LARGE, OPERATOR, SMALL, dims, find, geometric_mean, isas, ratios  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 FLOORS = ROOT / "benchmarks" / "floors.md"
 DIMS = ["direction", "layout", "shape"]
-
-
-def number(value, scale=1):
-    """Three digits, or all before the point."""
-    value *= scale
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def machine(results):
