@@ -33,7 +33,7 @@ class DoubleSummer {
   /// `guess`: the first window of all channels.
   explicit DoubleSummer(DoubleWindow guess = {});
 
-  /// Of the first channel.
+  /// Window of the first channel.
   DoubleWindow window() const { return windows_[0]; }
   /// Elements of one step: the number of lanes.
   std::size_t step() const { return loops_.lanes(); }
