@@ -3,7 +3,7 @@
 // Launchers of clusters: torchrun, MPI launchers and Slurm.
 #include "environment/launchers.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "environment/slurm_lists.h"
 

@@ -21,7 +21,7 @@
 // table of all reports, from which all ranks derive the same error.
 #include "group/agreed_sum.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
