@@ -223,7 +223,7 @@ TEST_F(LocalGroupTest, ACustomEngine) {
   }
 }
 
-// control: signal number 0 harms nobody if the guard is missing.
+// control: signal number 0 does no harm if the guard is missing.
 TEST_F(LocalGroupTest, TheTestsSignalNoProcessThatHasEnded) {
   RankProcesses ranks(1, [](int) { return "done"; });
   ranks.signal(0, 0);

@@ -32,7 +32,7 @@ TEST(WireVersion, RanksOfEachVersionAreNamedOnEveryRank) {
     expect_error<MismatchError>(outcome, {"6 on ranks 0-1, 3", "7 on rank 2", "the same version"});
 }
 
-// A peer of another version: it says so in the first sum of the connection.
+// A peer of another version, as the first sums of a connection show it.
 class NewerPeer final : public Communicator {
  public:
   int rank() const override { return 0; }

@@ -40,7 +40,7 @@ TEST_F(EndingTest, SignalsEndTheWholeJob) {
   }
 }
 
-// control: signal number 0 harms nobody if the guard is missing.
+// control: signal number 0 does no harm if the guard is missing.
 TEST_F(EndingTest, TheTestsSignalNoJobThatHasEnded) {
   Job& job = start_shell(options(1), "exit 0");
   EXPECT_EQ(job.wait(), 0);
