@@ -18,8 +18,8 @@
 /// The layer and its tensors on the device that the tests run on. Tests use these names as those of syncbn.
 namespace syncbn::testing {
 
-/// The device that SYNCBN_TEST_DEVICE names: none: the CPU; guarded; emulated, whose kernels are those of GPUs;
-/// mixed: the CPU and the emulated device, by turns of the threads, and so of the ranks.
+/// The device that SYNCBN_TEST_DEVICE names: none: the CPU; guarded; emulated, whose kernels are those of
+/// GPUs; mixed: the CPU and the emulated device, by turns of the threads, and so of the ranks.
 inline Device test_device() {
   static const std::string_view name = [] {
     const char* value = std::getenv("SYNCBN_TEST_DEVICE");
