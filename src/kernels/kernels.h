@@ -184,7 +184,7 @@ struct DeviceEntry {
 };
 /// The CPU. Its kernels are vector code of the instruction set in use or, if it has none, the plain loops.
 const DeviceEntry& cpu();
-/// Makes a device known. Called before the first layer on that device is made.
+/// Makes a device known, before the first layer on that device is made.
 void add_device(Device device, const DeviceEntry& entry);
 /// The entry of a device, or null if the library has none.
 const DeviceEntry* find_device(Device device);
