@@ -19,7 +19,7 @@
 namespace syncbn::testing {
 
 /// SYNCBN_TEST_DEVICE names the device that the tests run on. None: the CPU; guarded; emulated, whose kernels
-/// are those of GPUs; mixed: the CPU and the emulated device, by turns of the threads, and so of the ranks.
+/// are those of GPUs; mixed: threads, and so ranks, are on the CPU and on the emulated device by turns.
 inline std::string_view test_device_name() {
   static const char* const value = std::getenv("SYNCBN_TEST_DEVICE");
   return value == nullptr ? "" : value;
