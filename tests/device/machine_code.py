@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 RULES = {
-    "contraction": r"FFMA|FMUL",
+    "contraction": r"FFMA",
     "double precision": r"D(ADD|MUL|FMA|SETP|MNMX)|F2F\S*F64",
     "local memory": r"LDL|STL",
 }
