@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "base/dtypes.h"
+#include "device/find.h"
 #include "kernels/kernels.h"
 #include "syncbn/error.h"
 
@@ -66,7 +67,7 @@ void check_device(const char* name, const View& t, Device expected, const char* 
 }
 
 void check_known(const char* name, Device device) {
-  if (kernels::find_device(device) != nullptr) return;
+  if (device::find(device) != nullptr) return;
   throw InvalidArgument(
       fmt::format("{}: {}, this library has {}", name, kernels::to_string(device), kernels::known_devices()));
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/fp_environment.h"
+#include "device/find.h"
 #include "layer/checks.h"
 #include "layer/parts.h"
 #include "syncbn/error.h"
@@ -56,7 +57,7 @@ namespace layer {
 Core::Core(std::int64_t features, const SyncBatchNormOptions& chosen)
     : num_features((check_options(features, chosen), features)),
       options(chosen),
-      device(*kernels::find_device(chosen.device)),
+      device(*device::find(chosen.device)),
       parameters(device, features, chosen),
       work(device.memory) {
   active_isa();  // a wrong SYNCBN_ISA or SYNCBN_NUM_THREADS is an error here, not in the middle of a call
