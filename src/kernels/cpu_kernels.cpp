@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -269,27 +270,37 @@ const Kernels& cpu_kernels(DType dtype) {
 constexpr DeviceEntry kCpu{"cpu", kHostMemory, cpu_kernels};
 
 // All devices that the library knows.
-std::vector<std::pair<Device, const DeviceEntry*>>& devices() {
-  static std::vector<std::pair<Device, const DeviceEntry*>> known{{Device{}, &kCpu}};
-  return known;
+struct Devices {
+  std::mutex mutex;
+  std::vector<std::pair<Device, const DeviceEntry*>> known{{Device{}, &kCpu}};
+};
+Devices& devices() {
+  static Devices all;
+  return all;
 }
 
 }  // namespace
 
 const DeviceEntry& cpu() { return kCpu; }
 
-void add_device(Device device, const DeviceEntry& entry) { devices().emplace_back(device, &entry); }
+void add_device(Device device, const DeviceEntry& entry) {
+  const std::lock_guard lock(devices().mutex);
+  devices().known.emplace_back(device, &entry);
+}
 
 const DeviceEntry* find_device(Device device) {
-  for (const auto& [known, entry] : devices()) {
+  const std::lock_guard lock(devices().mutex);
+  for (const auto& [known, entry] : devices().known) {
     if (known == device) return entry;
   }
   return nullptr;
 }
 
 std::string to_string(Device device) {
-  std::string type = fmt::format("type {}", static_cast<int>(device.type));
-  for (const auto& [known, entry] : devices()) {
+  std::string type =
+      device.type == Device::Type::cuda ? "cuda" : fmt::format("type {}", static_cast<int>(device.type));
+  const std::lock_guard lock(devices().mutex);
+  for (const auto& [known, entry] : devices().known) {
     if (known.type == device.type) type = entry->name;
   }
   return fmt::format("{}:{}", type, device.index);
@@ -297,7 +308,9 @@ std::string to_string(Device device) {
 
 std::string known_devices() {
   std::string names;
-  for (const auto& [known, entry] : devices()) names += (names.empty() ? "" : ", ") + to_string(known);
+  const std::lock_guard lock(devices().mutex);
+  for (const auto& [known, entry] : devices().known)
+    names += fmt::format("{}{}:{}", names.empty() ? "" : ", ", entry->name, known.index);
   return names;
 }
 

@@ -198,7 +198,7 @@ struct DeviceEntry {
 };
 /// The CPU. Its kernels are vector code of the instruction set in use or, if it has none, the plain loops.
 const DeviceEntry& cpu();
-/// Makes a device known. Called before the first layer on that device is made.
+/// Makes a device known. Not thread-safe: called before the first layer is made and other threads start.
 void add_device(Device device, const DeviceEntry& entry);
 /// The entry of a device, or null if the library has none.
 const DeviceEntry* find_device(Device device);
