@@ -57,7 +57,8 @@ def summary(results):
             rows += row(f"`torch.nn.BatchNorm` against `syncbn.torch`, {which}, {name}", peers("nn", "nn/syncbn", shapes))
             rows += row(f"PyTorch's operator, from C++, {which}, {name}",
                         peers("torch", lambda direction: f"{OPERATOR[direction]}/syncbn", shapes))
-        rows += row(f"`torch.nn.BatchNorm` against `syncbn.torch`, float64, {name}", peers("nn", "nn/syncbn", None, "float64"))
+        for dtype in ("bfloat16", "float16", "float64"):
+            rows += row(f"`torch.nn.BatchNorm` against `syncbn.torch`, {dtype}, {name}", peers("nn", "nn/syncbn", None, dtype))
         rows += row(f"a copy of the bytes that must move, large, {name}", peers("peers", "copy/syncbn", LARGE))
     return pages.table(["compared with", *(", ".join(key) for key in DIRECTIONS)], rows)
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engines/local_group.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +26,7 @@
 #include "engines/shared_window.h"
 #include "engines/window_layout.h"
 #include "group/engine_buffer.h"
+#include "group/wire_version.h"
 #include "syncbn/error.h"
 
 namespace syncbn::engines {
@@ -166,6 +167,7 @@ class LocalGroup final : public Communicator {
 
 std::unique_ptr<Communicator> share_memory_on_one_host(std::unique_ptr<Communicator>&& connected,
                                                        bool allowed, Deadline deadline) {
+  group::check_wire_version(*connected, deadline);
   if (connected->size() > kMaxWindowRanks) return std::move(connected);  // all ranks see the same size
   const int rank = connected->rank();
   std::optional<FileHandoff> handoff;

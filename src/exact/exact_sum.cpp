@@ -25,6 +25,7 @@ SYNCBN_DEVICE double special_value(std::int64_t flags) {
 SYNCBN_DEVICE void propagate_carries(std::int64_t* digits, int count) {
   constexpr std::int64_t radix = std::int64_t{1} << kDigitBits;
   for (int i = 0; i + 1 < count; ++i) {
+    if (digits[i] == 0) continue;  // as most of a float64 sum's
     const std::int64_t carry = (digits[i] + radix / 2) >> kDigitBits;
     digits[i] -= carry * radix;
     digits[i + 1] += carry;

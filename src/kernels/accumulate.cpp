@@ -114,7 +114,8 @@ class LaneTile {
   Rows<Storage> copy(const Rows<Storage>& from, std::size_t channels) {
     const auto fill = [&](const Storage* data, Tile& tile) -> const Storage* {
       for (std::size_t row = 0; row < from.rows; ++row) {
-        std::copy_n(data + row * from.stride, channels, tile[row].begin());
+        std::fill(std::copy_n(data + row * from.stride, channels, tile[row].begin()), tile[row].end(),
+                  Storage{});
       }
       return tile[0].data();
     };
@@ -129,7 +130,7 @@ class LaneTile {
 
  private:
   using Tile = std::array<std::array<Storage, kLanes>, kMaxAdditions>;
-  Tile a_{}, b_{}, mask_{};
+  Tile a_, b_, mask_;
 };
 
 // Sums up to kChannelsTogether channels.
@@ -137,15 +138,14 @@ template <class Storage>
 void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                       exact::Records records) {
   std::array<LaneSummer<Storage>, kChannelsTogether / kLanes> summers;
-  std::optional<LaneTile<Storage>> tile;
-  if (static_cast<std::size_t>(part.channels) % kLanes != 0) tile.emplace();
+  LaneTile<Storage> tile;
   const auto channels = static_cast<std::size_t>(part.channels);
   bool begun = false;
   for_each_stretch<Storage>(a, b, g, part, kMaxAdditions, [&](const Rows<Storage>& first) {
     for (std::size_t c = 0; c < channels; c += kLanes) {
       const std::size_t count = std::min(kLanes, channels - c);
       Rows<Storage> terms = shifted(first, c);
-      if (count < kLanes) terms = tile->copy(terms, count);
+      if (count < kLanes) terms = tile.copy(terms, count);
       LaneSummer<Storage>& summer = summers[c / kLanes];
       if (!begun) summer.begin(terms, count, records.from(static_cast<std::int64_t>(c)));
       summer.add(terms);
@@ -161,15 +161,16 @@ void sum_doubles_side_by_side(const Operand& a, const Operand& b, const Geometry
   const auto channels = static_cast<std::size_t>(part.channels);
   const std::size_t step = double_loops().lanes();
   std::array<std::optional<DoubleSummer>, kDoublesTogether / 2> summers;  // vectors have two lanes at least
-  for (std::size_t c = 0; c < channels; c += step) {
-    summers[c / step].emplace().begin(std::min(step, channels - c),
-                                      records.from(static_cast<std::int64_t>(c)));
-  }
   for_each_stretch<double>(a, b, g, part, kMaxDoublePairs, [&](const Rows<double>& first) {
     for (std::size_t c = 0; c < channels; c += step) {
+      std::optional<DoubleSummer>& summer = summers[c / step];
       Rows<double> terms = shifted(first, c);
       terms.n = std::min(step, channels - c);
-      summers[c / step]->add(terms);
+      if (!summer) {
+        summer.emplace(c == 0 ? DoubleWindow{} : summers[c / step - 1]->window());
+        summer->begin(terms.n, records.from(static_cast<std::int64_t>(c)));
+      }
+      summer->add(terms);
     }
   });
   for (std::size_t c = 0; c < channels; c += step) summers[c / step]->complete();

@@ -53,11 +53,10 @@ DoubleWindow DoubleWindow::around(const DoubleLaneSums& sums, std::size_t lane, 
   return {a, squares ? a : top_of(sums.b_max[lane])};
 }
 
-DoubleSummer::DoubleSummer() : loops_(double_loops()) {
-  for (std::size_t lane = 0; lane < kDoubleLanes; ++lane) {
-    starts_.sum[lane] = windows_[lane].levels().sum_start;
-    starts_.product[lane] = windows_[lane].levels().product_start;
-  }
+DoubleSummer::DoubleSummer(DoubleWindow guess) : loops_(double_loops()) {
+  windows_.fill(guess);
+  std::ranges::fill(starts_.sum, guess.levels().sum_start);
+  std::ranges::fill(starts_.product, guess.levels().product_start);
 }
 
 void DoubleSummer::begin(std::size_t channels, exact::Records records) {
@@ -100,9 +99,11 @@ void DoubleSummer::complete() {
 }
 
 void DoubleSummer::drain(std::size_t channel) {
-  add_levels(record(channel), windows_[channel].levels(), 0, totals_[channel]);
+  LevelSums& total = totals_[channel];
+  if (total == LevelSums{}) return;
+  add_levels(record(channel), windows_[channel].levels(), 0, total);
   record(channel).propagate_carries();
-  totals_[channel] = {};
+  total = {};
 }
 
 void DoubleSummer::move(std::size_t channel, DoubleWindow to) {

@@ -17,7 +17,7 @@ struct DoubleWindow {
   /// far.
   static constexpr int kSpan = 2 * kLevelBits - 1 - 52;
 
-  int a = 0, b = 0;
+  int a = 4, b = 4;
 
   bool holds(const DoubleLaneSums& sums, std::size_t lane, bool squares) const;
   /// The window for elements like those of a lane, with one octave to spare.
@@ -30,8 +30,11 @@ struct DoubleWindow {
 /// sum_doubles.
 class DoubleSummer {
  public:
-  DoubleSummer();
+  /// `guess`: the first window of all channels.
+  explicit DoubleSummer(DoubleWindow guess = {});
 
+  /// Of the first channel.
+  DoubleWindow window() const { return windows_[0]; }
   /// Elements of one step: the number of lanes.
   std::size_t step() const { return loops_.lanes(); }
   /// Must be called first. The summer adds to the records of `channels`, which hold digits with propagated

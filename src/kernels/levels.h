@@ -41,6 +41,7 @@ Levels levels_of(OperandRange a, OperandRange b) {
 /// Sums that the accumulators of one pass hold, in the units of their levels.
 struct LevelSums {
   std::int64_t sum[kSumLevels], product[kProductLevels];
+  bool operator==(const LevelSums&) const = default;
 };
 /// Adds `sums` to a record held as digits. Counts as kProductLevels additions toward kAddsBeforeCarry.
 void add_levels(exact::Record record, const Levels& levels, int pass, const LevelSums& sums);

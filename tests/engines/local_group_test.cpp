@@ -3,7 +3,7 @@
 #include "engines/local_group.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,6 +16,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -209,10 +210,10 @@ std::string messages_of_a_custom_engine(std::unique_ptr<Communicator> engine) {
   return fmt::format("{} messages", messages);
 }
 
-// The table and the verdict are all that a custom engine carries. If a rank must not share memory, the engine
-// carries the table and all sums.
+// The versions, the table and the verdict are all that a custom engine carries. If a rank must not share
+// memory, the engine carries the versions, the table and all sums.
 TEST_F(LocalGroupTest, ACustomEngine) {
-  for (const auto& [forbidden, expected] : {std::pair(-1, "2 messages"), std::pair(1, "11 messages")}) {
+  for (const auto& [forbidden, expected] : {std::pair(-1, "3 messages"), std::pair(1, "12 messages")}) {
     const WindowMemory engines({2, 5000});
     RankProcesses ranks(2, [&, forbidden = forbidden](int rank) {
       setenv("SYNCBN_SHARED_MEMORY", rank == forbidden ? "0" : "1", 1);
@@ -220,6 +221,14 @@ TEST_F(LocalGroupTest, ACustomEngine) {
     });
     expect(ranks, 2, expected);
   }
+}
+
+// control: signal number 0 does no harm if the guard is missing.
+TEST_F(LocalGroupTest, TheTestsSignalNoProcessThatHasEnded) {
+  RankProcesses ranks(1, [](int) { return "done"; });
+  ranks.signal(0, 0);
+  EXPECT_EQ(ranks.outcome(0), "done");
+  EXPECT_THROW(ranks.signal(0, 0), std::logic_error);
 }
 
 // The window that was agreed on sees deaths.

@@ -9,7 +9,7 @@
 
 #include "kernels/sum_block.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -2,7 +2,7 @@
 
 // The worker program in a real Slurm: steps without PMI, with PMIx and with
 // PMI-2, and launchers inside an allocation.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
