@@ -3,7 +3,8 @@
 // The device's sums, word for word, against kernels::reference: in three orders of threads and blocks, on
 // grids of one block and of many, on data of all exponents, aligned or not.
 //
-// control: tests/mutations/faults.toml breaks each test of a window, a barrier and a bound, one at a time.
+// control: tests/mutations/faults.toml breaks the tests of a window, and an exchange of a warp, one at a
+// time.
 
 #include <gtest/gtest.h>
 
