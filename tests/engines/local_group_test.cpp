@@ -56,8 +56,8 @@ class LocalGroupTest : public ::testing::Test {
               std::unique_ptr<Communicator> engine = engines.attach(rank);
               Communicator& seen = *engine;
               before(rank);
-              return use(
-                  seen, share_memory_on_one_host(std::move(engine), allowed(rank), Clock::now() + kPatience));
+              return use(seen,
+                         share_memory_of_hosts(std::move(engine), allowed(rank), Clock::now() + kPatience));
             }};
   }
   static void expect(RankProcesses& ranks, int size, const std::string& outcome) {
@@ -186,7 +186,7 @@ TEST_F(LocalGroupTest, TwoRanksOfOneProcess) {
     return testing::outcome_of([&] {
       auto engine = std::make_unique<SharedWindow>(engines.memory(), engines.shape(), r);
       Communicator& seen = *engine;
-      return use(seen, share_memory_on_one_host(std::move(engine), true, Clock::now() + kPatience));
+      return use(seen, share_memory_of_hosts(std::move(engine), true, Clock::now() + kPatience));
     });
   };
   std::string other;
@@ -226,7 +226,7 @@ TEST_F(LocalGroupTest, ACustomEngine) {
 TEST_F(LocalGroupTest, ADeathIsAnError) {
   const WindowMemory engines({2, 5000});
   RankProcesses ranks(2, [&](int rank) -> std::string {
-    const auto group = share_memory_on_one_host(engines.attach(rank), true, Clock::now() + kPatience);
+    const auto group = share_memory_of_hosts(engines.attach(rank), true, Clock::now() + kPatience);
     sum_once(*group, 1, 10, kPatience);
     if (rank == 1) raise(SIGKILL);
     return sum_once(*group, 2, 10, kPatience);
