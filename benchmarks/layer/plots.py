@@ -4,14 +4,9 @@
 
 import os
 
-import matplotlib
-
-matplotlib.use("svg")
-# Fixed, so that equal results give equal files.
-matplotlib.rcParams |= {"svg.hashsalt": "syncbn", "svg.fonttype": "none", "font.size": 9}
-import matplotlib.pyplot as plt  # noqa: E402
-
-from results import DIRECTIONS, ENGINES, LARGE, OPERATOR, SMALL, dims, find, isas  # noqa: E402
+import pictures
+from pictures import plt
+from results import DIRECTIONS, ENGINES, LARGE, OPERATOR, SMALL, dims, find, isas
 
 COLOURS = {"syncbn": "#1b6ca8", "onednn": "#c4543c", "torch": "#e0a030", "torch_out": "#e0a030", "loops": "#8a8a8a"}
 NAMES = {"onednn": "oneDNN", "torch": "PyTorch's operator", "torch_out": "PyTorch's operator", "loops": "double loops"}
@@ -19,11 +14,7 @@ NAMES = {"onednn": "oneDNN", "torch": "PyTorch's operator", "torch_out": "PyTorc
 
 def save(figure, results, folder, name, title):
     machine = results["machine"]
-    figure.suptitle(title)
-    figure.text(0.5, 0.005, f"{machine['processor']}, {isas(results)[0]}, {machine['date']}", ha="center", color="#555555")
-    figure.tight_layout(rect=(0, 0.02, 1, 1))
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    plt.close(figure)
+    pictures.save(figure, folder / f"{name}.svg", title, f"{machine['processor']}, {isas(results)[0]}, {machine['date']}")
 
 
 def bars(results, folder, name, title, ylabel, shapes, contenders):

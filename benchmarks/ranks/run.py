@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """Measures the ranks of one host, 2 to 8 processes with one thread each, against peers that do the same job. Writes
-docs/ranks.json and the tables of docs/performance.md.
+docs/ranks.json, and the tables and the picture of docs/performance.md.
 
 usage: run.py BUILD [--nothing] [--only SUITE]...
 
@@ -25,6 +25,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.append(str(HERE.parent))
 import pages  # noqa: E402
+import plots  # noqa: E402
 
 FLAX = ROOT / "build" / "flax"
 FLAX_PACKAGES = ("flax==0.12.8", "jax==0.10.2")
@@ -115,7 +116,7 @@ def collected(lines):
 
 
 def cell(seconds, unit):
-    return f"{seconds['median'] * unit:.3g} ({'–'.join(f'{q * unit:.3g}' for q in seconds['quartiles'])})"
+    return f"{pages.number(seconds['median'], unit)} ({'–'.join(pages.number(q, unit) for q in seconds['quartiles'])})"
 
 
 def tables(results):
@@ -148,6 +149,7 @@ def main():
     text = ",\n".join(map(json.dumps, results))
     (ROOT / "docs" / "ranks.json").write_text(f'{{"machine": {json.dumps(machine)}, "results": [\n{text}\n]}}\n')
     pages.fill(ROOT / "docs" / "performance.md", {"ranks: machine": machine, **found})
+    plots.draw(machine, results, ROOT / "docs" / "img" / "one_host.svg")
 
 
 if __name__ == "__main__":

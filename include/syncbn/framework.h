@@ -11,6 +11,7 @@
 #include "syncbn/export.h"
 #include "syncbn/sync_batch_norm.h"
 
+/// @file
 /// For a framework that owns the parameters, separates differentiation from changes of state, or
 /// differentiates twice. A program that uses SyncBatchNorm directly needs nothing of this header.
 namespace syncbn {

@@ -14,6 +14,7 @@
 #include "syncbn/export.h"
 #include "syncbn/tensor.h"
 
+/// @file
 /// Ranks and groups. The world is all ranks of a job. A group is a named, ordered list of world ranks; the
 /// group rank is the position in the list. Every function below works on the calling thread's world if
 /// run_ranks made one, else on the process's world, made by init.

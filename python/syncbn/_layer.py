@@ -30,6 +30,11 @@ class SyncBatchNorm:
     all elements on all ranks of the group. The ranks' shares of the batch may be uneven or empty. Results have the same
     bits for every number of ranks, every split of the batch, every number of threads and both memory orders.
 
+    The attributes `weight`, `bias`, `running_mean` and `running_var`, of shape (C,), and `num_batches_tracked`, an int64 of
+    shape (), are live views of the layer's memory: the layer uses what is written to them, and an assignment to the attribute
+    writes to the view. `weight_grad` and `bias_grad` are live views of the gradients; every `backward` overwrites them. What
+    the options leave out is None. The arguments are attributes, too. They are fixed.
+
     Parameters
     ----------
     num_features : int
@@ -66,19 +71,8 @@ class SyncBatchNorm:
 
     Attributes
     ----------
-    weight, bias : numpy.ndarray of shape (C,), or None
-        Live views of the layer's memory: the layer uses what is written to them. An assignment to the attribute writes
-        to the view.
-    running_mean, running_var : numpy.ndarray of shape (C,), or None
-        Live views, too.
-    num_batches_tracked : numpy.ndarray of shape () and int64, or None
-        A live view, too.
-    weight_grad, bias_grad : numpy.ndarray of shape (C,), or None
-        Live views of the gradients. Every `backward` overwrites them.
     training : bool
         True in training mode.
-
-    The arguments are attributes, too. They are fixed.
 
     Raises
     ------

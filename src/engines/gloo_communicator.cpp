@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engines/gloo_communicator.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gloo/allreduce.h>
 #include <gloo/common/error.h>
 #include <gloo/transport/unbound_buffer.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Engine "mpi": the ranks are processes that an MPI launcher started.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <atomic>
 #include <limits>

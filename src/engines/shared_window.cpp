@@ -33,7 +33,7 @@
 // The atomics are sequentially consistent: on x86 this costs one locked instruction a rank and piece.
 #include "engines/shared_window.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>

@@ -3,7 +3,7 @@
 // Launchers of clusters: torchrun, MPI launchers and Slurm.
 #include "environment/launch_families.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "environment/slurm_lists.h"
 

@@ -3,7 +3,7 @@
 // Launchers with MindSpore's variables: syncbn-run, msrun, dry runs and rank tables.
 #include "environment/launch_families.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstdint>

@@ -36,7 +36,7 @@
 // peers and cannot find them.
 #include "environment/launch_env.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdint>
 #include <cstdlib>

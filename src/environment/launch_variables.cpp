@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "environment/launch_variables.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "environment/parse.h"
 #include "syncbn/error.h"

@@ -45,7 +45,7 @@
 // of the same names whose other places have an equal hash of 23 bits (one in 8 million).
 #include "group/agreed_sum.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>

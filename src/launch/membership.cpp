@@ -2,7 +2,6 @@
 #include "launch/membership.h"
 
 #include <fmt/core.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <optional>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "syncbn/joint_call.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <utility>
 #include <vector>

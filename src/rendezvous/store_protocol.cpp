@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rendezvous/store_protocol.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace syncbn::rendezvous {
 namespace {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // init() and release(): joining a world and leaving it.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdlib>
 #include <memory>

@@ -3,7 +3,7 @@
 #include "engines/local_group.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>

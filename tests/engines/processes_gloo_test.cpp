@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Jobs of real processes on the Gloo engine, started as a hand or torchrun would.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <signal.h>

@@ -3,7 +3,7 @@
 // Jobs of real processes under the launchers of real MPIs. Each ends the job itself when a process dies or
 // exits without finalizing, so of a dead peer these tests can only show that the job ends, at once and with
 // the right code.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <sstream>

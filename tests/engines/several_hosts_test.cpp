@@ -2,7 +2,7 @@
 // Groups on several hosts: a window on each, and an engine between their leaders.
 #include "several_hosts.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 

@@ -8,7 +8,7 @@
 // lines is one step: what it reads only grows, so a scan that takes longer sees what a scan at one moment
 // sees, somewhat earlier or later. States that were seen are not visited again, which makes the search
 // exhaustive.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -3,7 +3,7 @@
 // Which launcher's variables count, what they say, and what is refused
 #include "environment/launch_env.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include "../ranks.h"

@@ -3,7 +3,7 @@
 // What ranks read when their calls differ
 #include "group/verdict.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <array>

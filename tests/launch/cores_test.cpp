@@ -3,7 +3,7 @@
 // --bind_core: which cores the workers run on, on machines of one core and more.
 #include "launch/cores.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sched.h>
 
 #include "job.h"

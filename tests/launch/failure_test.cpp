@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // A job whose worker fails: it ends within a second, whole, and the report tells why.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 
 #include <chrono>

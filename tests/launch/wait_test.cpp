@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A line about each long wait: who waits, where, for whom, until when, and which option changes it.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 
 #include <chrono>

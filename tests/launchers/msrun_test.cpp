@@ -2,7 +2,7 @@
 
 // The real msrun. It starts the program once more as a scheduler, which leaves init() with exit code 0: msrun
 // does not wait for it then, and ends about two seconds after the last worker or the first failure.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <map>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "device/emulated_device.h"
 #include "layer/guarded_device.h"
 #include "syncbn/framework.h"
 #include "syncbn/syncbn.h"
@@ -16,13 +18,19 @@
 /// The layer and its tensors on the device that the tests run on. Tests use these names as those of syncbn.
 namespace syncbn::testing {
 
-/// The CPU, or the guarded device if SYNCBN_TEST_DEVICE is "guarded".
+/// The device that SYNCBN_TEST_DEVICE names: none: the CPU; guarded; emulated, whose kernels are those of GPUs;
+/// mixed: the CPU and the emulated device, by turns of the threads, and so of the ranks.
 inline Device test_device() {
-  static const Device device = [] {
-    const char* name = std::getenv("SYNCBN_TEST_DEVICE");
-    return name != nullptr && std::string_view(name) == "guarded" ? guarded_device() : Device{};
+  static const std::string_view name = [] {
+    const char* value = std::getenv("SYNCBN_TEST_DEVICE");
+    return std::string_view(value == nullptr ? "" : value);
   }();
-  return device;
+  if (name == "guarded") return guarded_device();
+  if (name == "emulated") return device::emulated_device();
+  if (name != "mixed") return {};
+  static std::atomic<unsigned> threads{0};
+  thread_local const bool on_cpu = threads++ % 2 == 0;
+  return on_cpu ? Device{} : device::emulated_device();
 }
 
 template <class T>
@@ -32,12 +40,12 @@ struct DeviceAllocator {
   template <class U>
   explicit DeviceAllocator(const DeviceAllocator<U>&) {}
   T* allocate(std::size_t size) {
-    if (test_device() == Device{}) return std::allocator<T>().allocate(size);
-    return static_cast<T*>(allocate_guarded(size * sizeof(T)));
+    if (test_device() == guarded_device()) return static_cast<T*>(allocate_guarded(size * sizeof(T)));
+    return std::allocator<T>().allocate(size);
   }
   void deallocate(T* values, std::size_t size) noexcept {
-    if (test_device() == Device{}) return std::allocator<T>().deallocate(values, size);
-    release_guarded(values);
+    if (test_device() == guarded_device()) return release_guarded(values);
+    std::allocator<T>().deallocate(values, size);
   }
   friend bool operator==(const DeviceAllocator&, const DeviceAllocator&) { return true; }
 };

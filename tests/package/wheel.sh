@@ -12,7 +12,7 @@ cd "$work"
 unset PYTHONPATH
 
 pip() { "$1" -m pip --quiet --disable-pip-version-check --no-input "${@:2}"; }
-pip "$python" wheel --no-deps --no-build-isolation --wheel-dir . --config-settings build-dir="$work/build" "$source"
+pip "$python" wheel --no-deps --no-build-isolation --wheel-dir . "$source"
 "$python" -m venv fresh
 fresh=$work/fresh/bin/python
 pip "$fresh" install syncbn-*.whl

@@ -2,7 +2,7 @@
 
 // Two hosts with two ranks each: network namespaces on a switch. Each host sums in its memory, and its
 // leader, rank 0 or rank 2, sums with the other leader.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 

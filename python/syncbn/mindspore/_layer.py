@@ -37,7 +37,8 @@ class SyncBatchNorm(nn.Cell):
     ``y = (x - mean) / sqrt(var + eps) * weight + bias`` per channel. In training, mean and biased variance are those of
     all elements on all ranks of the group; the ranks' shares of the batch may be uneven or empty. The call updates the
     running statistics. Evaluation uses the running statistics and never communicates. A new layer evaluates, as every
-    Cell does; call `set_train()` to train.
+    Cell does; call `set_train()` to train. `weight`, `bias`, `running_mean`, `running_var` and `num_batches_tracked` are
+    Parameters, or None.
 
     Parameters
     ----------
@@ -63,8 +64,6 @@ class SyncBatchNorm(nn.Cell):
 
     Attributes
     ----------
-    weight, bias, running_mean, running_var, num_batches_tracked : mindspore.Parameter or None
-        Parameters and buffers.
     process_group : str
         Name of the group; for the argument None, the world's name.
     world_size : int

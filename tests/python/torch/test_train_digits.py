@@ -1,28 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""examples/torch/train_digits.py: the program under torchrun, and its training on two ranks.
-
-No test asserts an accuracy. Training with few samples is chaotic, and torch rounds differently on each processor.
-"""
+"""examples/torch/train_digits.py: the program under torchrun, and its training on two ranks."""
 
 import argparse
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import torch
-import torch.distributed as dist
-from networks import CLOSE, distance
 
+import example_programs
+from networks import CLOSE, distance
 from syncbn.torch import convert_sync_batchnorm
 
 pytest.importorskip("sklearn")
-pytest.importorskip("matplotlib")
-EXAMPLE = Path(__file__).parents[3] / "examples" / "torch" / "train_digits.py"
-sys.path.insert(0, str(EXAMPLE.parent))
 import train_digits  # noqa: E402
 
 
@@ -34,18 +23,12 @@ train_digits.digits = digits_in_float64
 
 
 def test_the_program(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(EXAMPLE),
-               "--epochs=2", "--images=100", f"--plot={tmp_path / 'plot.png'}", f"--json={tmp_path / 'numbers.json'}"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=400)
-    assert result.returncode == 0, result.stderr
-    numbers = json.loads((tmp_path / "numbers.json").read_text())
-    assert numbers.keys() == {"synchronized", "local"}
+    printed, numbers = example_programs.run("train_digits.py", tmp_path, "--epochs=2", "--images=100")
     for values in numbers.values():
         assert [len(values[quantity]) for quantity in ("loss", "accuracy")] == [2, 2]
         assert all(math.isfinite(loss) for loss in values["loss"]) and all(0 <= a <= 1 for a in values["accuracy"])
     assert numbers["synchronized"] != numbers["local"]
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert "synchronized: loss, accuracy" in result.stdout
+    assert "synchronized: loss, accuracy" in printed
 
 
 def trained(statistics, seed=0, batch=2, images=40, epochs=1, rate=0.02):
@@ -63,11 +46,7 @@ def on_rank(rank, *arguments):
 
 def test_two_ranks_train_as_one_process_on_the_whole_batch(two_ranks):
     """Ten steps with two samples a rank end as ten steps of one process with four samples and torch's batch norms."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        expected, losses = trained("local", batch=4)
-    finally:
-        dist.destroy_process_group()
+    expected, losses = example_programs.alone(trained, "local", 0, 4)
     for state, found in two_ranks(on_rank, "synchronized"):
         assert distance(state, expected) < CLOSE
         assert found == pytest.approx(losses, abs=1e-4)  # the example sums losses in float32
