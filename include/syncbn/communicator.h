@@ -44,8 +44,8 @@ class SYNCBN_API Communicator {
 /// memory of each host, and one rank of each host, its leader, sums between the hosts.
 class SYNCBN_API MultiHostCommunicator : public Communicator {
  public:
-  /// Connects some of the ranks, in this order; null if that is not possible. Each of them calls it, this one
-  /// included. Messages of the result name ranks as this communicator does.
+  /// Connects `ranks`, in this order. Each of these ranks calls it. Returns null if the engine can't connect
+  /// a part of its ranks. Messages of the result name ranks by their numbers in this communicator.
   virtual std::unique_ptr<MultiHostCommunicator> connect_leaders(const std::vector<int>& ranks,
                                                                  Deadline deadline) = 0;
   /// False: a sum makes progress only in wait(), on the thread that calls it.
@@ -54,7 +54,7 @@ class SYNCBN_API MultiHostCommunicator : public Communicator {
   /// Tells all ranks of the group that this rank waits for the sum with this number, counted from 1, which
   /// the leaders carry. Called if a wait takes long.
   virtual void report_waiting(std::int64_t sum) = 0;
-  /// The ranks that have not reported a wait for this sum or a later one; empty if that is unknown.
+  /// Ranks that have not reported a wait for `sum` or a later sum. Empty if the engine does not know.
   virtual std::vector<int> absent_from(std::int64_t sum) = 0;
 
   /// As abort(). The peers' waits then end with a PeerError of this text.

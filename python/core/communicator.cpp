@@ -47,8 +47,8 @@ int int_of(const nb::object& engine, const char* attribute) {
                            .c_str());
 }
 
-// An engine of Python's. Its methods connect_leaders, report_waiting, absent_from, give_up and check_peers
-// are those of a MultiHostCommunicator. An engine without connect_leaders has none of them.
+// An engine in Python. The functions of MultiHostCommunicator call its methods of the same names. An engine
+// without the method connect_leaders needs none of these methods.
 class PythonCommunicator final : public MultiHostCommunicator {
  public:
   explicit PythonCommunicator(const nb::object& engine)

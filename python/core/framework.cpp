@@ -198,7 +198,7 @@ class FrameworkLayer {
   SyncBatchNorm& layer_;
   FrameworkHooks hooks_;
   std::mutex calls_;
-  // Of the call that has the lock. Members, so that a call allocates no columns.
+  // Columns of the call that has the lock. As members they are allocated once.
   Saved saved_;
   BackwardSums sums_;
 };

@@ -22,7 +22,7 @@ class Arrivals {
  public:
   /// True while the process of another rank lives.
   using Lives = std::function<bool(int rank)>;
-  /// Ranks [first, last) of the window shall bring their words to an operation.
+  /// The words of ranks [first, last) of the window for an operation.
   struct Awaited {
     std::uint64_t operation;
     int first, last;

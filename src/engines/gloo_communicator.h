@@ -52,7 +52,7 @@ class GlooCommunicator final : public MultiHostCommunicator {
   }
   void set_connect_leaders(ConnectLeaders connect) { connect_leaders_ = std::move(connect); }
   bool sums_in_background() const override { return true; }
-  // The numbers go on after those of the sums that this communicator has carried.
+  // The store counts these sums on from the sums that this communicator has carried.
   void report_waiting(std::int64_t sum) override { attendance_.report_waiting(sums_ + sum); }
   std::vector<int> absent_from(std::int64_t sum) override { return attendance_.absent_from(sums_ + sum); }
   void give_up(const std::string& reason) noexcept override;

@@ -90,7 +90,7 @@ std::vector<Introduction> exchange(Communicator& connected, const Introduction& 
   return table;
 }
 
-// Who sums where. Ranks are in ascending order.
+// The hosts of a group. Ranks are in ascending order.
 struct Hosts {
   std::vector<int> own;      // the ranks of this rank's host; the first one is its leader
   std::vector<int> leaders;  // the first rank of each host

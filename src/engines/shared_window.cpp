@@ -22,12 +22,13 @@
 // bell, the sleepers wake up by themselves within 100 ms. Then they also look which ranks have died without
 // bringing their words.
 //
-// A group on several hosts has a window on each. Rank 0 of a window is the host's leader. It brings its words
-// last: it waits for the words of the others, adds them to its own, sums with the leaders of the other hosts,
-// writes the sum to the result and only then stores brought = n. So the others wait as they do on one host
-// and copy the result. A leader whose engine sums in the background does this on a thread of its own, because
-// no rank may depend on what the leader's program does between start and wait. What ends the sum of one host
-// is told to the others by its leader.
+// A group on several hosts has a window on each host. Rank 0 of a window is the host's leader. It brings its
+// words last: it waits for the words of the other ranks, adds them to its own words, sums with the leaders of
+// the other hosts, writes the sum to the result, and only then stores brought = n. So the other ranks wait as
+// they do on one host, and copy the result. If the leader's engine sums in the background, a thread of the
+// leader does all this, because no rank may depend on what the leader's program does between start and wait.
+// If the sum fails on one host, its leader reports the reason to the other leaders, and each leader to its
+// host.
 //
 // A rank that gives up or leaves writes this to its line. Ranks that still wait for its words then name it.
 // The atomics are sequentially consistent: on x86 this costs one locked instruction a rank and piece.
@@ -70,7 +71,7 @@ void add(Words to, std::span<const std::uint64_t> from) {
 struct SharedWindow::Leader {
   std::unique_ptr<MultiHostCommunicator> between;
   std::mutex mutex;  // guards the next two members
-  std::string why;   // what the ranks are told if the leader is aborted
+  std::string why;   // the reason to report if the leader is aborted
   bool reported = false;
   std::optional<Courier> courier;  // last: its job uses the communicator
 };
@@ -287,7 +288,7 @@ std::string SharedWindow::absent_ranks() const {
   return absent.empty() ? "no sum" : fmt::format("waiting for {}", base::rank_list(absent));
 }
 
-// A courier has its leader's words, so late ranks may still get their sum.
+// With a courier nothing is reported: it has the leader's words, so late ranks may still get their sum.
 void SharedWindow::give_up(const std::string& why) noexcept {
   if (leader_ == nullptr) return depart(Departure::gave_up);
   if (!leader_->courier) return report(why);
@@ -301,7 +302,8 @@ void SharedWindow::depart(Departure why) noexcept {
   window_.head().bell.ring();
 }
 
-// Tells the leaders of the other hosts, and the ranks of this one, why the sum fails. The first call counts.
+// Reports why the sum fails to the leaders of the other hosts and to the ranks of this host. The first call
+// counts.
 void SharedWindow::report(const std::string& why) noexcept {
   const std::lock_guard lock(leader_->mutex);
   if (std::exchange(leader_->reported, true)) return;

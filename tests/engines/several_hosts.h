@@ -18,10 +18,10 @@
 #include "rank_processes.h"
 #include "syncbn/error.h"
 
-/// A group on several hosts, all of which are this machine.
+/// Groups on several hosts. All hosts are this machine.
 namespace syncbn::testing {
 
-/// What the engine of such a group tells its ranks beside their sums. In memory that processes share.
+/// Memory of an engine that all processes share: what ranks report, and counts for the tests.
 struct HostsBoard {
   std::atomic<bool> ended{false};
   std::array<char, 256> reason{};

@@ -182,7 +182,7 @@ TEST_P(SeveralHosts, KilledAtRandomMoments) {
       for (int rank = 0; rank < hosts.size(); ++rank) {
         if (rank == victim) continue;
         const std::string outcome = ranks.outcome(rank);
-        // The test's engine has the numbers of the hosts for leaders; Gloo has those of the group.
+        // The test's engine numbers leaders by their hosts. Gloo numbers them as the group does.
         const bool of_engine =
             victim % 2 == 0 && outcome == fmt::format("PeerError: connection closed by rank {}", victim / 2);
         EXPECT_TRUE(outcome == fmt::format("PeerError: connection closed by rank {}", victim) || of_engine)
@@ -214,7 +214,7 @@ TEST_P(SeveralHosts, AtTheDeadlineTheAbsentRankIsNamed) {
   }
 }
 
-// A rank that leaves or is aborted is told to both hosts.
+// The ranks of both hosts name the rank that left.
 TEST_P(SeveralHosts, LeftWithoutTheCall) {
   for (const int leaver : {1, 3}) {
     const Hosts hosts({2, 2}, GetParam());

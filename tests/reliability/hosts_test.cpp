@@ -108,7 +108,7 @@ struct Fault {
   std::string error;  // of all other ranks
   std::string fact;   // that their messages tell
   bool expires = false;
-  bool in_part = false;  // with PyTorch, of which four processes take their time to start
+  bool in_part = false;  // with PyTorch: four of its processes take 20 s to start
 };
 const std::vector<Fault> kFaults = {
     {"MemberDies", "kill", "forward", "3", "PeerError", "rank 3", false, true},
