@@ -19,9 +19,6 @@
 
 namespace syncbn {
 
-/// Maximum size of a group. Sums are exact up to this size: digits of 47 bits are added in words of 63.
-inline constexpr int kMaxRanks = 1 << 16;
-
 /// A sum between start() and wait(). The object and everything it refers to must not move or end meanwhile.
 struct PendingSum {
   const group::CallDescription& call;

@@ -11,8 +11,9 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
-#include "launch/parse_int.h"
-#include "launch/usage_error.h"
+#include "base/rank_list.h"
+#include "environment/parse.h"
+#include "launch/exit_codes.h"
 
 namespace syncbn::launch {
 namespace {
@@ -32,7 +33,7 @@ bool is_device(std::string_view key) {
 
 // The number of a core; -1 if `text` is not one.
 int parse_core(std::string_view text) {
-  const int core = parse_int(text).value_or(-1);
+  const int core = environment::parse<int>(text).value_or(-1);
   return core < kMaxCores ? core : -1;
 }
 
@@ -121,7 +122,7 @@ ScopedAffinity::ScopedAffinity(const std::vector<int>& cores) {
   if (cores.empty()) return;
   before_ = usable_cores();
   if (!move_to(cores))
-    throw std::system_error(errno, std::generic_category(), "--bind_core: cores " + format_ranges(cores));
+    throw std::system_error(errno, std::generic_category(), "--bind_core: cores " + base::ranges(cores));
 }
 
 ScopedAffinity::~ScopedAffinity() {
@@ -135,18 +136,6 @@ std::vector<std::vector<int>> split_evenly(const std::vector<int>& cores, int pa
   };
   for (int part = 0; part < parts; ++part) result.emplace_back(border(part), border(part + 1));
   return result;
-}
-
-std::string format_ranges(const std::vector<int>& numbers) {
-  std::string text;
-  for (std::size_t first = 0; first < numbers.size();) {
-    std::size_t last = first;
-    while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1) ++last;
-    text += fmt::format("{}{}", text.empty() ? "" : ", ", numbers[first]);
-    if (last > first) text += fmt::format("-{}", numbers[last]);
-    first = last + 1;
-  }
-  return text;
 }
 
 }  // namespace syncbn::launch

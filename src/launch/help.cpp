@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/help.h"
+#include "launch/option_table.h"
 
 #include <fmt/core.h>
 

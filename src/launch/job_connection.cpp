@@ -12,8 +12,8 @@
 #include <utility>
 
 #include "base/block_signals.h"
+#include "environment/parse.h"
 #include "launch/exit_codes.h"
-#include "launch/parse_int.h"
 #include "rendezvous/store_server.h"
 #include "syncbn/error.h"
 
@@ -163,7 +163,8 @@ void JobConnection::follow_joins() {
     try {
       const auto watch = state->connect(Deadline::max());
       state->follow(*watch, rendezvous::kJoinedList, [&](const std::string& text) {
-        state->update([&](Updates& updates) { updates.joined.push_back(parse_int(text).value_or(-1)); });
+        state->update(
+            [&](Updates& updates) { updates.joined.push_back(environment::parse<int>(text).value_or(-1)); });
       });
     } catch (const std::exception&) {  // the first thread reports why, or the job has ended
     }

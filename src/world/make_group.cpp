@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/rank_list.h"
 #include "base/timeout.h"
 #include "engines/local_group.h"
 #include "environment/launch_env.h"
@@ -21,10 +22,10 @@ std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator
     throw InvalidArgument(fmt::format("communicator: null, group '{}' needs one", name));
   const int rank = communicator->rank();
   const int size = communicator->size();
-  if (size < 1 || size > kMaxRanks || rank < 0 || rank >= size) {
+  if (size < 1 || size > base::kMaxRanks || rank < 0 || rank >= size) {
     throw InvalidArgument(
         fmt::format("communicator: rank {} of {} ranks, expected a rank in [0, size), and a size in [1, {}]",
-                    rank, size, kMaxRanks));
+                    rank, size, base::kMaxRanks));
   }
   base::check_timeout(timeout);
   std::vector<int> ranks(static_cast<std::size_t>(size));

@@ -124,7 +124,9 @@ class Pages(unittest.TestCase):
         for chinese in translations:
             with self.subTest(chinese.name):
                 self.assertEqual(shown(chinese), shown(chinese.with_name(chinese.name.replace(".zh-CN", ""))))
-        self.assertIn("  syncbn::SyncBatchNorm layer(2);\n", "".join(shown(ROOT / "README.md")[0]))  # control: only comments are cut
+        # Controls: comments alone are cut, and another page is another.
+        self.assertIn("  syncbn::SyncBatchNorm layer(2);\n", "".join(shown(ROOT / "README.md")[0]))
+        self.assertNotEqual(shown(DOCS / "from-msrun.zh-CN.md"), shown(DOCS / "from-torchrun.md"))
 
     def test_extraction(self):
         """Control: blocks, their output, their marks and other text are told apart."""

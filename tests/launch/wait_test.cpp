@@ -7,7 +7,7 @@
 #include <regex>
 
 #include "job.h"
-#include "launch/wait_text.h"
+#include "launch/status_text.h"
 #include "programs.h"
 
 namespace syncbn::launch {

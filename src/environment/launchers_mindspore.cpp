@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Launchers with MindSpore's variables: syncbn-run, msrun, dry runs and rank tables.
-#include "environment/launch_families.h"
+#include "environment/launchers.h"
 
 #include <fmt/core.h>
 
@@ -41,7 +41,7 @@ void remap(LaunchVariables& variables, LaunchEnv& env, const std::string& file) 
                                devices.size()));
   }
   env.world.rank = devices[static_cast<std::size_t>(*device)].rank;
-  env.world.serve = std::nullopt;
+  env.world.serve = Serve::if_port_is_free;
 }
 
 }  // namespace
@@ -91,7 +91,7 @@ void read_msrun(LaunchVariables& variables, LaunchEnv& env) {
   const auto local_rank = local_rank_or_device(variables);
   set_local(variables, env, local_rank, variables.size("LOCAL_RANK_SIZE"));
   set_rendezvous(variables, env, "MS_SCHED_HOST", "MS_SCHED_PORT");
-  if (!ranked) env.world.serve = std::nullopt;  // MindSpore's rank 0 may be on any machine
+  if (!ranked) env.world.serve = Serve::if_port_is_free;  // MindSpore's rank 0 may be on any machine
   const auto table = variables.text("RANK_TABLE_FILE");
   if (table && !env.scheduler) remap(variables, env, *table);
 }
@@ -106,7 +106,7 @@ void read_dry_run(LaunchVariables& variables, LaunchEnv& env) {
   variables.require(size, "RANK_SIZE");
   variables.check_complete();
   set_rank(variables, env, rank, *size);
-  env.backend = "simulation";
+  env.backend = Backend::simulation;
 }
 
 void read_rank_table_variables(LaunchVariables& variables, LaunchEnv& env) {
@@ -139,7 +139,7 @@ void read_rank_table_variables(LaunchVariables& variables, LaunchEnv& env) {
   }
   env.world.port = port.value_or(kTablePort);
   env.world.port_setting = "SYNCBN_PORT";
-  env.world.serve = *rank == 0;
+  env.world.serve = served_by_rank_0(*rank);
 }
 
 void read_no_launcher(LaunchVariables& variables, LaunchEnv&) {

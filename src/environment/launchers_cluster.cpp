@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Launchers of clusters: torchrun, MPI launchers and Slurm.
-#include "environment/launch_families.h"
+#include "environment/launchers.h"
 
 #include <fmt/core.h>
 
@@ -72,7 +72,7 @@ void read_srun(LaunchVariables& variables, LaunchEnv& env) {
   const std::string tasks = variables.text("SLURM_STEP_TASKS_PER_NODE").value_or("");
   set_local(variables, env, variables.rank("SLURM_LOCALID"), tasks_of_node(tasks, node.value_or(0)));
   const bool has_pmi = variables.text("PMI_RANK") || variables.text("PMIX_RANK");
-  if (env.backend.empty()) env.backend = has_pmi ? "mpi" : "gloo";
+  if (!env.backend) env.backend = has_pmi ? Backend::mpi : Backend::gloo;
   if (!needs_rendezvous(env)) return;
   const auto host = variables.text("MASTER_ADDR");
   const auto master_port = variables.port("MASTER_PORT");
@@ -82,7 +82,7 @@ void read_srun(LaunchVariables& variables, LaunchEnv& env) {
     variables.fail(fmt::format("SLURM_STEP_NODELIST: '{}', expected a list such as n[01-03,7],m2", nodes));
   const bool by_hand = host && master_port;
   env.world.host = by_hand ? *host : *first;
-  env.world.serve = env.world.rank == 0;
+  env.world.serve = served_by_rank_0(*rank);
   if (own_port) {
     env.world.port = *own_port;
     env.world.port_setting = "SYNCBN_PORT";

@@ -5,17 +5,17 @@
 
 namespace syncbn::environment {
 
-// Each function reads the variables of one launcher into `env`, whose backend is already set. It is empty if
-// the function must choose it. All throw a GroupError.
+// Each function reads the variables of one launcher into `env`. The backend is already set, unless the
+// function must choose it. All throw a GroupError.
 
-// In families_mindspore.cpp: RANK_ID, RANK_SIZE, DEVICE_ID and other variables of MindSpore.
+// In launchers_mindspore.cpp: RANK_ID, RANK_SIZE, DEVICE_ID and other variables of MindSpore.
 void read_syncbn_run(LaunchVariables& variables, LaunchEnv& env);
 void read_msrun(LaunchVariables& variables, LaunchEnv& env);
 void read_dry_run(LaunchVariables& variables, LaunchEnv& env);
 void read_rank_table_variables(LaunchVariables& variables, LaunchEnv& env);
 void read_no_launcher(LaunchVariables& variables, LaunchEnv& env);
 
-// In families_cluster.cpp: torchrun, MPI launchers and Slurm.
+// In launchers_cluster.cpp: torchrun, MPI launchers and Slurm.
 void read_torchrun(LaunchVariables& variables, LaunchEnv& env);
 void read_mpirun(LaunchVariables& variables, LaunchEnv& env);
 void read_mpiexec(LaunchVariables& variables, LaunchEnv& env);
