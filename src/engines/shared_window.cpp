@@ -73,6 +73,7 @@ struct SharedWindow::Leader {
   std::mutex mutex;  // guards the next two members
   std::string why;   // the reason to report if the leader is aborted
   bool reported = false;
+  std::string failure;             // the courier's; for the leader's program once the job is over
   std::optional<Courier> courier;  // last: its job uses the communicator
 };
 
@@ -98,7 +99,8 @@ void SharedWindow::span_hosts(std::vector<int> names, MultiHostCommunicator& gro
     try {
       relay_message(Deadline::max(), [] {});
     } catch (const std::exception& error) {
-      report(error.what());
+      leader_->failure = error.what();
+      report(leader_->failure);
     }
   });
 }
@@ -265,7 +267,11 @@ void SharedWindow::await_message(Deadline deadline, const std::function<void()>&
   const std::size_t slot = window_.shape().slot_words;
   const std::uint64_t last = operation_ + std::max<std::size_t>(1, (words_ + slot - 1) / slot);
   if (leader_->courier) {
-    arrivals_.await({last, rank_, rank_ + 1}, deadline, look);
+    while (!leader_->courier->await(base::next_poll(deadline))) {
+      look();
+      if (Clock::now() >= deadline) throw TimeoutError("no sum");
+    }
+    if (!leader_->failure.empty()) throw PeerError(leader_->failure);
   } else {
     relay_message(deadline, look);
   }
