@@ -2,6 +2,7 @@
 #include "framework.h"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 
 #include <algorithm>
 #include <array>
@@ -151,18 +152,12 @@ class FrameworkLayer {
                             .d_weight = at(d_weight)});
   }
 
-  // Tells the peers that this rank can't make its training call: the forward, or, if the address of a
-  // forward's Saved is given, the backward of that forward.
-  void fail(const std::string& reason, Address saved_address) {
+  // Tells the peers that this rank can't make its training call.
+  void fail(Direction direction, const std::string& reason) {
     {
       const nb::gil_scoped_release unlocked;
       const std::lock_guard lock(calls_);
-      layer_.set_train(true);
-      if (saved_address == 0) {
-        hooks_.fail(reason);
-      } else {
-        hooks_.fail(saved_at(saved_address), reason);
-      }
+      hooks_.fail(direction, reason);
     }
     forget_exception();  // raised by an engine that could not reach the peers
   }
@@ -211,6 +206,11 @@ void bind_framework(nb::module_& m) {
   m.attr("saved_columns") = std::size(Saved::kColumns);
   m.attr("sums_columns") = std::size(BackwardSums::kColumns);
   m.def("next_layer_number", &next_layer_number);
+  nb::enum_<Direction>(m, "Direction")
+      .value("forward", Direction::forward)
+      .value("backward", Direction::backward)
+      .value("double_backward", Direction::double_backward);
+  m.def("describe_call", &describe_call, "direction"_a, "layer_name"_a);
   // Tensors are given by keyword only: all are integers, so a swapped pair would go unnoticed.
   nb::class_<FrameworkLayer>(m, "FrameworkLayer")
       .def(nb::init<nb::object, std::string>(), "layer"_a, "naming"_a)
@@ -226,7 +226,7 @@ void bind_framework(nb::module_& m) {
       .def("double_backward", &FrameworkLayer::double_backward, nb::kw_only(), "number"_a, "saved"_a,
            "sums"_a, "dy"_a, "x"_a, "y"_a, "ddx"_a, "dd_residual"_a, "dd_weight"_a, "dd_bias"_a, "d_dy"_a,
            "d_x"_a, "d_weight"_a, "shape"_a, "dtype"_a, "layout"_a)
-      .def("fail", &FrameworkLayer::fail, "reason"_a, "saved"_a = 0);
+      .def("fail", &FrameworkLayer::fail, "direction"_a, "reason"_a);
 }
 
 }  // namespace syncbn::python

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _checks, _core
-from ._dtypes import CORE_DTYPES
+from ._dtypes import CORE_DTYPES, DTYPE_NAMES
 from ._errors import InvalidArgument
 from ._framework_group import given_name, name_call
 from ._layer_spec import LayerSpec
@@ -334,7 +334,8 @@ class SyncBatchNorm:
                 raise TypeError(f"{name}: {type(value).__name__}, expected a NumPy array or one with __dlpack__")
             return np.from_dlpack(value)
         except Exception as error:
-            name_call(error, "forward" if context is None else "backward", self.name)
+            direction = _core.Direction.forward if context is None else _core.Direction.backward
+            name_call(error, direction, self.name)
             self._core.fail(str(error), context)
             raise
 
@@ -345,7 +346,7 @@ def _dtype(given):
     except TypeError:
         dtype = None
     if dtype is None or dtype.name not in CORE_DTYPES or not dtype.isnative:
-        raise TypeError(f"dtype: {given!r}, expected float16, bfloat16, float32 or float64")
+        raise TypeError(f"dtype: {given!r}, expected {DTYPE_NAMES}")
     return dtype
 
 

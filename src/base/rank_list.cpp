@@ -5,8 +5,15 @@
 #include <fmt/ranges.h>
 
 #include <cstddef>
+#include <numeric>
 
 namespace syncbn::base {
+
+std::vector<int> all_ranks(int size) {
+  std::vector<int> ranks(static_cast<std::size_t>(size));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
 
 std::string ranges(const std::vector<int>& numbers) {
   std::string text;

@@ -18,8 +18,8 @@ struct Operands {
 
 /// Some positions of some channels of each block, until none is left.
 struct Slices {
-  std::int64_t packs;  ///< Of a slice.
-  std::int64_t count;  ///< Of a channel (channels-first) or of a group of columns (channels-last).
+  std::int64_t length;  ///< Packs (channels-first) or positions (channels-last) of a slice.
+  std::int64_t count;   ///< Slices of a channel (channels-first) or of a group of columns (channels-last).
 };
 
 struct ChannelsFirst {
@@ -30,7 +30,7 @@ struct ChannelsFirst {
 struct ChannelsLast {
   std::int64_t channels, positions;
   unsigned columns;  ///< Packs of channels that a block takes side by side: a power of two, up to 32.
-  Slices slices;     ///< A pack's positions are those of a slice.
+  Slices slices;
 };
 
 inline constexpr unsigned kAccumulateThreads = 256;
@@ -86,14 +86,14 @@ struct Extremes {
   }
 };
 
-/// Unit of a window that admits all these elements, with an octave to spare if there is one; kNoUnit if there
-/// is none.
+/// Unit of a window that admits all these elements, with an octave to spare if possible; else kNoUnit. If the
+/// largest element rounds up, out of the window, split() tells.
 inline constexpr int kNoUnit = 1000;
 template <class Storage>
 SYNCBN_SIMT int fitting_unit(const Extremes& extremes) {
   constexpr std::uint32_t kInfinity = 0x7f800000u, kNormal = 0x800000u;
   if (extremes.most >= kInfinity) return kNoUnit;
-  if constexpr (std::is_same_v<Storage, float16>) return exact::kHalfSums.unit;  // admits all of its values
+  if constexpr (std::is_same_v<Storage, float16>) return exact::kHalfSums.unit;  // admits all its values
   if (extremes.most == 0) return 0;
   constexpr int kFraction = std::is_same_v<Storage, bfloat16> ? 7 : 23;
   const auto exponent = [](std::uint32_t size) {
@@ -232,8 +232,8 @@ SYNCBN_KERNEL void sum_channels_first(Operands<Storage> operands, ChannelsFirst 
   const std::int64_t items = g.channels * g.slices.count;
   for (std::int64_t item = place.block; item < items; item += place.blocks) {
     const std::int64_t channel = item / g.slices.count;
-    const std::int64_t begin = item % g.slices.count * g.slices.packs;
-    const std::int64_t end = g.packs - begin < g.slices.packs ? g.packs : begin + g.slices.packs;
+    const std::int64_t begin = item % g.slices.count * g.slices.length;
+    const std::int64_t end = g.packs - begin < g.slices.length ? g.packs : begin + g.slices.length;
     // Packs are counted from the start of the row that the tile begins in.
     std::int64_t sample = begin / g.row.divisor, at = begin % g.row.divisor;
     int taken = 0;
@@ -362,8 +362,8 @@ SYNCBN_KERNEL void sum_channels_last(Operands<Storage> operands, ChannelsLast g,
   const std::int64_t groups = (g.channels + side - 1) / side;
   for (std::int64_t item = place.block; item < groups * g.slices.count; item += place.blocks) {
     const std::int64_t group = item / g.slices.count;
-    const std::int64_t begin = item % g.slices.count * g.slices.packs;
-    const std::int64_t end = g.positions - begin < g.slices.packs ? g.positions : begin + g.slices.packs;
+    const std::int64_t begin = item % g.slices.count * g.slices.length;
+    const std::int64_t end = g.positions - begin < g.slices.length ? g.positions : begin + g.slices.length;
     const std::int64_t channel = group * side + column * kWide;
     int taken = 0;
     for (std::int64_t first = begin; first < end; first += kRows * rows) {

@@ -83,7 +83,9 @@ struct Api {
   std::int64_t version;  ///< kApiVersion of the library's build.
   const char* (*describe)(int code);
   int (*count)(int* devices);
-  int (*allocate)(int device, std::size_t bytes, void** memory);
+  /// Makes a device the calling thread's, and tells which one was.
+  int (*use)(int device, int* before);
+  int (*allocate)(std::size_t bytes, void** memory);
   int (*release)(void* memory);
   /// Between the host and the device, or within one of them. Waits.
   int (*copy)(void* to, const void* from, std::size_t bytes, void* stream);

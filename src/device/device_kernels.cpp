@@ -9,6 +9,7 @@
 
 #include "kernels/kernels.h"
 #include "syncbn/error.h"
+#include "syncbn/stream.h"
 
 namespace syncbn::device {
 namespace {
@@ -32,6 +33,21 @@ void check(const Api& api, int code) {
   if (code != 0) throw Error(fmt::format("the device failed: {} (code {})", api.describe(code), code));
 }
 
+// Makes the slot's device the thread's while it lives, and then the one before again.
+class OnDevice {
+ public:
+  explicit OnDevice(const Slot& slot) : slot_(slot) { check(*slot.api, slot.api->use(slot.index, &before_)); }
+  ~OnDevice() {
+    if (before_ != slot_.index) static_cast<void>(slot_.api->use(before_, &before_));
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  const Slot& slot_;
+  int before_ = 0;
+};
+
 ValuesArgument argument(const kernels::Values& values) { return {values.data, values.dtype}; }
 
 // Double backward and products of matrices have no kernels on a device.
@@ -47,7 +63,7 @@ class DeviceKernels final : public kernels::Kernels {
   void clear(Saved& saved) const override { clear_columns(saved); }
   void clear(BackwardSums& sums) const override { clear_columns(sums); }
   void fill(const kernels::Values& values, std::int64_t channels, double value) const override {
-    check(api().fill(argument(values), channels, value, current_stream));
+    run(&Api::fill, argument(values), channels, value, current_stream);
   }
 
   void accumulate(const ForwardCall& call, exact::Records records) const override {
@@ -63,7 +79,7 @@ class DeviceKernels final : public kernels::Kernels {
   }
   void normalize_by(const ForwardCall& call, const kernels::RunningStatistics& running) const override {
     const FinishForwardArguments arguments = finish_arguments(call);
-    check(api().finish_running(&arguments, argument(running.mean), argument(running.var), current_stream));
+    run(&Api::finish_running, &arguments, argument(running.mean), argument(running.var), current_stream);
     apply(call);
   }
 
@@ -74,8 +90,8 @@ class DeviceKernels final : public kernels::Kernels {
     word.resize(sizeof(std::int64_t), memory);
     std::int64_t first = channels;
     memory.copy(word.data(), &first, sizeof first);
-    check(api().find_nonfinite(saved.mean.data(), saved.var_unbiased.data(), channels,
-                               static_cast<std::int64_t*>(word.data()), current_stream));
+    run(&Api::find_nonfinite, saved.mean.data(), saved.var_unbiased.data(), channels,
+        static_cast<std::int64_t*>(word.data()), current_stream);
     memory.copy(&first, word.data(), sizeof first);
     if (first == channels) return std::nullopt;
     kernels::NonfiniteChannel found{first, 0, 0};
@@ -95,7 +111,7 @@ class DeviceKernels final : public kernels::Kernels {
                                    .has_momentum = momentum.has_value(),
                                    .skip_nonfinite = skip_nonfinite,
                                    .momentum = momentum.value_or(0)};
-    check(api().track(&arguments, current_stream));
+    run(&Api::track, &arguments, current_stream);
   }
 
   void accumulate(const BackwardCall& call, exact::Records records) const override {
@@ -104,7 +120,7 @@ class DeviceKernels final : public kernels::Kernels {
       FinishBackwardArguments arguments = sum_arguments(call);
       arguments.a = call.sums.own_a.data();
       arguments.b = call.sums.own_b.data();
-      check(api().finish_backward(&arguments, own, current_stream));
+      run(&Api::finish_backward, &arguments, own, current_stream);
     }
     download(call, own, records);
   }
@@ -127,7 +143,7 @@ class DeviceKernels final : public kernels::Kernels {
                                     .invstd = invstd.data(),
                                     .channels = static_cast<std::int64_t>(invstd.size()),
                                     .empty = empty};
-    check(api().affine_gradients(&arguments, current_stream));
+    run(&Api::affine_gradients, &arguments, current_stream);
   }
 
   std::size_t double_backward_words(std::int64_t) const override { refuse(slot_, "double_backward"); }
@@ -146,14 +162,18 @@ class DeviceKernels final : public kernels::Kernels {
   }
 
  private:
-  const Api& api() const { return *slot_.api; }
-  void check(int code) const { device::check(api(), code); }
+  // Calls a function of the device.
+  template <class... Parameters, class... Arguments>
+  void run(int (*Api::*function)(Parameters...), const Arguments&... arguments) const {
+    const OnDevice on(slot_);
+    check(*slot_.api, (slot_.api->*function)(arguments...));
+  }
 
   template <class Columns>
   void clear_columns(Columns& columns) const {
     for (const auto column : Columns::kColumns) {
       Column& one = columns.*column;
-      if (!one.empty()) check(api().clear(one.data(), one.size() * sizeof(double), current_stream));
+      if (!one.empty()) run(&Api::clear, one.data(), one.size() * sizeof(double), current_stream);
     }
   }
 
@@ -175,19 +195,19 @@ class DeviceKernels final : public kernels::Kernels {
   std::int64_t* accumulate(const Call& call, const void* a, const void* b, const void* mask,
                            bool for_wire) const {
     std::int64_t* const records = records_of(call);
-    check(api().clear(records, record_words(call.geometry.channels) * sizeof *records, current_stream));
+    run(&Api::clear, records, record_words(call.geometry.channels) * sizeof *records, current_stream);
     const AccumulateArguments arguments{shape_of(call.geometry), a, b, mask, records, for_wire};
-    check(api().accumulate(&arguments, current_stream));
+    run(&Api::accumulate, &arguments, current_stream);
     return records;
   }
   template <class Call>
   void download(const Call& call, const std::int64_t* from, exact::Records to) const {
-    check(api().copy(to[0].sum(), from, record_words(call.geometry.channels) * sizeof *from, current_stream));
+    run(&Api::copy, to[0].sum(), from, record_words(call.geometry.channels) * sizeof *from, current_stream);
   }
   template <class Call>
   std::int64_t* upload(const Call& call, exact::ConstRecords from) const {
     std::int64_t* const to = records_of(call);
-    check(api().copy(to, from[0].sum(), record_words(call.geometry.channels) * sizeof *to, current_stream));
+    run(&Api::copy, to, from[0].sum(), record_words(call.geometry.channels) * sizeof *to, current_stream);
     return to;
   }
 
@@ -214,7 +234,7 @@ class DeviceKernels final : public kernels::Kernels {
   }
   void finish(const ForwardCall& call, std::int64_t* records) const {
     const FinishForwardArguments arguments = finish_arguments(call);
-    check(api().finish_forward(&arguments, records, current_stream));
+    run(&Api::finish_forward, &arguments, records, current_stream);
   }
   void apply(const ForwardCall& call) const {
     const NormalizeArguments arguments{.shape = shape_of(call.geometry),
@@ -225,7 +245,7 @@ class DeviceKernels final : public kernels::Kernels {
                                        .k = column(call, 1),
                                        .shift = column(call, 2),
                                        .relu = call.relu};
-    check(api().normalize(&arguments, current_stream));
+    run(&Api::normalize, &arguments, current_stream);
   }
 
   // Sums alone: to `a` and `b`, which the caller sets.
@@ -250,7 +270,7 @@ class DeviceKernels final : public kernels::Kernels {
     arguments.k = column(call, 1);
     arguments.c2 = column(call, 2);
     arguments.c1 = column(call, 3);
-    check(api().finish_backward(&arguments, records, current_stream));
+    run(&Api::finish_backward, &arguments, records, current_stream);
   }
   void apply(const BackwardCall& call) const {
     if (call.tensors.dx == nullptr && call.tensors.d_residual == nullptr) return;
@@ -265,7 +285,7 @@ class DeviceKernels final : public kernels::Kernels {
                                            .c2 = column(call, 2),
                                            .c1 = column(call, 3),
                                            .of_batch = is_of_batch(call.saved)};
-    check(api().differentiate(&arguments, current_stream));
+    run(&Api::differentiate, &arguments, current_stream);
   }
 
   const Slot& slot_;
@@ -277,12 +297,14 @@ constexpr DeviceMemory kMemory{
     [](std::size_t bytes) {
       void* memory = nullptr;
       const Slot& slot = slots[kSlot];
-      if (slot.api->allocate(slot.index, bytes, &memory) != 0) throw std::bad_alloc();
+      const OnDevice on(slot);
+      if (slot.api->allocate(bytes, &memory) != 0) throw std::bad_alloc();
       return memory;
     },
     [](void* memory) noexcept { static_cast<void>(slots[kSlot].api->release(memory)); },
     [](void* to, const void* from, std::size_t bytes) {
       const Api& api = *slots[kSlot].api;
+      const OnDevice on(slots[kSlot]);
       check(api, api.copy(to, from, bytes, current_stream));
     }};
 
@@ -316,7 +338,11 @@ void add(Device device, const char* name, const Api& api, int index) {
   ++used;
 }
 
-OnStream::OnStream(void* stream) : before_(std::exchange(current_stream, stream)) {}
-OnStream::~OnStream() { current_stream = before_; }
-
 }  // namespace syncbn::device
+
+namespace syncbn {
+
+OnStream::OnStream(void* stream) : before_(std::exchange(device::current_stream, stream)) {}
+OnStream::~OnStream() { device::current_stream = before_; }
+
+}  // namespace syncbn

@@ -21,14 +21,15 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1
 inline std::int64_t blocks_for(const Shape& shape, std::int64_t items) {
   return std::min(items, shape.most_blocks > 0 ? shape.most_blocks : kMostBlocks);
 }
-/// Slices of `size` packs: of `few` packs if the blocks would be few else, up to `many`.
+/// Slices of `size` packs or positions, for each of so many others: enough slices to fill the device, but
+/// none shorter than `few`; and none longer than `many`, as long as kMostSlices allows.
 inline Slices slices_of(const Shape& shape, std::int64_t size, std::int64_t others, std::int64_t few,
                         std::int64_t many) {
   const std::int64_t wanted = ceil_div(shape.most_blocks > 0 ? shape.most_blocks : kMostBlocks, others);
   const std::int64_t count =
       std::clamp(std::min(ceil_div(size, few), wanted), ceil_div(size, many), ceil_div(size, few));
-  const std::int64_t packs = ceil_div(size, std::min(count, kMostSlices));
-  return {packs, ceil_div(size, packs)};
+  const std::int64_t length = ceil_div(size, std::min(count, kMostSlices));
+  return {length, ceil_div(size, length)};
 }
 
 template <std::size_t kBytes>

@@ -27,6 +27,7 @@
 #include "engines/shared_window.h"
 #include "engines/window_layout.h"
 #include "group/engine_buffer.h"
+#include "group/wire_version.h"
 #include "syncbn/error.h"
 
 namespace syncbn::engines {
@@ -192,6 +193,7 @@ class LocalGroup final : public Communicator {
 
 std::unique_ptr<Communicator> share_memory_of_hosts(std::unique_ptr<Communicator>&& connected, bool allowed,
                                                     Deadline deadline) {
+  group::check_wire_version(*connected, deadline);
   if (connected->size() > kMaxRanks) return std::move(connected);  // all ranks see the same size
   const int rank = connected->rank();
   std::optional<FileHandoff> handoff;

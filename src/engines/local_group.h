@@ -17,7 +17,7 @@ namespace syncbn::engines {
 /// itself if none does, also if no two ranks are on one host. Otherwise the result owns `connected`.
 /// Every rank of the group calls it, and a rank that must not share (`allowed` is false) keeps all from it.
 /// After an exception the caller still has `connected`: peers may need it to complete a sum.
-/// @throws what `connected` throws
+/// @throws MismatchError if the ranks have different versions of the library; what `connected` throws
 SYNCBN_ENGINE_API std::unique_ptr<Communicator> share_memory_of_hosts(
     std::unique_ptr<Communicator>&& connected, bool allowed, Deadline deadline);
 

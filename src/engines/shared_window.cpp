@@ -3,14 +3,15 @@
 //
 // Each rank has two slots; piece n of all messages, counted from 1, uses the slots of n's parity.
 //
-//   bring    A rank copies its words into its slot, then stores brought = n in its line. A rank that sees
-//   that all have
-//            brought piece n rings the bell.
-//   await    A rank waits until all have brought n. It yields the processor for up to 1 ms, then sleeps on
-//   the bell. sum      2 ranks: each adds the other's slot to its own words. 3 and more: the ranks that are
-//   awake claim parts of
-//            the sum and write them to the result; each waits until all parts are finished and copies the
-//            result. So a rank that another one keeps from its core costs little.
+// Bring: a rank copies its words into its slot, then stores brought = n in its line. A rank that sees that all
+// have brought piece n rings the bell.
+//
+// Await: a rank waits until all have brought n. It yields the processor for up to 1 ms, then sleeps on the
+// bell.
+//
+// Sum: of 2 ranks, each adds the other's slot to its own words. Of 3 and more, the ranks that are awake claim
+// parts of the sum and write them to the result; each waits until all parts are finished and copies the
+// result. So a rank that another one keeps from its core costs little.
 //
 // Why two slots are enough: a rank completes n + 1 only after all have brought n + 1, and a rank brings n + 1
 // only after it is done with n. So when a rank writes to the slots, the result or the counters of n + 2, no

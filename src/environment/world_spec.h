@@ -8,7 +8,7 @@ namespace syncbn::environment {
 
 inline constexpr int kMaxPort = 65535;
 
-/// Whether a process serves the rendezvous.
+/// Part of a process in serving the rendezvous.
 enum class Serve {
   no,
   yes,

@@ -2,6 +2,7 @@
 #include "exact/finish.h"
 
 #include <algorithm>
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <limits>
@@ -122,6 +123,32 @@ SYNCBN_DEVICE double second_moment(const FixedSums<kSum, kProduct>& sums, std::i
   return (product - (sums.sum * sums.sum).template widened<kProduct + 1>()).to_double(sums.product_unit);
 }
 
+// Whether |value| · 2^bits stays below 2^126, so that a difference of two such values fits 128 bits.
+SYNCBN_DEVICE bool has_room(__int128 value, int bits) {
+  return bits <= 126 && (value >> (126 - bits)) == (value >> 127);
+}
+
+// The same of window sums, if they are so small that all fits 128 bits: half of the time.
+SYNCBN_DEVICE std::optional<double> centred(const WindowSums& sums, const Parts& mean) {
+  const __int128 mean_times_sum = static_cast<__int128>(mean.significand) * sums.sum;
+  const __int128 product = sums.product();
+  if (mean_times_sum == 0) return FixedInt<2>::of(product).to_double(sums.product_unit);
+  const int unit = mean.exponent + sums.sum_unit;
+  const int above = unit - sums.product_unit;
+  const int up = std::max(-above, 0), mean_up = std::max(above, 0);
+  if (!has_room(product, up) || !has_room(mean_times_sum, mean_up)) return std::nullopt;
+  const __int128 difference =
+      product * (static_cast<__int128>(1) << up) - mean_times_sum * (static_cast<__int128>(1) << mean_up);
+  return FixedInt<2>::of(difference).to_double(std::min(unit, sums.product_unit));
+}
+SYNCBN_DEVICE std::optional<double> second_moment(const WindowSums& sums, std::int64_t count) {
+  const __int128 product = sums.product();
+  const __int128 square = static_cast<__int128>(sums.sum) * sums.sum;
+  const int bits = 64 - std::countl_zero(static_cast<std::uint64_t>(count));
+  if (!has_room(product, bits) || !has_room(square, 0)) return std::nullopt;
+  return FixedInt<2>::of(product * count - square).to_double(sums.product_unit);
+}
+
 SYNCBN_DEVICE double rounded_product(const ConstRecord& record, WideWork& work) {
   if (record.form() == Form::digits && record.product_flags() != 0)
     return special_value(record.product_flags());
@@ -175,7 +202,9 @@ SYNCBN_DEVICE bool ordinary_centred_product(ConstRecord record, double mean, dou
   std::optional<double> made;
   FewDigits digits;
   if (record.form() == Form::window_sums) {
-    made = centred(short_sums(record.window_sums()), parts);
+    const WindowSums sums = record.window_sums();
+    made = centred(sums, parts);
+    if (!made) made = centred(short_sums(sums), parts);
   } else if (few_digits(record, digits)) {
     made = centred(digits.sums(), parts);
   }
@@ -215,7 +244,13 @@ SYNCBN_DEVICE bool ordinary_statistics(ConstRecord record, std::int64_t count, d
     m2 = second_moment(sums, count);
   };
   if (record.form() == Form::window_sums) {
-    round(short_sums(record.window_sums()));
+    const WindowSums sums = record.window_sums();
+    if (const std::optional<double> moment = second_moment(sums, count)) {
+      s1 = FixedInt<1>::of(sums.sum).to_double(sums.sum_unit);
+      m2 = *moment;
+    } else {
+      round(short_sums(sums));
+    }
   } else if (!record.is_special() && few_digits(record, digits)) {
     round(digits.sums());
   } else {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "group/places.h"
-#include "group/verdict.h"
+#include "group/rank_report.h"
 #include "syncbn/communicator.h"
 
 namespace syncbn::group {
@@ -57,8 +57,7 @@ class AgreedSum {
  private:
   struct InFlight {
     const CallDescription* call;
-    std::int64_t hash;
-    std::int64_t place;
+    CallNumbers numbers;
     std::span<std::int64_t> payload;
     std::span<const std::int64_t> message;  // the first message, in the engine's buffer
   };
@@ -67,6 +66,8 @@ class AgreedSum {
   std::size_t room() const;
   std::int64_t take_places(const CallDescription& call);
   std::string way_out(const CallDescription& call, const std::vector<RankReport>& reports) const;
+  std::optional<std::int64_t> first_mixed_call(const CallDescription& call,
+                                               const std::vector<RankReport>& reports) const;
   void remember(const Key& verified);
 
   std::optional<InFlight> in_flight_;

@@ -53,6 +53,15 @@ std::optional<std::int64_t> Places::number_by_first_sum(const LayerReference& la
   return found->by_first_sum;
 }
 
+std::optional<std::int64_t> Places::first_call(std::string_view name) const {
+  const auto of_name = members_.find(name);
+  if (of_name == members_.end()) return std::nullopt;
+  const Members& members = of_name->second;
+  return std::min_element(members.begin(), members.end(),
+                          [](const Member& a, const Member& b) { return a.first_call < b.first_call; })
+      ->first_call;
+}
+
 std::int64_t Places::first_mixed_call(const LayerReference& layer, std::int64_t low,
                                       std::int64_t high) const {
   // The order of the other members is the same on all ranks. The new layer belongs before those from `low` on

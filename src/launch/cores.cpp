@@ -5,13 +5,12 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
 #include "base/rank_list.h"
+#include "base/throw_errno.h"
 #include "environment/parse.h"
 #include "launch/exit_codes.h"
 
@@ -109,8 +108,7 @@ CoreBinding parse_bind_core(std::string_view text) {
 
 std::vector<int> usable_cores() {
   const CoreSet set;
-  if (sched_getaffinity(0, kSetSize, set.get()) != 0)
-    throw std::system_error(errno, std::generic_category(), "sched_getaffinity");
+  if (sched_getaffinity(0, kSetSize, set.get()) != 0) base::throw_errno("sched_getaffinity");
   std::vector<int> cores;
   for (std::size_t core = 0; core < kMaxCores; ++core) {
     if (CPU_ISSET_S(core, kSetSize, set.get())) cores.push_back(static_cast<int>(core));
@@ -121,8 +119,7 @@ std::vector<int> usable_cores() {
 ScopedAffinity::ScopedAffinity(const std::vector<int>& cores) {
   if (cores.empty()) return;
   before_ = usable_cores();
-  if (!move_to(cores))
-    throw std::system_error(errno, std::generic_category(), "--bind_core: cores " + base::ranges(cores));
+  if (!move_to(cores)) base::throw_errno("--bind_core: cores " + base::ranges(cores));
 }
 
 ScopedAffinity::~ScopedAffinity() {

@@ -4,14 +4,13 @@
 #include <fmt/core.h>
 #include <sys/eventfd.h>
 
-#include <cerrno>
 #include <csignal>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "base/block_signals.h"
+#include "base/throw_errno.h"
 #include "environment/parse.h"
 #include "launch/exit_codes.h"
 #include "rendezvous/store_server.h"
@@ -37,7 +36,7 @@ struct JobConnection::State {
         token(plan.start_token()),
         restarted(plan.restart > 0),
         wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    if (wake.get() < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+    if (wake.get() < 0) base::throw_errno("eventfd");
   }
 
   std::shared_ptr<TcpStore> connect(Deadline deadline) {

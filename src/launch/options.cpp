@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
-#include <numeric>
 #include <set>
 #include <sstream>
 #include <string_view>
@@ -45,12 +44,8 @@ std::optional<std::chrono::seconds> parse_time_out(std::string_view option, std:
 }
 
 std::vector<int> parse_ranks(std::string_view option, const std::string& text, int worker_num) {
+  if (text == "-1") return base::all_ranks(worker_num);
   std::vector<int> ranks;
-  if (text == "-1") {
-    ranks.resize(static_cast<std::size_t>(worker_num));
-    std::iota(ranks.begin(), ranks.end(), 0);
-    return ranks;
-  }
   std::istringstream parts(text + ',');  // an empty part, the last one too, is an error
   for (std::string part; std::getline(parts, part, ',');) {
     const int rank = environment::parse<int>(part).value_or(-1);

@@ -7,18 +7,17 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <string_view>
-#include <system_error>
 
 #include "base/hash.h"
 #include "base/host_identity.h"
 #include "base/log_level.h"
 #include "base/rank_list.h"
+#include "base/throw_errno.h"
 #include "environment/parse.h"
 #include "environment/rank_table.h"
 #include "environment/world_spec.h"
@@ -50,7 +49,7 @@ int store_port(const Options& options) {
 std::string random_token() {
   std::array<unsigned char, 16> bytes{};
   if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
-    throw std::system_error(errno, std::generic_category(), "getrandom");
+    base::throw_errno("getrandom");
   std::string token;
   for (const unsigned char byte : bytes) token += fmt::format("{:02x}", byte);
   return token;

@@ -21,6 +21,7 @@
 #include "base/host_identity.h"
 #include "base/log_level.h"
 #include "base/reminder.h"
+#include "base/throw_errno.h"
 #include "launch/exit_codes.h"
 #include "launch/launcher_group.h"
 #include "launch/log_tail.h"
@@ -325,7 +326,7 @@ class Supervisor {
     std::array<pollfd, 3> wake = {pollfd{signals_.fd(), POLLIN, 0}, pollfd{workers_.wake_fd(), POLLIN, 0},
                                   pollfd{launchers_.wake_fd(), POLLIN, 0}};
     if (poll(wake.data(), wake.size(), deadline ? base::poll_timeout(*deadline) : -1) < 0 && errno != EINTR)
-      throw std::system_error(errno, std::generic_category(), "poll");
+      base::throw_errno("poll");
     signals_.read();
     workers_.reap();
     launchers_.read_updates();

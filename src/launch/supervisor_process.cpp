@@ -10,10 +10,10 @@
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
-#include <system_error>
 #include <utility>
 #include <variant>
 
+#include "base/throw_errno.h"
 #include "launch/console.h"
 #include "launch/exit_codes.h"
 #include "launch/process.h"
@@ -69,7 +69,7 @@ class BlockStopSignals {
 void redirect_to(const std::filesystem::path& file) {
   const base::Fd input(open("/dev/null", O_RDONLY | O_CLOEXEC));
   const base::Fd output(open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666));
-  if (output.get() < 0) throw std::system_error(errno, std::generic_category(), file.string());
+  if (output.get() < 0) base::throw_errno(file.string());
   dup2(input.get(), STDIN_FILENO);
   dup2(output.get(), STDOUT_FILENO);
   dup2(output.get(), STDERR_FILENO);
@@ -141,7 +141,7 @@ SupervisorProcess::SupervisorProcess(const JobPlan& plan, Mode mode) {
   const BlockStopSignals block_signals;
   const pid_t parent = getpid();
   pid_ = fork();
-  if (pid_ < 0) throw std::system_error(errno, std::generic_category(), "fork");
+  if (pid_ < 0) base::throw_errno("fork");
   if (pid_ == 0) {
     receiver = base::Fd();
     _exit(run_supervisor(plan, mode, parent, block_signals.before(), std::move(sender)));

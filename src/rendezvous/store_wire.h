@@ -14,7 +14,8 @@
 /// waits.
 namespace syncbn::rendezvous::wire {
 
-// Key of the first request. Its value is the token.
+// Key of the first request, whose value is the token: a name that no version changes, and this version.
+inline constexpr std::string_view kHelloName = "syncbn store ";
 inline constexpr std::string_view kHello = "syncbn store 1";
 inline constexpr std::size_t kMaxBody = 1 << 20;
 inline constexpr std::size_t kMaxContent = kMaxBody - 16;  // key and value together

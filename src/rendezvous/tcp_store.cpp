@@ -101,6 +101,11 @@ std::string TcpStore::request(wire::Operation operation, std::string_view key, s
       if (reply->status == wire::Status::full)
         throw StoreFull(key == wire::kHello ? "the store is full: it may serve no more connections"
                                             : "the store is full: it may hold no more keys and values");
+      if (reply->status != wire::Status::done && !reply->value.empty())
+        throw PeerError(
+            fmt::format("the store speaks '{}', this process '{}': install the same version of "
+                        "syncbn on all nodes",
+                        reply->value, wire::kHello));
       if (reply->status != wire::Status::done)
         throw TokenRefused("the job's token was refused (SYNCBN_TOKEN)");
       return std::string(reply->value);

@@ -7,7 +7,7 @@
 namespace syncbn::world {
 namespace {
 
-// Where a thread or the process keeps its world.
+// The world of a thread or of the process.
 struct Slot {
   bool is_set = false;           // also after a release
   std::shared_ptr<World> world;  // null if not set or released

@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 
 #include <memory>
-#include <numeric>
 #include <utility>
 
 #include "base/rank_list.h"
@@ -28,13 +27,11 @@ std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator
                     rank, size, base::kMaxRanks));
   }
   base::check_timeout(timeout);
-  std::vector<int> ranks(static_cast<std::size_t>(size));
-  std::iota(ranks.begin(), ranks.end(), 0);
   // A std::function must be copyable, so the function has the communicator by a shared pointer.
   const auto given = std::make_shared<std::unique_ptr<Communicator>>(std::move(communicator));
   const bool may_share = environment::read_shared_memory();
   return std::make_shared<Group>(
-      std::move(name), std::move(ranks), rank, environment::call_limit(timeout, timeout_setting),
+      std::move(name), base::all_ranks(size), rank, environment::call_limit(timeout, timeout_setting),
       [given, may_share](Deadline deadline) {
         return engines::share_memory_of_hosts(std::move(*given), may_share, deadline);
       });

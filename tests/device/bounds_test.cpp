@@ -117,8 +117,8 @@ TEST(DeviceBounds, Slices) {
   for (const std::int64_t size : {1, 5, 4096, 100000, 1 << 30}) {
     const Slices slices = slices_of(shape, size, 1, 1024, 8192);
     EXPECT_LE(slices.count, kMostSlices);
-    EXPECT_GE(slices.packs * slices.count, size);
-    EXPECT_LT(slices.packs * (slices.count - 1), size);
+    EXPECT_GE(slices.length * slices.count, size);
+    EXPECT_LT(slices.length * (slices.count - 1), size);
   }
 }
 

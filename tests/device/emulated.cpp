@@ -17,7 +17,11 @@ const Api& emulated_api() {
       *devices = 1;
       return 0;
     };
-    api.allocate = [](int, std::size_t bytes, void** memory) {
+    api.use = [](int, int* before) {
+      *before = 0;
+      return 0;
+    };
+    api.allocate = [](std::size_t bytes, void** memory) {
       *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
       return *memory == nullptr ? 2 : 0;
     };

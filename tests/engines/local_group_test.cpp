@@ -218,10 +218,10 @@ std::string messages_of_a_custom_engine(std::unique_ptr<Communicator> engine) {
   return fmt::format("{} messages", messages);
 }
 
-// The table and the verdict are all that a custom engine carries. If a rank must not share memory, the engine
-// carries the table and all sums.
+// The versions, the table and the verdict are all that a custom engine carries. If a rank must not share
+// memory, the engine carries the versions, the table and all sums.
 TEST_F(LocalGroupTest, ACustomEngine) {
-  for (const auto& [forbidden, expected] : {std::pair(-1, "2 messages"), std::pair(1, "11 messages")}) {
+  for (const auto& [forbidden, expected] : {std::pair(-1, "3 messages"), std::pair(1, "12 messages")}) {
     const WindowMemory engines({2, 5000});
     RankProcesses ranks(2, [&, forbidden = forbidden](int rank) {
       setenv("SYNCBN_SHARED_MEMORY", rank == forbidden ? "0" : "1", 1);
@@ -231,8 +231,16 @@ TEST_F(LocalGroupTest, ACustomEngine) {
   }
 }
 
-// A process of another user connects to every socket that it sees while a group finds out, sends a secret of
-// its own, and takes what it is given. "" if that is nothing.
+// control: signal number 0 does no harm if the guard is missing.
+TEST_F(LocalGroupTest, TheTestsSignalNoProcessThatHasEnded) {
+  RankProcesses ranks(1, [](int) { return "done"; });
+  ranks.signal(0, 0);
+  EXPECT_EQ(ranks.outcome(0), "done");
+  EXPECT_THROW(ranks.signal(0, 0), std::logic_error);
+}
+
+// A process of another user connects to every socket that it sees while a group finds out, sends a secret
+// of its own, and takes what it is given. "" if that is nothing.
 std::string loot_of_a_stranger(std::atomic<int>& connected) {
   if (setresuid(12345, 12345, 12345) != 0) return "setresuid";
   std::string line, name;
@@ -260,7 +268,8 @@ std::string loot_of_a_stranger(std::atomic<int>& connected) {
   return got == 0 || (got < 0 && errno == ECONNRESET) ? "" : fmt::format("{} bytes", got);
 }
 
-// A network namespace, or -1. The machine's processes and sockets are not seen in it, so it is another host.
+// A network namespace, or -1. The machine's processes and sockets are not seen in it, so it is another
+// host.
 int make_network() {
   int network = -1;
   std::thread([&network] {
@@ -288,7 +297,7 @@ TEST_F(LocalGroupTest, AStrangerGetsNoMemoryOfACustomEngine) {
   });
   close(network);
   EXPECT_EQ(ranks.outcome(2), "");
-  for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(ranks.outcome(rank), "2 messages") << "rank " << rank;
+  for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(ranks.outcome(rank), "3 messages") << "rank " << rank;
 }
 
 // Ranks 2 and 3 are on another host. A rank that must not share, and leaders that can't connect, keep all
@@ -321,9 +330,9 @@ TEST_F(LocalGroupTest, TwoHosts) {
                  share_memory_of_hosts(std::move(engine), rank != c.forbidden, Clock::now() + kPatience));
     });
     expect(ranks, 4, c.expected);
-    // The table, the verdict, and then nine sums of the leaders alone.
+    // The versions, the table, the verdict, and then nine sums of the leaders alone.
     for (std::size_t rank = 0; rank < 4 && c.expected == "memory"; ++rank)
-      EXPECT_EQ(board.messages[rank], rank % 2 == 0 ? 2 + 9 : 2) << "rank " << rank;
+      EXPECT_EQ(board.messages[rank], rank % 2 == 0 ? 3 + 9 : 3) << "rank " << rank;
   }
   close(network);
 }

@@ -18,19 +18,23 @@
 /// The layer and its tensors on the device that the tests run on. Tests use these names as those of syncbn.
 namespace syncbn::testing {
 
-/// The device that SYNCBN_TEST_DEVICE names: none: the CPU; guarded; emulated, whose kernels are those of GPUs;
-/// mixed: the CPU and the emulated device, by turns of the threads, and so of the ranks.
+/// SYNCBN_TEST_DEVICE names the device that the tests run on. None: the CPU; guarded; emulated, whose kernels
+/// are those of GPUs; mixed: threads, and so ranks, are on the CPU and on the emulated device by turns.
+inline std::string_view test_device_name() {
+  static const char* const value = std::getenv("SYNCBN_TEST_DEVICE");
+  return value == nullptr ? "" : value;
+}
+inline bool is_guarded() {
+  static const bool guarded = test_device_name() == "guarded";
+  return guarded;
+}
+/// The device of the calling thread.
 inline Device test_device() {
-  static const std::string_view name = [] {
-    const char* value = std::getenv("SYNCBN_TEST_DEVICE");
-    return std::string_view(value == nullptr ? "" : value);
-  }();
-  if (name == "guarded") return guarded_device();
-  if (name == "emulated") return device::emulated_device();
-  if (name != "mixed") return {};
+  static const bool emulated = test_device_name() == "emulated", mixed = test_device_name() == "mixed";
   static std::atomic<unsigned> threads{0};
-  thread_local const bool on_cpu = threads++ % 2 == 0;
-  return on_cpu ? Device{} : device::emulated_device();
+  thread_local const unsigned number = threads++;
+  if (is_guarded()) return guarded_device();
+  return emulated || (mixed && number % 2 == 1) ? device::emulated_device() : Device{};
 }
 
 template <class T>
@@ -40,11 +44,11 @@ struct DeviceAllocator {
   template <class U>
   explicit DeviceAllocator(const DeviceAllocator<U>&) {}
   T* allocate(std::size_t size) {
-    if (test_device() == guarded_device()) return static_cast<T*>(allocate_guarded(size * sizeof(T)));
+    if (is_guarded()) return static_cast<T*>(allocate_guarded(size * sizeof(T)));
     return std::allocator<T>().allocate(size);
   }
   void deallocate(T* values, std::size_t size) noexcept {
-    if (test_device() == guarded_device()) return release_guarded(values);
+    if (is_guarded()) return release_guarded(values);
     std::allocator<T>().deallocate(values, size);
   }
   friend bool operator==(const DeviceAllocator&, const DeviceAllocator&) { return true; }

@@ -252,7 +252,7 @@ END
       "$CMAKE" -S "$SOURCE_DIR" -B "$work/build" -G Ninja -DCMAKE_CXX_COMPILER="$CXX" -DSKBUILD=2 \
         -DSKBUILD_SCRIPTS_DIR=scripts -DPython_EXECUTABLE="$PYTHON" -DSYNCBN_PYTHON=ON -DSYNCBN_{TESTS,EXAMPLES,INSTALL}=OFF "$@" \
         >"$work/log.txt" 2>&1 || { cat "$work/log.txt"; exit 1; }
-      "$CMAKE" --build "$work/build" --target syncbn_package -- -n >"$work/commands.txt"
+      "$CMAKE" --build "$work/build" -- -t commands syncbn_package >"$work/commands.txt"
       grep -q libsyncbn_runtime "$work/commands.txt"
     }
     wheel -DSYNCBN_LAUNCHER=OFF

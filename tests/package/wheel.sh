@@ -30,8 +30,11 @@ END
 readelf -d fresh/lib/python*/site-packages/syncbn/engine_gloo.so >needed
 grep -q 'NEEDED.*libgloo' needed
 readelf -d fresh/bin/syncbn-run >needed
-! grep -q 'NEEDED.*\(libfmt\|libgloo\|libmpi\)' needed
+if grep 'NEEDED.*\(libfmt\|libgloo\|libmpi\)' needed; then exit 1; fi
 fresh/bin/syncbn-run --help >/dev/null
+packages=$(dirname fresh/lib/python*/site-packages/syncbn)
+python3 "$source/tests/package/exported.py" core "$packages/syncbn/libsyncbn_runtime.so"
+python3 "$source/tests/package/exported.py" engine "$packages/syncbn/engine_gloo.so"
 "$fresh" -m zipfile --list syncbn-*.whl >files
 grep -q 'syncbn/py.typed' files
 grep -q 'syncbn/_core.pyi' files

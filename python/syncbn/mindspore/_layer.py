@@ -161,14 +161,14 @@ class SyncBatchNorm(nn.Cell):
         try:
             x = self._checked_input(input)
             values, dtype = self._checked_values()
-            core = self._core_layer(dtype)
+            core_layer = self._core_layer(dtype)
         except Exception as error:
-            name_call(error, "forward", self.layer_name)
+            name_call(error, _core.Direction.forward, self.layer_name)
             if self.training:
                 fail_peers(_process_group.framework_group, self.process_group, self.layer_name, error_text(error))
             raise
         track = moves_statistics(self, self.training and self.track_running_stats)
-        return Normalize.apply(core, self._number, values, self.training, track, x, values[0], values[1])
+        return Normalize.apply(core_layer, self._number, values, self.training, track, x, values[0], values[1])
 
     @property
     def layer_name(self) -> str:

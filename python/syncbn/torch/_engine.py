@@ -2,6 +2,7 @@
 
 """Sums over the ranks of a torch.distributed process group."""
 
+import re
 import time
 from datetime import timedelta
 
@@ -59,7 +60,7 @@ class GlooEngine:
                 self._raise_if_ended()
         except RuntimeError as error:
             lost = self._lost_peers()
-            reason = f"connection closed by {_rank_list(lost)}" if lost else str(error)
+            reason = f"connection closed by {_rank_list(lost)}" if lost else _reason(error)
             raise PeerError(self._attendance.report_end(reason)) from None
 
     def connect_leaders(self, ranks, timeout):
@@ -93,8 +94,12 @@ class GlooEngine:
             store = store.clone()
         else:  # torch 2.4, which takes this limit for each sum, too, and ignores that of AllreduceOptions
             limit = timeout + 1
-        return dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), self.rank, self.size,
-                                     timeout=timedelta(seconds=limit))
+        try:
+            return dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), self.rank, self.size,
+                                         timeout=timedelta(seconds=limit))
+        except RuntimeError as error:
+            reason = f"gloo can't connect rank {self.rank} with the other ranks: {_reason(error)}"
+            raise PeerError(self._attendance.report_end(reason)) from None
 
     def _wait_for_all_ranks(self, store, deadline, timeout):
         """Wait until all ranks are about to connect, since Ctrl-C can't end gloo's wait for them."""
@@ -153,6 +158,11 @@ def _is_done(work, deadline):
             return False
         work.wait()  # it failed, or it was done just after the slice
     return True
+
+
+def _reason(error):
+    """The text of one of gloo's errors, without the place in gloo's source at its begin."""
+    return re.sub(r"^\[[^\]]*:\d+\] ", "", str(error))
 
 
 def _rank_list(ranks):

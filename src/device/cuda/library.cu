@@ -19,14 +19,12 @@ Api make_api() {
   set_kernels(api);
   api.describe = [](int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); };
   api.count = [](int* devices) { return static_cast<int>(cudaGetDeviceCount(devices)); };
-  api.allocate = [](int device, std::size_t bytes, void** memory) {
-    int before = 0;
-    cudaError_t error = cudaGetDevice(&before);
-    if (error == cudaSuccess) error = cudaSetDevice(device);
-    if (error == cudaSuccess) error = cudaMalloc(memory, bytes);
-    cudaSetDevice(before);
+  api.use = [](int device, int* before) {
+    cudaError_t error = cudaGetDevice(before);
+    if (error == cudaSuccess && *before != device) error = cudaSetDevice(device);
     return static_cast<int>(error);
   };
+  api.allocate = [](std::size_t bytes, void** memory) { return static_cast<int>(cudaMalloc(memory, bytes)); };
   api.release = [](void* memory) { return static_cast<int>(cudaFree(memory)); };
   api.copy = [](void* to, const void* from, std::size_t bytes, void* stream) {
     const auto queue = static_cast<cudaStream_t>(stream);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "group/verdict.h"
+#include "group/rank_report.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <string_view>
+#include <type_traits>
 
 #include "base/rank_list.h"
 #include "group/places.h"
@@ -16,9 +18,12 @@
 namespace syncbn::group {
 namespace {
 
-// A slot holds five numbers, the lengths of the two texts in bytes, then the bytes of the texts.
-constexpr std::size_t kSlotHead = 7;
-constexpr std::size_t kTextBytes = (kSlotWords - kSlotHead) * sizeof(std::int64_t);
+// A slot holds the numbers, the lengths of the two texts in bytes, then the bytes of the texts.
+static_assert(std::is_trivially_copyable_v<CallNumbers> &&
+              std::has_unique_object_representations_v<CallNumbers>);
+constexpr std::size_t kNumbers = sizeof(CallNumbers) / sizeof(std::int64_t);
+constexpr std::size_t kSlotHead = kNumbers + 2;
+constexpr std::size_t kTextBytes = (kReportWords - kSlotHead) * sizeof(std::int64_t);
 constexpr std::size_t kMaxSubject = 160;
 constexpr std::size_t kMaxShown = 8;  // number of different calls in one message
 
@@ -48,14 +53,7 @@ struct Party {
   std::vector<int> ranks;
 };
 
-bool same_call(const RankReport& a, const RankReport& b) {
-  return a.failed == b.failed && a.number == b.number && a.words == b.words && a.hash == b.hash &&
-         a.place == b.place && a.subject == b.subject && a.settings == b.settings;
-}
-
-bool same_failure(const RankReport& a, const RankReport& b) {
-  return a.failed && b.failed && a.settings == b.settings;
-}
+bool same_failure(const RankReport& a, const RankReport& b) { return a.settings == b.settings; }
 
 // Groups the reports with this value of `failed`. The smallest party comes first, because the reader looks
 // for the rank that differs.
@@ -63,7 +61,7 @@ template <class Same>
 std::vector<Party> parties(const std::vector<RankReport>& reports, bool failed, Same same) {
   std::vector<Party> found;
   for (std::size_t r = 0; r < reports.size(); ++r) {
-    if (reports[r].failed != failed) continue;
+    if ((reports[r].failed != 0) != failed) continue;
     auto party =
         std::find_if(found.begin(), found.end(), [&](const Party& p) { return same(*p.report, reports[r]); });
     if (party == found.end()) party = found.insert(found.end(), {&reports[r], {}});
@@ -74,8 +72,8 @@ std::vector<Party> parties(const std::vector<RankReport>& reports, bool failed, 
   return found;
 }
 
-template <class Value>
-bool differ(const std::vector<Party>& calls, Value RankReport::*value) {
+template <class Member>
+bool differ(const std::vector<Party>& calls, Member value) {
   return std::any_of(calls.begin(), calls.end(),
                      [&](const Party& p) { return p.report->*value != calls.front().report->*value; });
 }
@@ -130,30 +128,28 @@ std::string failures(const std::vector<RankReport>& reports) {
 void write_slot(const RankReport& report, std::span<std::int64_t> slot) {
   const std::string subject = cut(report.subject, kMaxSubject);
   const std::string settings = cut(report.settings, kTextBytes - subject.size());
-  slot[0] = report.failed ? 1 : 0;
-  slot[1] = report.number;
-  slot[2] = report.words;
-  slot[3] = report.hash;
-  slot[4] = report.place;
-  slot[5] = static_cast<std::int64_t>(subject.size());
-  slot[6] = static_cast<std::int64_t>(settings.size());
+  const CallNumbers& numbers = report;
+  std::memcpy(slot.data(), &numbers, sizeof numbers);
+  slot[kNumbers] = static_cast<std::int64_t>(subject.size());
+  slot[kNumbers + 1] = static_cast<std::int64_t>(settings.size());
   const std::string text = subject + settings;
   std::memcpy(slot.data() + kSlotHead, text.data(), text.size());
 }
 
 RankReport read_slot(std::span<const std::int64_t> slot) {
+  CallNumbers numbers;
+  std::memcpy(static_cast<void*>(&numbers), slot.data(), sizeof numbers);
   std::string text(kTextBytes, '\0');
   std::memcpy(text.data(), slot.data() + kSlotHead, kTextBytes);
   // The lengths are clamped, because another program may send its own words on the same channel.
-  const auto subject = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[5], 0, kTextBytes));
-  const auto settings = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[6], 0, kTextBytes));
-  return {slot[0] != 0, slot[1], slot[2], slot[3], text.substr(0, subject), text.substr(subject, settings),
-          slot[4]};
+  const auto subject = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[kNumbers], 0, kTextBytes));
+  const auto settings = static_cast<std::size_t>(std::clamp<std::int64_t>(slot[kNumbers + 1], 0, kTextBytes));
+  return {numbers, text.substr(0, subject), text.substr(subject, settings)};
 }
 
 void throw_verdict(const std::vector<RankReport>& reports, std::string_view way_out) {
   const std::string failed = failures(reports);
-  const std::vector<Party> calls = parties(reports, false, same_call);
+  const std::vector<Party> calls = parties(reports, false, std::equal_to<>());
   if (calls.size() <= 1 && !failed.empty()) throw PeerError(failed + "; the group is broken");
   const std::vector<std::string> texts = distinctions(calls);
   std::string text;

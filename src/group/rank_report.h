@@ -9,19 +9,25 @@
 
 namespace syncbn::group {
 
-/// Report of one rank about a call that went wrong.
-struct RankReport {
-  bool failed = false;      ///< The rank could not make its call; `settings` is then the reason.
+/// Numbers by which a rank describes its call. All but `failed` are compared as fields of a header.
+struct CallNumbers {
+  std::int64_t failed = 0;  ///< 1: the rank could not make its call.
   std::int64_t number = 0;  ///< Number of the call in its group, from 1.
   std::int64_t words = 0;   ///< Length of the payload.
   std::int64_t hash = 0;    ///< Hash of the uncut subject and settings.
-  std::string subject;      ///< A long subject is cut, as are long settings.
-  std::string settings;
-  std::int64_t place = 0;  ///< Code of the layer's place; negative: a hash of several places.
+  std::int64_t place = 0;   ///< Code of the layer's place; negative: a hash of several places.
+  bool operator==(const CallNumbers&) const = default;
+};
+
+/// Report of one rank about a call that went wrong.
+struct RankReport : CallNumbers {
+  std::string subject;   ///< A long subject is cut, as are long settings.
+  std::string settings;  ///< The reason, if the rank failed.
+  bool operator==(const RankReport&) const = default;
 };
 
 /// Size of a rank's slot in the message that exchanges the reports. It is fixed, so long texts are cut.
-inline constexpr std::size_t kSlotWords = 64;
+inline constexpr std::size_t kReportWords = 64;
 void write_slot(const RankReport& report, std::span<std::int64_t> slot);
 RankReport read_slot(std::span<const std::int64_t> slot);
 

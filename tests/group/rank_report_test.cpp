@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // What ranks read when their calls differ
-#include "group/verdict.h"
+#include "group/rank_report.h"
 
 #include <fmt/core.h>
 #include <gtest/gtest.h>
@@ -20,7 +20,7 @@ using testing::expect_error;
 using testing::tells;
 
 RankReport call(const std::string& subject, const std::string& settings) {
-  return {false, 17, 40, 1, subject, settings};
+  return {{0, 17, 40, 1}, subject, settings};
 }
 
 std::string verdict(const std::vector<RankReport>& ranks) {
@@ -85,23 +85,16 @@ TEST(Verdict, ManyDifferentCalls) {
 
 TEST(Verdict, ReasonsOfFailedRanksAreGrouped) {
   std::vector<RankReport> ranks(4, call("a", ""));
-  for (const std::size_t r : {0u, 3u}) ranks[r] = {true, 17, 0, 1, "a", "no memory"};
+  for (const std::size_t r : {0u, 3u}) ranks[r] = {{1, 17, 0, 1}, "a", "no memory"};
   expect_error<PeerError>(verdict(ranks), {"ranks 0, 3 ... no memory"});
 }
 
 TEST(Verdict, SlotsKeepWhatFits) {
-  std::array<std::int64_t, kSlotWords> slot{};
+  std::array<std::int64_t, kReportWords> slot{};
   const RankReport brought{
-      false, 5, std::numeric_limits<std::int64_t>::max(), 77, "forward of layer 'βn'", "C=64, eps=1e-05", -3};
+      {0, 5, std::numeric_limits<std::int64_t>::max(), 77, -3}, "forward of layer 'βn'", "C=64, eps=1e-05"};
   write_slot(brought, slot);
-  const RankReport read = read_slot(slot);
-  EXPECT_EQ(read.failed, brought.failed);
-  EXPECT_EQ(read.number, brought.number);
-  EXPECT_EQ(read.words, brought.words);
-  EXPECT_EQ(read.hash, brought.hash);
-  EXPECT_EQ(read.subject, brought.subject);
-  EXPECT_EQ(read.settings, brought.settings);
-  EXPECT_EQ(read.place, brought.place);
+  EXPECT_EQ(read_slot(slot), brought);
 }
 
 TEST(Verdict, LongTextsAreCutBetweenCharacters) {
@@ -109,8 +102,8 @@ TEST(Verdict, LongTextsAreCutBetweenCharacters) {
     SCOPED_TRACE(bytes);
     std::string name(bytes, 'x');
     for (int i = 0; i < 400; ++i) name += "层";  // three bytes each
-    std::array<std::int64_t, kSlotWords> slot{};
-    write_slot({true, 1, 0, 1, name, name}, slot);
+    std::array<std::int64_t, kReportWords> slot{};
+    write_slot({{1, 1, 0, 1}, name, name}, slot);
     const RankReport read = read_slot(slot);
     for (const std::string& text : {read.subject, read.settings}) {
       ASSERT_GT(text.size(), 100u);
@@ -129,7 +122,7 @@ TEST(Verdict, ADifferenceBehindTheCutIsAdmitted) {
 }
 
 TEST(Verdict, ForeignWordsAreNoWildLengths) {
-  std::array<std::int64_t, kSlotWords> slot;
+  std::array<std::int64_t, kReportWords> slot;
   for (const std::int64_t word :
        {std::int64_t{-1}, std::numeric_limits<std::int64_t>::min(), std::int64_t{1} << 40}) {
     slot.fill(word);
