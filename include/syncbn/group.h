@@ -158,7 +158,8 @@ SYNCBN_API void run_ranks(int size, const std::function<void(int rank)>& body);
 /// Makes a group on a custom engine, for a layer's process_group. `name` appears in messages.
 /// `timeout` limits each call; none: SYNCBN_TIMEOUT_S, else 300 s. `timeout_setting` tells in messages what
 /// has set `timeout`. If all ranks are processes of one host, the engine carries two messages, and then the
-/// ranks sum in shared memory (SYNCBN_SHARED_MEMORY=0: the engine carries all).
+/// ranks sum in shared memory (SYNCBN_SHARED_MEMORY=0: the engine carries all). On several hosts this needs a
+/// MultiHostCommunicator.
 /// @throws InvalidArgument null communicator, empty name, or a rank outside [0, size); GroupError a wrong
 /// value of one of these variables
 SYNCBN_API std::shared_ptr<Group> make_group(

@@ -41,13 +41,11 @@ void write(const Struct& from, double* to) {
   for (const auto column : Struct::kColumns) to = std::copy((from.*column).begin(), (from.*column).end(), to);
 }
 
-Saved saved_at(Address address, std::int64_t channels) {
+void read_saved(Address address, std::int64_t channels, Saved& saved) {
   const auto* from = static_cast<const double*>(at(address));
-  Saved saved;
   saved.statistics = static_cast<Saved::Statistics>(static_cast<int>(from[0]));
   saved.count = static_cast<std::int64_t>(from[1]);  // at most 2^53
   read(from + kSavedHead, channels, saved);
-  return saved;
 }
 void write_saved(const Saved& saved, Address address) {
   auto* to = static_cast<double*>(at(address));
@@ -91,10 +89,9 @@ class FrameworkLayer {
     bind(values);
     hooks_.identify(number);
     layer_.set_train(training);
-    Saved saved;
-    hooks_.normalize({.x = form(x), .y = form(y), .residual = form.optional(residual)}, saved);
-    if (track) hooks_.track(saved);
-    write_saved(saved, saved_address);
+    hooks_.normalize({.x = form(x), .y = form(y), .residual = form.optional(residual)}, saved_);
+    if (track) hooks_.track(saved_);
+    write_saved(saved_, saved_address);
   }
 
   void track(Address saved_address, const nb::tuple& addresses) {
@@ -102,7 +99,7 @@ class FrameworkLayer {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     bind(values);
-    hooks_.track(saved_at(saved_address, layer_.num_features()));
+    hooks_.track(saved_at(saved_address));
   }
 
   void backward(std::int64_t number, Address saved_address, Address sums_address, Address dy, Address x,
@@ -114,7 +111,7 @@ class FrameworkLayer {
     hooks_.identify(number);
     bind_value("weight_grad", layer_.options().affine, d_weight);
     bind_value("bias_grad", layer_.options().affine && layer_.options().bias, d_bias);
-    const Saved saved = saved_at(saved_address, layer_.num_features());
+    const Saved& saved = saved_at(saved_address);
     const BackwardTensors tensors{.dy = form(dy),
                                   .x = form(x),
                                   .y = output(form, y),
@@ -124,9 +121,8 @@ class FrameworkLayer {
       layer_.backward(saved, tensors);
       return;
     }
-    BackwardSums sums;
-    hooks_.backward(saved, tensors, sums);
-    write(sums, static_cast<double*>(at(sums_address)));
+    hooks_.backward(saved, tensors, sums_);
+    write(sums_, static_cast<double*>(at(sums_address)));
   }
 
   void double_backward(std::int64_t number, Address saved_address, Address sums_address, Address dy,
@@ -137,14 +133,13 @@ class FrameworkLayer {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     hooks_.identify(number);
-    const Saved saved = saved_at(saved_address, layer_.num_features());
-    BackwardSums sums;
-    read(static_cast<const double*>(at(sums_address)), layer_.num_features(), sums);
+    const Saved& saved = saved_at(saved_address);
+    read(static_cast<const double*>(at(sums_address)), layer_.num_features(), sums_);
     const auto input = [&](Address address) -> std::optional<ConstTensorView> {
       if (address == 0) return std::nullopt;
       return form(address);
     };
-    hooks_.double_backward(saved, sums,
+    hooks_.double_backward(saved, sums_,
                            {.dy = form(dy),
                             .x = form(x),
                             .y = output(form, y),
@@ -178,6 +173,11 @@ class FrameworkLayer {
     if (layer_.options().activation != Activation::relu) return std::nullopt;
     return form(y);
   }
+  // Call it with the layer locked.
+  const Saved& saved_at(Address address) {
+    read_saved(address, layer_.num_features(), saved_);
+    return saved_;
+  }
   // A value whose address is 0 falls back to the layer's own memory, which nothing else reads.
   void bind_value(const char* name, bool exists, Address address) {
     if (exists || address != 0) hooks_.bind(name, at(address));
@@ -193,6 +193,9 @@ class FrameworkLayer {
   SyncBatchNorm& layer_;
   FrameworkHooks hooks_;
   std::mutex calls_;
+  // Columns of the call that has the lock. As members they are allocated once.
+  Saved saved_;
+  BackwardSums sums_;
 };
 
 }  // namespace

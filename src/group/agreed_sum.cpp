@@ -45,16 +45,7 @@ constexpr std::size_t kHeaderWords = 2 + 2 * kFields;
 // Number of calls in the history. The limit bounds the memory of a program that never repeats a call.
 constexpr std::size_t kMaxHistory = 4096;
 
-// Hash of both texts with a zero byte after each, mixed so that every bit depends on every byte.
-std::int64_t hash_of(const CallDescription& call) {
-  constexpr std::string_view kSeparator{"\0", 1};
-  base::Fnv1a hash;
-  for (const std::string& text : {call.subject, call.settings}) {
-    hash.add(text);
-    hash.add(kSeparator);
-  }
-  return static_cast<std::int64_t>(base::mix_bits(hash.value()) & ((std::uint64_t{1} << 2 * kFieldBits) - 1));
-}
+std::int64_t hash_of(const CallDescription& call) { return call.hash ? *call.hash : hash_of_texts(call); }
 
 using Fields = std::array<std::int64_t, kFields>;
 
@@ -128,6 +119,17 @@ std::vector<RankReport> exchange_reports(Communicator& communicator, const RankR
 }
 
 }  // namespace
+
+// A zero byte follows each text, and every bit depends on every byte.
+std::int64_t hash_of_texts(const CallDescription& call) {
+  constexpr std::string_view kSeparator{"\0", 1};
+  base::Fnv1a hash;
+  for (const std::string* text : {&call.subject, &call.settings}) {
+    hash.add(*text);
+    hash.add(kSeparator);
+  }
+  return static_cast<std::int64_t>(base::mix_bits(hash.value()) & ((std::uint64_t{1} << 2 * kFieldBits) - 1));
+}
 
 std::size_t AgreedSum::room() const {
   const auto next = next_words_.find(last_);

@@ -25,7 +25,7 @@ class CallPart {
   virtual void check() = 0;
   /// Length of this part's piece of the message.
   virtual std::size_t words() const = 0;
-  /// Writes this rank's sums to the part's piece of the message.
+  /// Writes this rank's sums to the part's piece of the message, whose words may hold anything before.
   virtual void write_sums(std::span<std::int64_t> message) = 0;
   /// Computes the results from the sums of the group. May throw; changes nothing in the layer.
   virtual void compute_results(std::span<const std::int64_t> message) = 0;
@@ -100,9 +100,12 @@ class CollectiveCall {
     return std::span(message_).subspan(entry.begin, entry.words);
   }
 
+  std::span<std::int64_t> message() { return std::span(message_).first(words_); }
+
   Group* group_ = nullptr;
   std::vector<Entry> entries_;
   std::vector<std::int64_t> message_;
+  std::size_t words_ = 0;                     // of the message, in all pieces
   group::CallDescription joint_;              // the description of several parts
   std::optional<group::PendingSum> pending_;  // from start to finish
 };

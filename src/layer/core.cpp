@@ -110,6 +110,7 @@ const group::CallDescription& Core::description(Direction direction, std::option
         options.affine_gradients == AffineGradients::group ? "group" : "local", name_of(options.nonfinite),
         options.activation == Activation::relu ? "relu" : "none", kBitsVersion);
     known->naming = naming;
+    known->hash = group::hash_of_texts(*known);
   }
   known->layers.assign(1, {name(), number});
   return *known;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <vector>
 
+#include <algorithm>
+
 #include "layer/checks.h"
 #include "layer/parts.h"
 #include "syncbn/error.h"
@@ -24,6 +26,7 @@ std::size_t DoubleBackwardPart::words() const { return kernels_->double_backward
 
 void DoubleBackwardPart::write_sums(std::span<std::int64_t> message) {
   own_q_.resize(static_cast<std::size_t>(layer_.num_features), layer_.device.memory);
+  std::ranges::fill(message, 0);
   kernels_->accumulate(call(), message);
 }
 

@@ -33,7 +33,7 @@ std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator
   return std::make_shared<Group>(
       std::move(name), base::all_ranks(size), rank, environment::call_limit(timeout, timeout_setting),
       [given, may_share](Deadline deadline) {
-        return engines::share_memory_on_one_host(std::move(*given), may_share, deadline);
+        return engines::share_memory_of_hosts(std::move(*given), may_share, deadline);
       });
 }
 

@@ -9,9 +9,16 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -25,6 +32,7 @@
 #include "../counted_communicator.h"
 #include "group/group.h"
 #include "rank_processes.h"
+#include "several_hosts.h"
 
 namespace syncbn::engines {
 namespace {
@@ -57,8 +65,8 @@ class LocalGroupTest : public ::testing::Test {
               std::unique_ptr<Communicator> engine = engines.attach(rank);
               Communicator& seen = *engine;
               before(rank);
-              return use(
-                  seen, share_memory_on_one_host(std::move(engine), allowed(rank), Clock::now() + kPatience));
+              return use(seen,
+                         share_memory_of_hosts(std::move(engine), allowed(rank), Clock::now() + kPatience));
             }};
   }
   static void expect(RankProcesses& ranks, int size, const std::string& outcome) {
@@ -187,7 +195,7 @@ TEST_F(LocalGroupTest, TwoRanksOfOneProcess) {
     return testing::outcome_of([&] {
       auto engine = std::make_unique<SharedWindow>(engines.memory(), engines.shape(), r);
       Communicator& seen = *engine;
-      return use(seen, share_memory_on_one_host(std::move(engine), true, Clock::now() + kPatience));
+      return use(seen, share_memory_of_hosts(std::move(engine), true, Clock::now() + kPatience));
     });
   };
   std::string other;
@@ -231,11 +239,109 @@ TEST_F(LocalGroupTest, TheTestsSignalNoProcessThatHasEnded) {
   EXPECT_THROW(ranks.signal(0, 0), std::logic_error);
 }
 
+// A process of another user connects to every socket that it sees while a group finds out, sends a secret
+// of its own, and takes what it is given. "" if that is nothing.
+std::string loot_of_a_stranger(std::atomic<int>& connected) {
+  if (setresuid(12345, 12345, 12345) != 0) return "setresuid";
+  std::string line, name;
+  for (const auto end = Clock::now() + kPatience; name.empty() && Clock::now() < end;) {
+    std::ifstream sockets("/proc/net/unix");
+    while (std::getline(sockets, line)) {
+      const auto at = line.find("@syncbn-");
+      if (at != std::string::npos) name = line.substr(at + 1);
+    }
+  }
+  if (name.empty()) return "no socket";
+  const base::Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::copy(name.begin(), name.end(), address.sun_path + 1);
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  if (connect(socket.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) return "connect";
+  const std::array<std::uint64_t, 2> guess{1, 2};
+  if (send(socket.get(), guess.data(), sizeof guess, MSG_NOSIGNAL) != sizeof guess) return "send";
+  connected = 1;
+  const timeval patience{kPatience.count() / 1000, 0};
+  setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  char byte;
+  const ssize_t got = recv(socket.get(), &byte, 1, 0);  // the memory comes with one byte
+  return got == 0 || (got < 0 && errno == ECONNRESET) ? "" : fmt::format("{} bytes", got);
+}
+
+// A network namespace, or -1. The machine's processes and sockets are not seen in it, so it is another
+// host.
+int make_network() {
+  int network = -1;
+  std::thread([&network] {
+    if (unshare(CLONE_NEWNET) == 0) network = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+  }).join();
+  return network;
+}
+
+// Every communicator that make_group() is given takes this way, also inside PyTorch and MindSpore and on
+// mpi4py. In a network namespace, so that the stranger sees the sockets of this group alone.
+TEST_F(LocalGroupTest, AStrangerGetsNoMemoryOfACustomEngine) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, for a network namespace";
+  const WindowMemory engines({2, 5000});
+  std::atomic<int>& connected = testing::HostsBoard::make().flag;
+  const int network = make_network();
+  if (network < 0) GTEST_SKIP() << "this system makes no network namespace";
+  RankProcesses ranks(3, [&](int rank) -> std::string {
+    if (setns(network, CLONE_NEWNET) != 0) return "setns";
+    if (rank == 2) return loot_of_a_stranger(connected);
+    setenv("SYNCBN_SHARED_MEMORY", "1", 1);
+    auto engine = engines.attach(rank);
+    while (rank == 1 && connected == 0)
+      std::this_thread::sleep_for(milliseconds(1));  // rank 0 listens meanwhile
+    return messages_of_a_custom_engine(std::move(engine));
+  });
+  close(network);
+  EXPECT_EQ(ranks.outcome(2), "");
+  for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(ranks.outcome(rank), "3 messages") << "rank " << rank;
+}
+
+// Ranks 2 and 3 are on another host. A rank that must not share, and leaders that can't connect, keep all
+// from it.
+TEST_F(LocalGroupTest, TwoHosts) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, for a network namespace";
+  const int network = make_network();
+  if (network < 0) GTEST_SKIP() << "this system makes no network namespace";
+  struct Case {
+    int forbidden;
+    bool connects;
+    std::string expected;
+  };
+  for (const Case& c :
+       {Case{-1, true, "memory"}, {1, true, "engine"}, {2, true, "engine"}, {-1, false, "engine"}}) {
+    const WindowMemory everyone({4, 5000}), leaders({2, 5000});
+    testing::HostsBoard& board = testing::HostsBoard::make();
+    RankProcesses ranks(4, [&](int rank) -> std::string {
+      if (rank >= 2 && setns(network, CLONE_NEWNET) != 0) return "setns";
+      auto connect = [&](const std::vector<int>& chosen) -> std::unique_ptr<MultiHostCommunicator> {
+        if (chosen != std::vector{0, 2}) throw std::logic_error("wrong leaders");
+        auto window = leaders.attach(rank / 2);
+        if (!c.connects && rank == 2) return nullptr;
+        return std::make_unique<testing::HostsEngine>(std::move(window), chosen, board, true);
+      };
+      std::unique_ptr<Communicator> engine = std::make_unique<testing::HostsEngine>(
+          everyone.attach(rank), std::vector{0, 1, 2, 3}, board, true, connect);
+      Communicator& seen = *engine;
+      return use(seen,
+                 share_memory_of_hosts(std::move(engine), rank != c.forbidden, Clock::now() + kPatience));
+    });
+    expect(ranks, 4, c.expected);
+    // The versions, the table, the verdict, and then nine sums of the leaders alone.
+    for (std::size_t rank = 0; rank < 4 && c.expected == "memory"; ++rank)
+      EXPECT_EQ(board.messages[rank], rank % 2 == 0 ? 3 + 9 : 3) << "rank " << rank;
+  }
+  close(network);
+}
+
 // The window that was agreed on sees deaths.
 TEST_F(LocalGroupTest, ADeathIsAnError) {
   const WindowMemory engines({2, 5000});
   RankProcesses ranks(2, [&](int rank) -> std::string {
-    const auto group = share_memory_on_one_host(engines.attach(rank), true, Clock::now() + kPatience);
+    const auto group = share_memory_of_hosts(engines.attach(rank), true, Clock::now() + kPatience);
     sum_once(*group, 1, 10, kPatience);
     if (rank == 1) raise(SIGKILL);
     return sum_once(*group, 2, 10, kPatience);

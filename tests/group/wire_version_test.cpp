@@ -58,7 +58,7 @@ class NewerPeer final : public Communicator {
   std::vector<std::int64_t> words_;
 };
 
-// control: without the check in share_memory_on_one_host() the ranks' introductions are compared.
+// control: without the check in share_memory_of_hosts() the ranks' introductions are compared.
 TEST(WireVersion, AGroupOverAProgramsOwnEngineChecksIt) {
   SyncBatchNormOptions options;
   options.process_group = make_group("mixed", std::make_unique<NewerPeer>());
