@@ -3,8 +3,8 @@
 //
 // Each rank has two slots; piece n of all messages, counted from 1, uses the slots of n's parity.
 //
-// Bring: a rank copies its words into its slot, then stores brought = n in its line. A rank that sees that all
-// have brought piece n rings the bell.
+// Bring: a rank copies its words into its slot, then stores brought = n in its line. A rank that sees that
+// all have brought piece n rings the bell.
 //
 // Await: a rank waits until all have brought n. It yields the processor for up to 1 ms, then sleeps on the
 // bell.
