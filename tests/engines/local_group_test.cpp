@@ -23,6 +23,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -278,6 +279,31 @@ int make_network() {
   return network;
 }
 
+// Brings its words to the table, the second message, only when `ready` is set. Another rank listens
+// meanwhile.
+class LateForTheTable final : public Communicator {
+ public:
+  LateForTheTable(std::unique_ptr<Communicator> engine, std::atomic<int>& ready)
+      : engine_(std::move(engine)), ready_(ready) {}
+  int rank() const override { return engine_->rank(); }
+  int size() const override { return engine_->size(); }
+  std::span<std::int64_t> buffer(std::size_t words) override { return engine_->buffer(words); }
+  void start(std::size_t words) override {
+    while (++messages_ == 2 && ready_ == 0) {
+      --messages_;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    engine_->start(words);
+  }
+  void wait(Deadline deadline) override { engine_->wait(deadline); }
+  void abort() noexcept override { engine_->abort(); }
+
+ private:
+  const std::unique_ptr<Communicator> engine_;
+  std::atomic<int>& ready_;
+  int messages_ = 0;
+};
+
 // Every communicator that make_group() is given takes this way, also inside PyTorch and MindSpore and on
 // mpi4py. In a network namespace, so that the stranger sees the sockets of this group alone.
 TEST_F(LocalGroupTest, AStrangerGetsNoMemoryOfACustomEngine) {
@@ -290,9 +316,8 @@ TEST_F(LocalGroupTest, AStrangerGetsNoMemoryOfACustomEngine) {
     if (setns(network, CLONE_NEWNET) != 0) return "setns";
     if (rank == 2) return loot_of_a_stranger(connected);
     setenv("SYNCBN_SHARED_MEMORY", "1", 1);
-    auto engine = engines.attach(rank);
-    while (rank == 1 && connected == 0)
-      std::this_thread::sleep_for(milliseconds(1));  // rank 0 listens meanwhile
+    std::unique_ptr<Communicator> engine = engines.attach(rank);
+    if (rank == 1) engine = std::make_unique<LateForTheTable>(std::move(engine), connected);
     return messages_of_a_custom_engine(std::move(engine));
   });
   close(network);
