@@ -19,7 +19,7 @@ struct Values {
   SYNCBN_SIMT double read(std::int64_t channel, double otherwise) const {
     if (data == nullptr) return otherwise;
     if (dtype == DType::float64) return static_cast<const double*>(data)[channel];
-    if (dtype == DType::float32) return static_cast<const float*>(data)[channel];
+    if (dtype == DType::float32) return static_cast<double>(static_cast<const float*>(data)[channel]);
     return base::decode(static_cast<const std::uint16_t*>(data)[channel],
                         dtype == DType::float16 ? base::half_format() : base::brain_format());
   }
