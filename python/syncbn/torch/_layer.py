@@ -226,31 +226,35 @@ class SyncBatchNorm(BatchNormBase):
             if not by_operators:
                 snapshot = LayerSnapshot(self)
         except Exception as error:
-            raise self._failed(input, error, compiling)
+            if not compiling:
+                raise self._failed(input, error)
+            if self.training and _has_values(input):
+                _fail_peers_in_trace(self._extra.process_group_name, self._extra.name, error_text(error))
+            raise
         if compiling:
             return self._forward_by_operators(input, residual)
         if by_operators:
             try:
                 return self._forward_by_operators(input, residual)
             except Exception as error:
-                raise self._failed(input, error, compiling)
+                raise self._failed(input, error)
         if torch.is_grad_enabled():
             return Forward.apply(input, snapshot.weight, snapshot.bias, residual, snapshot)
         return snapshot.call(input, residual)[0]
 
-    def _failed(self, input, error, compiling):
+    @torch.compiler.disable  # torch 2.4 tries, where it could not compile the caller
+    def _failed(self, input, error):
         """The error to raise for a call that failed. It names the call, and the peers get it, too."""
-        if not compiling:
-            if _core.describe_call(_core.Direction.forward, self._extra.name) in str(error):
-                return error  # of the core or the steps before it, which have told the peers
-            if isinstance(input, Tensor) and input.is_nested:  # torch can't say the shape of some
-                error = error_if_not_dense(input)
-            elif "__torch_dispatch__" in str(error):
-                error = TypeError(f"input: {type(input).__name__}, a class that does not support syncbn's operators: pass a plain "
-                                  "tensor")
-            name_call(error, _core.Direction.forward, self._extra.name)
+        if _core.describe_call(_core.Direction.forward, self._extra.name) in str(error):
+            return error  # of the core or the steps before it, which have told the peers
+        if isinstance(input, Tensor) and input.is_nested:  # torch can't say the shape of some
+            error = error_if_not_dense(input)
+        elif "__torch_dispatch__" in str(error):
+            error = TypeError(f"input: {type(input).__name__}, a class that does not support syncbn's operators: pass a plain "
+                              "tensor")
+        name_call(error, _core.Direction.forward, self._extra.name)
         if self.training and _has_values(input):
-            _fail_peers_in_trace(self._extra.process_group_name, self._extra.name, error_text(error))
+            fail_peers(framework_group, self._extra.process_group_name, self._extra.name, error_text(error))
         return error
 
     def _forward_by_operators(self, input, residual):
