@@ -55,11 +55,13 @@ test-torch24: setup venv ## the tests of syncbn.torch with PyTorch 2.4, in .venv
 	cmake --build --preset release --target syncbn_package
 	PYTHONPATH=$(build)/python PYTHONDONTWRITEBYTECODE=1 .venv-torch24/bin/python -m pytest -q -p no:cacheprovider tests/python/torch
 
-test-wheel: setup venv-numpy ## build the wheel anew and test it in a fresh environment (3 min)
+test-wheel: setup venv ## test what pip install makes, and the wheel of `make wheel`, each in a fresh environment (5 min)
 	tests/package/wheel.sh .venv
+	scripts/wheel.sh .venv
+	tests/package/repaired_wheel.sh build/dist/*.whl .venv
 
-wheel: venv-numpy ## build the Python package's wheel, in build/dist
-	.venv/bin/pip --disable-pip-version-check wheel --no-deps --no-build-isolation --wheel-dir build/dist .
+wheel: venv-numpy ## build the wheel to give away, in build/dist: repaired by auditwheel, without the engines of Gloo and MPI
+	scripts/wheel.sh .venv
 
 docs: setup venv ## build the site from pages, headers and docstrings, in build/site (1 min); a warning is an error
 	@scripts/setup.sh --docs

@@ -14,6 +14,12 @@ def table(header, rows, left=1):
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
+def number(value, scale=1):
+    """Three digits, or all before the point."""
+    value *= scale
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def fill(page, tables):
     """Puts each text between the lines `<!-- NAME -->` and `<!-- end -->` of the file; what else is there is left alone."""
     text = page.read_text()

@@ -7,7 +7,7 @@
 //     mpirun -n 2 sync_batch_norm_example
 //     sync_batch_norm_example --threads 2        # both ranks as threads of one process: the same bits
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <charconv>

@@ -39,7 +39,7 @@ def violations(files):
 
 def main():
     source = ROOT / "src"
-    paths = sorted(p for p in source.rglob("*") if p.suffix in (".h", ".cpp"))
+    paths = sorted(p for p in source.rglob("*") if p.suffix in (".h", ".cpp", ".cu"))
     files = [(p.relative_to(source), p.read_text()) for p in paths]
     found = list(violations(files))
     strangers = {p.parts[0] for p, _ in files} - EDGES.keys()

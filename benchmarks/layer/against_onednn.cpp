@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // One rank, float32, training: syncbn, oneDNN, plain double loops and the streaming copy, interleaved.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>

@@ -2,7 +2,7 @@
 
 // syncbn against itself, one rank: fused forms, dtypes, heavy tails, evaluation; the overhead of a call; the
 // finish.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "contenders.h"
 #include "exact/finish.h"

@@ -44,7 +44,8 @@ const std::vector<std::vector<std::int64_t>>& large_shapes() {
 
 const std::vector<std::vector<std::int64_t>>& small_shapes() {
   static const std::vector<std::vector<std::int64_t>> shapes{
-      {32, 2048, 7, 7}, {4, 64, 56, 56}, {4, 512, 7, 7}, {256, 1024}, {2, 2, 2, 2}};
+      {32, 2048, 7, 7}, {4, 64, 56, 56}, {8, 32, 32, 32}, {4, 512, 7, 7},
+      {256, 1024},      {64, 128},       {2, 2, 2, 2}};
   return shapes;
 }
 

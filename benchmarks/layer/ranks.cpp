@@ -4,7 +4,7 @@
 // syncbn-run) ranks are its processes, else threads, --ranks of them. Rank 0 measures; the other
 // ranks sleep until rank 0 orders calls, so that they take no time from the contender that runs alone.
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 

@@ -14,18 +14,13 @@ import sys
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 import floors  # noqa: E402
 import pages  # noqa: E402
+from pages import number  # noqa: E402
 from results import DIRECTIONS, ENGINES, LARGE, OPERATOR, SMALL, dims, find, geometric_mean, isas, ratios  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 FLOORS = ROOT / "benchmarks" / "floors.md"
 DIMS = ["direction", "layout", "shape"]
-
-
-def number(value, scale=1):
-    """Three digits, or all before the point."""
-    value *= scale
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def machine(results):
@@ -62,7 +57,8 @@ def summary(results):
             rows += row(f"`torch.nn.BatchNorm` against `syncbn.torch`, {which}, {name}", peers("nn", "nn/syncbn", shapes))
             rows += row(f"PyTorch's operator, from C++, {which}, {name}",
                         peers("torch", lambda direction: f"{OPERATOR[direction]}/syncbn", shapes))
-        rows += row(f"`torch.nn.BatchNorm` against `syncbn.torch`, float64, {name}", peers("nn", "nn/syncbn", None, "float64"))
+        for dtype in ("bfloat16", "float16", "float64"):
+            rows += row(f"`torch.nn.BatchNorm` against `syncbn.torch`, {dtype}, {name}", peers("nn", "nn/syncbn", None, dtype))
         rows += row(f"a copy of the bytes that must move, large, {name}", peers("peers", "copy/syncbn", LARGE))
     return pages.table(["compared with", *(", ".join(key) for key in DIRECTIONS)], rows)
 

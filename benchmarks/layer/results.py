@@ -5,7 +5,7 @@
 import math
 
 LARGE = ("(32,64,112,112)", "(32,256,56,56)", "(32,512,28,28)", "(32,1024,14,14)")
-SMALL = ("(32,2048,7,7)", "(4,64,56,56)", "(4,512,7,7)", "(256,1024)", "(2,2,2,2)")
+SMALL = ("(32,2048,7,7)", "(4,64,56,56)", "(8,32,32,32)", "(4,512,7,7)", "(256,1024)", "(64,128)", "(2,2,2,2)")
 FIRST, LAST = "channels-first", "channels-last"
 DIRECTIONS = [("forward", FIRST), ("forward", LAST), ("backward", FIRST), ("backward", LAST)]
 OPERATOR = {"forward": "torch_out", "backward": "torch"}  # the form without an allocation, where there is one

@@ -116,7 +116,7 @@ def collected(lines):
 
 
 def cell(seconds, unit):
-    return f"{seconds['median'] * unit:.3g} ({'–'.join(f'{q * unit:.3g}' for q in seconds['quartiles'])})"
+    return f"{pages.number(seconds['median'], unit)} ({'–'.join(pages.number(q, unit) for q in seconds['quartiles'])})"
 
 
 def tables(results):

@@ -5,7 +5,7 @@ programs in benchmarks/layer print.
 
     PYTHONPATH=build/release/python .venv/bin/python benchmarks/torch/layer.py [--quick]
 
-Training, all cores, float32. forward: the call alone, with what it keeps for a backward; backward: autograd.grad of its
+Training, all cores; float32, and some shapes in the other dtypes. forward: the call alone, with what it keeps for a backward; backward: autograd.grad of its
 result, of a graph that is kept; step: both. `compiled`: both layers under torch.compile. --quick: few shapes and repeats.
 """
 
@@ -20,7 +20,7 @@ from syncbn.torch import SyncBatchNorm
 from torch import nn
 
 LARGE = ((32, 64, 112, 112), (32, 256, 56, 56), (32, 512, 28, 28), (32, 1024, 14, 14))
-SMALL = ((32, 2048, 7, 7), (4, 64, 56, 56), (4, 512, 7, 7), (256, 1024), (2, 2, 2, 2))
+SMALL = ((32, 2048, 7, 7), (4, 64, 56, 56), (8, 32, 32, 32), (4, 512, 7, 7), (256, 1024), (64, 128), (2, 2, 2, 2))
 ORDERS = {"channels-first": torch.contiguous_format, "channels-last": torch.channels_last}
 SAMPLE = 10e-3  # seconds at least
 
@@ -86,11 +86,14 @@ def main():
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     keep_freed_memory()
-    shapes = (LARGE[1], SMALL[2], SMALL[4]) if quick else LARGE + SMALL
+    shapes = (LARGE[1], (4, 512, 7, 7), (2, 2, 2, 2)) if quick else LARGE + SMALL
     repeats = 5 if quick else 15
     for layout in ORDERS:
         for shape in shapes:
             measure(shape, layout, repeats)
+        for dtype in (torch.bfloat16, torch.float16):
+            for shape in (LARGE[1],) if quick else (LARGE[1], *SMALL):
+                measure(shape, layout, repeats, dtype=dtype)
         measure((32, 256, 56, 56), layout, 3 if quick else 7, dtype=torch.float64)
     if not quick:
         measure((2, 2, 2, 2), "channels-first", repeats, compiled=True)

@@ -13,12 +13,15 @@ author = "the syncbn authors"
 copyright = "the syncbn authors, Apache License 2.0"
 release = re.search(r'SYNCBN_VERSION "([^"]+)"', (ROOT / "include/syncbn/version.h").read_text())[1]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "breathe"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "breathe"]
 root_doc = "index"
 html_theme = "furo"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_title = f"syncbn {release}"
 
 myst_heading_anchors = 4
+nb_execution_mode = "off"  # a test compares the outputs that the notebook has
 breathe_projects = {"syncbn": str(ROOT / "build/doxygen/xml")}
 breathe_default_project = "syncbn"
 breathe_show_include = False
@@ -37,8 +40,11 @@ OUTSIDE = {
     "site/security": "SECURITY.md",
     "site/floors": "benchmarks/floors.md",
     "site/digits": "examples/data/README.md",
+    "site/examples": "examples/README.md",
+    "site/examples-torch": "examples/torch/README.md",
+    "site/statistics": "examples/notebooks/statistics.ipynb",
 }
-PAGES = {file: f"docs/{page}.md" for page, file in OUTSIDE.items()}
+PAGES = {file: f"docs/{page}{pathlib.Path(file).suffix}" for page, file in OUTSIDE.items()}
 
 
 def read_page(app, docname, source):
@@ -47,6 +53,7 @@ def read_page(app, docname, source):
     file = ROOT / OUTSIDE.get(docname, f"docs/{docname}.md")
     if docname in OUTSIDE:
         source[0] = file.read_text()
+        app.env.note_dependency(file)  # else a build after a change of the file keeps the old page
 
     def relocate(link):
         target = pathlib.Path(os.path.normpath(file.parent / link[1])).relative_to(ROOT).as_posix()

@@ -7,19 +7,19 @@
 
 DistributedDataParallel on every rank, scikit-learn's digits, the same network twice: with syncbn.torch.SyncBatchNorm,
 whose statistics are of the batch of all ranks, and with torch.nn.BatchNorm, whose statistics are a rank's own. Rank 0
-prints a table and saves a plot of loss and accuracy. Needs scikit-learn and matplotlib.
+prints a table and saves a plot of loss and accuracy. Needs scikit-learn, matplotlib and tqdm.
 """
 
 import argparse
 import json
 import os
-import sys
 
 import torch
 import torch.distributed as dist
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from syncbn.torch import convert_sync_batchnorm
 
@@ -41,12 +41,6 @@ def digits():
     return (images[:-TEST_IMAGES], labels[:-TEST_IMAGES]), (images[-TEST_IMAGES:], labels[-TEST_IMAGES:])
 
 
-def show_progress(name, done, of):
-    if dist.get_rank() == 0 and sys.stderr.isatty():
-        bar = "#" * (40 * done // of)
-        print(f"\r{name:12} [{bar:40}] {done}/{of}", end="\n" if done == of else "", file=sys.stderr, flush=True)
-
-
 def train(name, model, options):
     """Mean loss of the training batches and test accuracy, by epoch."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -57,6 +51,7 @@ def train(name, model, options):
     together = options.batch * ranks
     steps = len(labels) // together
     losses, accuracies = [], []
+    bar = tqdm(total=options.epochs * steps, desc=name, disable=rank != 0 or None)  # None: only on a terminal
     for epoch in range(options.epochs):
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(epoch))
         total = torch.zeros(())
@@ -68,13 +63,13 @@ def train(name, model, options):
             loss.backward()
             optimizer.step()
             total += loss.detach()
-            if (step + 1) % 25 == 0 or step + 1 == steps:
-                show_progress(name, epoch * steps + step + 1, options.epochs * steps)
+            bar.update()
         dist.all_reduce(total)
         losses.append(total.item() / (steps * ranks))
         model.eval()
         with torch.no_grad():
             accuracies.append((model(test[0]).argmax(1) == test[1]).float().mean().item())
+    bar.close()
     return {"loss": losses, "accuracy": accuracies}
 
 

@@ -11,6 +11,7 @@
 #include "syncbn/export.h"
 #include "syncbn/sync_batch_norm.h"
 
+/// @file
 /// For a framework that owns the parameters, separates differentiation from changes of state, or
 /// differentiates twice. A program that uses SyncBatchNorm directly needs nothing of this header.
 namespace syncbn {
@@ -48,6 +49,13 @@ struct DoubleBackwardTensors {
 /// included.
 SYNCBN_API std::int64_t next_layer_number();
 
+/// A call that the ranks of a layer's group make together.
+enum class Direction : std::uint8_t { forward, backward, double_backward };
+
+/// The call as messages name it: "forward of layer 'bn1'", or "backward of an unnamed layer" for an empty
+/// name.
+SYNCBN_API std::string describe_call(Direction direction, std::string_view layer_name);
+
 /// The parts of a layer that a framework needs and a program does not. The object shares the layer's state,
 /// so it stays valid when the layer is moved. The layer's rules hold here, too: one thread at a time,
 /// collective calls in the same order on every rank.
@@ -61,8 +69,6 @@ class SYNCBN_API FrameworkHooks {
   /// Sets the words for "SyncBatchNormOptions::name" in messages: how a program of the framework names a
   /// layer. Comes before the first call.
   void set_naming(std::string naming);
-  /// The layer as messages name it: "layer 'bn1'" or "an unnamed layer".
-  std::string text() const;
 
   /// Uses the caller's memory for one value of the layer, until the next bind() of the same value. Nothing is
   /// copied: the value is what the memory holds. `entry` is a name of SyncBatchNorm::state(), or weight_grad
@@ -87,18 +93,18 @@ class SYNCBN_API FrameworkHooks {
   void backward(const Saved& saved, const BackwardTensors& tensors, BackwardSums& sums);
   /// Differentiates a backward. Needs affine_gradients = local. Backward's results depend on the inputs of
   /// all ranks, so after a training forward this call joins the group's sum, whatever results this rank
-  /// wants. Computed in double; src/layer/double_backward.cpp has the formulas. The results have the same
+  /// wants. Computed in double; src/kernels/double_backward.h has the formulas. The results have the same
   /// bits for every split of the batch if dd_weight is zero on every rank.
   /// @throws InvalidArgument, MismatchError, PeerError, TimeoutError, GroupError
   void double_backward(const Saved& saved, const BackwardSums& sums, const DoubleBackwardTensors& tensors);
 
-  /// Reports that this rank cannot make the training call that its peers expect next. The peers get a
-  /// PeerError with `reason` at once, and the group is broken. Does nothing in evaluation or in a group of
-  /// one.
-  void fail(const std::string& reason);
-  /// Like fail(reason), for the backward of the forward that produced `saved`. Whether peers are waiting
-  /// depends on that forward, not on the current mode.
-  void fail(const Saved& saved, const std::string& reason);
+  /// True if the backward of the forward that produced `saved` joins the group's sum. It does after a
+  /// training forward, whatever the mode is now.
+  bool is_collective(const Saved& saved) const;
+  /// Reports that this rank cannot make the collective call that its peers expect next: a training forward,
+  /// or a backward for which is_collective() is true. The peers get a PeerError with `reason` at once, and
+  /// the group is broken. Does nothing in a group of one.
+  void fail(Direction direction, const std::string& reason);
 
  private:
   std::shared_ptr<SyncBatchNorm::Impl> impl_;

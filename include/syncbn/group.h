@@ -14,6 +14,7 @@
 #include "syncbn/export.h"
 #include "syncbn/tensor.h"
 
+/// @file
 /// Ranks and groups. The world is all ranks of a job. A group is a named, ordered list of world ranks; the
 /// group rank is the position in the list. Every function below works on the calling thread's world if
 /// run_ranks made one, else on the process's world, made by init.
@@ -157,7 +158,8 @@ SYNCBN_API void run_ranks(int size, const std::function<void(int rank)>& body);
 /// Makes a group on a custom engine, for a layer's process_group. `name` appears in messages.
 /// `timeout` limits each call; none: SYNCBN_TIMEOUT_S, else 300 s. `timeout_setting` tells in messages what
 /// has set `timeout`. If all ranks are processes of one host, the engine carries two messages, and then the
-/// ranks sum in shared memory (SYNCBN_SHARED_MEMORY=0: the engine carries all).
+/// ranks sum in shared memory (SYNCBN_SHARED_MEMORY=0: the engine carries all). On several hosts this needs a
+/// MultiHostCommunicator.
 /// @throws InvalidArgument null communicator, empty name, or a rank outside [0, size); GroupError a wrong
 /// value of one of these variables
 SYNCBN_API std::shared_ptr<Group> make_group(

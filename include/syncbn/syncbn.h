@@ -11,6 +11,7 @@
 #include "syncbn/group.h"
 #include "syncbn/isa.h"
 #include "syncbn/joint_call.h"
+#include "syncbn/stream.h"
 #include "syncbn/sync_batch_norm.h"
 #include "syncbn/tensor.h"
 #include "syncbn/threads.h"

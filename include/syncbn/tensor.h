@@ -24,7 +24,8 @@ enum class Layout : std::uint8_t {
 /// The device whose memory holds a tensor.
 struct Device {
   enum class Type : std::uint8_t {
-    cpu,  ///< The host.
+    cpu,   ///< The host.
+    cuda,  ///< A GPU of NVIDIA; needs libsyncbn_cuda.so (docs/cuda.md).
   };
   Type type = Type::cpu;
   std::uint8_t index = 0;  ///< Index of the device among the devices of the same type.

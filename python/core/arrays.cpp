@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "arrays.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <nanobind/stl/string.h>
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/dtypes.h"
 #include "errors.h"
 #include "syncbn/error.h"
 #include "syncbn/framework.h"
@@ -122,8 +123,7 @@ class Array {
       if (interface_->item_size == 2 && text("dtype") == "bfloat16") return DType::bfloat16;
     }
     throw nb::type_error(
-        fmt::format("{}: dtype {}, expected float16, bfloat16, float32 or float64", name_, text("dtype"))
-            .c_str());
+        fmt::format("{}: dtype {}, expected {}", name_, text("dtype"), base::dtype_names()).c_str());
   }
 
   Orders dense_orders(const std::vector<std::int64_t>& strides) const {
@@ -167,16 +167,18 @@ struct ForwardContext {
   bool has_residual = false;
 };
 
+Direction direction_of(const ForwardContext* context) {
+  return context == nullptr ? Direction::forward : Direction::backward;
+}
+
 // Tells the peers of an error that came before the layer's call: in a forward, or, if `context` is given, in
 // the backward of that forward.
 void fail(SyncBatchNorm& layer, const std::string& reason, const ForwardContext* context) {
+  FrameworkHooks hooks(layer);
+  if (!(context == nullptr ? layer.training() : hooks.is_collective(context->saved))) return;
   {
     const nb::gil_scoped_release unlocked;
-    if (context != nullptr) {
-      FrameworkHooks(layer).fail(context->saved, reason);
-    } else {
-      FrameworkHooks(layer).fail(reason);
-    }
+    hooks.fail(direction_of(context), reason);
   }
   forget_exception();  // raised by an engine that could not reach the peers
 }
@@ -185,8 +187,7 @@ void fail(SyncBatchNorm& layer, const std::string& reason, const ForwardContext*
 template <class Prepare>
 void prepare_or_fail(SyncBatchNorm& layer, const ForwardContext* context, const Prepare& prepare) {
   const auto text = [&](const std::exception& error) {
-    return fmt::format("{} ({} of {})", error.what(), context == nullptr ? "forward" : "backward",
-                       FrameworkHooks(layer).text());
+    return fmt::format("{} ({})", error.what(), describe_call(direction_of(context), layer.name()));
   };
   try {
     try {

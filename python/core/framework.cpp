@@ -2,6 +2,7 @@
 #include "framework.h"
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 
 #include <algorithm>
 #include <array>
@@ -40,13 +41,11 @@ void write(const Struct& from, double* to) {
   for (const auto column : Struct::kColumns) to = std::copy((from.*column).begin(), (from.*column).end(), to);
 }
 
-Saved saved_at(Address address, std::int64_t channels) {
+void read_saved(Address address, std::int64_t channels, Saved& saved) {
   const auto* from = static_cast<const double*>(at(address));
-  Saved saved;
   saved.statistics = static_cast<Saved::Statistics>(static_cast<int>(from[0]));
   saved.count = static_cast<std::int64_t>(from[1]);  // at most 2^53
   read(from + kSavedHead, channels, saved);
-  return saved;
 }
 void write_saved(const Saved& saved, Address address) {
   auto* to = static_cast<double*>(at(address));
@@ -90,10 +89,9 @@ class FrameworkLayer {
     bind(values);
     hooks_.identify(number);
     layer_.set_train(training);
-    Saved saved;
-    hooks_.normalize({.x = form(x), .y = form(y), .residual = form.optional(residual)}, saved);
-    if (track) hooks_.track(saved);
-    write_saved(saved, saved_address);
+    hooks_.normalize({.x = form(x), .y = form(y), .residual = form.optional(residual)}, saved_);
+    if (track) hooks_.track(saved_);
+    write_saved(saved_, saved_address);
   }
 
   void track(Address saved_address, const nb::tuple& addresses) {
@@ -101,7 +99,7 @@ class FrameworkLayer {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     bind(values);
-    hooks_.track(saved_at(saved_address, layer_.num_features()));
+    hooks_.track(saved_at(saved_address));
   }
 
   void backward(std::int64_t number, Address saved_address, Address sums_address, Address dy, Address x,
@@ -113,7 +111,7 @@ class FrameworkLayer {
     hooks_.identify(number);
     bind_value("weight_grad", layer_.options().affine, d_weight);
     bind_value("bias_grad", layer_.options().affine && layer_.options().bias, d_bias);
-    const Saved saved = saved_at(saved_address, layer_.num_features());
+    const Saved& saved = saved_at(saved_address);
     const BackwardTensors tensors{.dy = form(dy),
                                   .x = form(x),
                                   .y = output(form, y),
@@ -123,9 +121,8 @@ class FrameworkLayer {
       layer_.backward(saved, tensors);
       return;
     }
-    BackwardSums sums;
-    hooks_.backward(saved, tensors, sums);
-    write(sums, static_cast<double*>(at(sums_address)));
+    hooks_.backward(saved, tensors, sums_);
+    write(sums_, static_cast<double*>(at(sums_address)));
   }
 
   void double_backward(std::int64_t number, Address saved_address, Address sums_address, Address dy,
@@ -136,14 +133,13 @@ class FrameworkLayer {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard lock(calls_);
     hooks_.identify(number);
-    const Saved saved = saved_at(saved_address, layer_.num_features());
-    BackwardSums sums;
-    read(static_cast<const double*>(at(sums_address)), layer_.num_features(), sums);
+    const Saved& saved = saved_at(saved_address);
+    read(static_cast<const double*>(at(sums_address)), layer_.num_features(), sums_);
     const auto input = [&](Address address) -> std::optional<ConstTensorView> {
       if (address == 0) return std::nullopt;
       return form(address);
     };
-    hooks_.double_backward(saved, sums,
+    hooks_.double_backward(saved, sums_,
                            {.dy = form(dy),
                             .x = form(x),
                             .y = output(form, y),
@@ -156,18 +152,12 @@ class FrameworkLayer {
                             .d_weight = at(d_weight)});
   }
 
-  // Tells the peers that this rank can't make its training call: the forward, or, if the address of a
-  // forward's Saved is given, the backward of that forward.
-  void fail(const std::string& reason, Address saved_address) {
+  // Tells the peers that this rank can't make its training call.
+  void fail(Direction direction, const std::string& reason) {
     {
       const nb::gil_scoped_release unlocked;
       const std::lock_guard lock(calls_);
-      layer_.set_train(true);
-      if (saved_address == 0) {
-        hooks_.fail(reason);
-      } else {
-        hooks_.fail(saved_at(saved_address, layer_.num_features()), reason);
-      }
+      hooks_.fail(direction, reason);
     }
     forget_exception();  // raised by an engine that could not reach the peers
   }
@@ -182,6 +172,11 @@ class FrameworkLayer {
   std::optional<ConstTensorView> output(const TensorForm& form, Address y) const {
     if (layer_.options().activation != Activation::relu) return std::nullopt;
     return form(y);
+  }
+  // Call it with the layer locked.
+  const Saved& saved_at(Address address) {
+    read_saved(address, layer_.num_features(), saved_);
+    return saved_;
   }
   // A value whose address is 0 falls back to the layer's own memory, which nothing else reads.
   void bind_value(const char* name, bool exists, Address address) {
@@ -198,6 +193,9 @@ class FrameworkLayer {
   SyncBatchNorm& layer_;
   FrameworkHooks hooks_;
   std::mutex calls_;
+  // Columns of the call that has the lock. As members they are allocated once.
+  Saved saved_;
+  BackwardSums sums_;
 };
 
 }  // namespace
@@ -208,6 +206,11 @@ void bind_framework(nb::module_& m) {
   m.attr("saved_columns") = std::size(Saved::kColumns);
   m.attr("sums_columns") = std::size(BackwardSums::kColumns);
   m.def("next_layer_number", &next_layer_number);
+  nb::enum_<Direction>(m, "Direction")
+      .value("forward", Direction::forward)
+      .value("backward", Direction::backward)
+      .value("double_backward", Direction::double_backward);
+  m.def("describe_call", &describe_call, "direction"_a, "layer_name"_a);
   // Tensors are given by keyword only: all are integers, so a swapped pair would go unnoticed.
   nb::class_<FrameworkLayer>(m, "FrameworkLayer")
       .def(nb::init<nb::object, std::string>(), "layer"_a, "naming"_a)
@@ -223,7 +226,7 @@ void bind_framework(nb::module_& m) {
       .def("double_backward", &FrameworkLayer::double_backward, nb::kw_only(), "number"_a, "saved"_a,
            "sums"_a, "dy"_a, "x"_a, "y"_a, "ddx"_a, "dd_residual"_a, "dd_weight"_a, "dd_bias"_a, "d_dy"_a,
            "d_x"_a, "d_weight"_a, "shape"_a, "dtype"_a, "layout"_a)
-      .def("fail", &FrameworkLayer::fail, "reason"_a, "saved"_a = 0);
+      .def("fail", &FrameworkLayer::fail, "direction"_a, "reason"_a);
 }
 
 }  // namespace syncbn::python

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "groups.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
@@ -16,6 +16,7 @@
 
 #include "addresses.h"
 #include "communicator.h"
+#include "environment/backend_names.h"
 #include "syncbn/error.h"
 
 namespace nb = nanobind;
@@ -27,10 +28,7 @@ namespace {
 using Unlocked = nb::call_guard<nb::gil_scoped_release>;
 
 Backend backend_of(const std::string& name) {
-  if (name == "auto") return Backend::automatic;
-  if (name == "gloo") return Backend::gloo;
-  if (name == "mpi") return Backend::mpi;
-  if (name == "simulation") return Backend::simulation;
+  if (const auto backend = environment::backend_named(name)) return *backend;
   throw nb::value_error(("backend: '" + name + "', expected auto, gloo, mpi or simulation").c_str());
 }
 

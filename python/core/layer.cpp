@@ -11,6 +11,7 @@
 #include <string>
 
 #include "arrays.h"
+#include "base/dtypes.h"
 #include "groups.h"
 #include "syncbn/framework.h"
 #include "syncbn/sync_batch_norm.h"
@@ -76,11 +77,8 @@ nb::dict memory_of(nb::handle_t<SyncBatchNorm> self) {
 }  // namespace
 
 void bind_layer(nb::module_& m) {
-  nb::enum_<DType>(m, "DType")
-      .value("float16", DType::float16)
-      .value("bfloat16", DType::bfloat16)
-      .value("float32", DType::float32)
-      .value("float64", DType::float64);
+  nb::enum_<DType> dtypes(m, "DType");
+  for (const DType dtype : base::kDTypes) dtypes.value(name_of(dtype), dtype);
   nb::enum_<Layout>(m, "Layout")
       .value("channels_first", Layout::channels_first)
       .value("channels_last", Layout::channels_last);

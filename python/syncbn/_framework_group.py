@@ -80,7 +80,7 @@ def fail_peers(find_group, process_group, layer_name, reason):
         group = find_group(process_group)
     except GroupError:
         return
-    group.layer(LayerSpec(num_features=1, name=layer_name)).fail(reason)
+    group.layer(LayerSpec(num_features=1, name=layer_name)).fail(_core.Direction.forward, reason)
 
 
 def given_name(name):
@@ -88,11 +88,22 @@ def given_name(name):
     return "" if name.startswith("#") and name[1:].isdecimal() else name
 
 
-def name_call(error, call, layer_name):
-    """Add the call to the text of an argument's error: "... (forward of layer 'bn1')"."""
-    if isinstance(error, (TypeError, ValueError)):
-        layer = f"layer '{layer_name}'" if layer_name else "an unnamed layer"
-        error.args = (f"{error} ({call} of {layer})",)
+def name_call(error, direction, layer_name):
+    """Add the call to the text of an error before a core layer's call: "... (forward of layer 'bn1')"."""
+    call = _core.describe_call(direction, layer_name)
+    if isinstance(error, (TypeError, ValueError, RuntimeError)) and len(error.args) == 1:
+        error.args = (f"{error} ({call})",)
+    elif hasattr(error, "add_note"):  # since Python 3.11; NumPy's MemoryError, for example, makes its text of its arguments
+        error.add_note(f"({call})")
+
+
+def fail_call(error, core_layer, direction):
+    """Name the call in an error that came before the core layer's call, and give it to the peers.
+
+    In evaluation the core layer is in a group of one, so nobody gets it.
+    """
+    name_call(error, direction, core_layer.name)
+    core_layer.fail(direction, error_text(error))
 
 
 def error_text(error):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _checks, _core
-from ._dtypes import CORE_DTYPES
+from ._dtypes import CORE_DTYPES, DTYPE_NAMES
 from ._errors import InvalidArgument
 from ._framework_group import given_name, name_call
 from ._layer_spec import LayerSpec
@@ -29,6 +29,11 @@ class SyncBatchNorm:
     ``y = (x - mean) / sqrt(var + eps) * weight + bias`` per channel. In training, mean and biased variance are those of
     all elements on all ranks of the group. The ranks' shares of the batch may be uneven or empty. Results have the same
     bits for every number of ranks, every split of the batch, every number of threads and both memory orders.
+
+    The attributes `weight`, `bias`, `running_mean` and `running_var`, of shape (C,), and `num_batches_tracked`, an int64 of
+    shape (), are live views of the layer's memory: the layer uses what is written to them, and an assignment to the attribute
+    writes to the view. `weight_grad` and `bias_grad` are live views of the gradients; every `backward` overwrites them. What
+    the options leave out is None. The arguments are attributes, too. They are fixed.
 
     Parameters
     ----------
@@ -66,19 +71,8 @@ class SyncBatchNorm:
 
     Attributes
     ----------
-    weight, bias : numpy.ndarray of shape (C,), or None
-        Live views of the layer's memory: the layer uses what is written to them. An assignment to the attribute writes
-        to the view.
-    running_mean, running_var : numpy.ndarray of shape (C,), or None
-        Live views, too.
-    num_batches_tracked : numpy.ndarray of shape () and int64, or None
-        A live view, too.
-    weight_grad, bias_grad : numpy.ndarray of shape (C,), or None
-        Live views of the gradients. Every `backward` overwrites them.
     training : bool
         True in training mode.
-
-    The arguments are attributes, too. They are fixed.
 
     Raises
     ------
@@ -340,7 +334,8 @@ class SyncBatchNorm:
                 raise TypeError(f"{name}: {type(value).__name__}, expected a NumPy array or one with __dlpack__")
             return np.from_dlpack(value)
         except Exception as error:
-            name_call(error, "forward" if context is None else "backward", self.name)
+            direction = _core.Direction.forward if context is None else _core.Direction.backward
+            name_call(error, direction, self.name)
             self._core.fail(str(error), context)
             raise
 
@@ -351,7 +346,7 @@ def _dtype(given):
     except TypeError:
         dtype = None
     if dtype is None or dtype.name not in CORE_DTYPES or not dtype.isnative:
-        raise TypeError(f"dtype: {given!r}, expected float16, bfloat16, float32 or float64")
+        raise TypeError(f"dtype: {given!r}, expected {DTYPE_NAMES}")
     return dtype
 
 

@@ -5,7 +5,7 @@
 from typing import NamedTuple, Optional
 
 from . import _core
-from ._dtypes import CORE_DTYPES
+from ._dtypes import CORE_DTYPES, DTYPE_NAMES
 
 
 class LayerSpec(NamedTuple):
@@ -27,5 +27,5 @@ class LayerSpec(NamedTuple):
     def core_layer(self, process_group):
         """A new layer of the core with these settings in `process_group`: None, a name or a `_core.Group`."""
         if self.dtype not in CORE_DTYPES:
-            raise TypeError(f"parameters and buffers: {self.dtype}, expected {', '.join(CORE_DTYPES)}")
+            raise TypeError(f"parameters and buffers: {self.dtype}, expected {DTYPE_NAMES}")
         return _core.Layer(process_group=process_group, **self._asdict() | {"dtype": CORE_DTYPES[self.dtype]})

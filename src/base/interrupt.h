@@ -22,4 +22,7 @@ inline Deadline next_poll(Deadline deadline) {
 /// @throws Interrupted if the function returns true
 SYNCBN_ENGINE_API void check_interrupt();
 
+/// In a thread of the library's own: from now on check_interrupt() does nothing on this thread.
+void ignore_interrupts();
+
 }  // namespace syncbn::base

@@ -8,6 +8,15 @@
 
 namespace syncbn::base {
 
+/// Maximum number of ranks. Sums are exact up to it: digits of 47 bits are added in words of 63.
+inline constexpr int kMaxRanks = 1 << 16;
+
+/// 0, 1, …, size - 1.
+std::vector<int> all_ranks(int size);
+
+/// Ascending numbers, in ranges where they follow each other: "0-1, 3".
+std::string ranges(const std::vector<int>& numbers);
+
 /// Ascending ranks as words for messages: "rank 2", "ranks 0-1, 3".
 SYNCBN_ENGINE_API std::string rank_list(const std::vector<int>& ranks);
 

@@ -3,6 +3,11 @@
 // Engine "gloo": the ranks are processes that meet at a store and sum over TCP with Gloo.
 #include <gloo/transport/tcp/device.h>
 
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "base/block_signals.h"
 #include "base/long_wait.h"
 #include "engines/entry.h"
@@ -37,18 +42,43 @@ class GlooEngine final : public group::Engine {
   const std::vector<std::string>& hosts() const override { return membership_.hosts(); }
 
   std::unique_ptr<Communicator> connect(const group::GroupSpec& group, Deadline deadline) override {
-    const base::WaitPhrase at([this] { return "at " + membership_.store().text(); });
-    // A connection per group, because several groups may connect at the same time.
-    rendezvous::TcpStore connection = membership_.store().connect(deadline);
-    WorldStore store(connection, membership_.world(), group.ranks);
-    const std::string key = agree_on_list(store, group, rank(), deadline);
-    return share_memory_on_one_host(connect_mesh(membership_, store, group, key, device_, deadline),
-                                    may_share_memory_, deadline);
+    std::vector<int> names(group.ranks.size());
+    std::iota(names.begin(), names.end(), 0);
+    std::string key;
+    auto communicator = with_store(group.ranks, deadline, [&](rendezvous::Store& store) {
+      key = agree_on_list(store, group, rank(), deadline);
+      return connect_mesh(membership_, store, group, names, key, device_, deadline);
+    });
+    communicator->set_connect_leaders([this, group, key](const std::vector<int>& ranks, Deadline until) {
+      return connect_leaders(group, key, ranks, until);
+    });
+    return share_memory_of_hosts(std::move(communicator), may_share_memory_, deadline);
   }
 
   void note_peer_error() noexcept override { membership_.note_peer_error(); }
 
  private:
+  // One rank of each host, by group ranks.
+  std::unique_ptr<MultiHostCommunicator> connect_leaders(const group::GroupSpec& group,
+                                                         const std::string& key,
+                                                         const std::vector<int>& ranks, Deadline deadline) {
+    group::GroupSpec leaders{group.name, {}, group.generation};
+    for (const int r : ranks) leaders.ranks.push_back(group.ranks[static_cast<std::size_t>(r)]);
+    return with_store(leaders.ranks, deadline, [&](rendezvous::Store& store) {
+      return connect_mesh(membership_, store, leaders, ranks, key + "/leaders", device_, deadline);
+    });
+  }
+
+  // A connection per group, because several groups may connect at the same time.
+  template <class Connect>
+  std::unique_ptr<GlooCommunicator> with_store(const std::vector<int>& members, Deadline deadline,
+                                               const Connect& connect) {
+    const base::WaitPhrase at([this] { return "at " + membership_.store().text(); });
+    rendezvous::TcpStore connection = membership_.store().connect(deadline);
+    WorldStore store(connection, membership_.world(), members);
+    return connect(store);
+  }
+
   static GlooMembership meet(const environment::WorldSpec& spec, Deadline deadline) {
     const rendezvous::StoreAddress store{spec.host, serve_or_find_store(spec, deadline), spec.token};
     const base::WaitPhrase at([&store] { return "at " + store.text(); });

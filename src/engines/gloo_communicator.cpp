@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engines/gloo_communicator.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gloo/allreduce.h>
 #include <gloo/common/error.h>
 #include <gloo/transport/unbound_buffer.h>
@@ -58,13 +58,14 @@ std::string plain_text(const std::exception& error) {
   return text.starts_with("[./gloo") && end != std::string::npos ? text.substr(end + 2) : text;
 }
 
-GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::Context> context, GlooAttendance attendance)
-    : shared_(std::make_shared<Shared>()), attendance_(std::move(attendance)) {
+GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::Context> context, GlooAttendance attendance,
+                                   std::vector<int> names)
+    : shared_(std::make_shared<Shared>()), attendance_(std::move(attendance)), names_(std::move(names)) {
   shared_->context = std::move(context);
   farewells_.resize(static_cast<std::size_t>(size()));
   for (int peer = 0; peer < size(); ++peer) {
-    std::int64_t& word = farewells_[static_cast<std::size_t>(peer)];
-    farewell_receives_.push_back(shared_->context->createUnboundBuffer(&word, sizeof word));
+    Farewell& farewell = farewells_[static_cast<std::size_t>(peer)];
+    farewell_receives_.push_back(shared_->context->createUnboundBuffer(&farewell, sizeof farewell));
     if (peer != rank()) farewell_receives_.back()->recv(peer, kFarewellSlot);
   }
 }
@@ -111,7 +112,7 @@ void GlooCommunicator::wait(Deadline deadline) {
     lock.lock();
     // Gloo wakes no thread when a connection closes within a message, so this rank polls. A peer that dies
     // after its sum was complete may have sent all the data that this rank needs, hence the grace time.
-    if (closed == Deadline::max() && !departures().empty()) closed = Clock::now();
+    if (closed == Deadline::max() && !departures(sums_).empty()) closed = Clock::now();
     if (Clock::now() >= deadline || Clock::now() - kGrace >= closed) break;
     if (reported || Clock::now() < report_at) continue;
     lock.unlock();
@@ -123,21 +124,25 @@ void GlooCommunicator::wait(Deadline deadline) {
   if (!shared_->summing && shared_->error.empty()) return;
   const std::string error = shared_->error;
   lock.unlock();
-  const std::string gone = departures();
+  const std::string gone = departures(sums_);
   if (!gone.empty()) throw PeerError(gone);
   if (!error.empty()) throw PeerError(error);
   const std::vector<int> absent = attendance_.absent_from(sums_);
   throw TimeoutError(absent.empty() ? "no sum" : fmt::format("waiting for {}", base::rank_list(absent)));
 }
 
-void GlooCommunicator::abort() noexcept {
+void GlooCommunicator::check_peers() {
+  if (const std::string gone = departures(sums_ + 1); !gone.empty()) throw PeerError(gone);
+}
+
+void GlooCommunicator::give_up(const std::string& reason) noexcept {
   std::unique_lock lock(shared_->mutex);
   const bool first = !std::exchange(shared_->leaving, true);
-  const bool unsettled = shared_->summing || !shared_->error.empty();
+  const bool unsettled = shared_->summing || !shared_->error.empty() || !reason.empty();
   shared_->changed.notify_all();
   lock.unlock();
   if (!first) return;
-  send_farewell(unsettled ? kGaveUp : sums_);
+  send_farewell(unsettled ? kGaveUp : sums_, reason);
   if (unsettled) close_connections();  // otherwise leave them open for peers that are still reading
 }
 
@@ -166,11 +171,12 @@ void GlooCommunicator::help(Shared& shared) {
   shared.changed.notify_all();
 }
 
-// Message about the peers that have departed without this rank's sum; "" if there are none. Each connection
-// has a pending receive that only a farewell completes. Waiting for this receive throws if the connection
-// failed without a farewell, and returns at once after abortWaitRecv().
-std::string GlooCommunicator::departures() {
+// Message about the peers that have departed without the sum of this number; "" if there are none. Each
+// connection has a pending receive that only a farewell completes. Waiting for this receive throws if the
+// connection failed without a farewell, and returns at once after abortWaitRecv().
+std::string GlooCommunicator::departures(std::int64_t sum) {
   std::vector<int> lost, gave_up, left;
+  std::string reason;
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
     const auto i = static_cast<std::size_t>(peer);
@@ -178,13 +184,18 @@ std::string GlooCommunicator::departures() {
       farewell_receives_[i]->abortWaitRecv();
       farewell_receives_[i]->waitRecv(nullptr, kForever);
     } catch (const gloo::Exception&) {
-      lost.push_back(peer);
+      lost.push_back(names_[i]);
       continue;
     }
-    const std::int64_t farewell = std::atomic_ref(farewells_[i]).load();
-    if (farewell == kGaveUp) gave_up.push_back(peer);
-    if (farewell > 0 && farewell < sums_) left.push_back(peer);
+    const std::int64_t farewell = std::atomic_ref(farewells_[i].word).load();
+    if (farewell == kGaveUp) {
+      gave_up.push_back(names_[i]);
+      farewells_[i].reason.back() = 0;
+      if (reason.empty()) reason = farewells_[i].reason.data();
+    }
+    if (farewell > 0 && farewell < sum) left.push_back(names_[i]);
   }
+  if (!reason.empty()) return reason;
   if (!lost.empty()) return fmt::format("connection closed by {}", base::rank_list(lost));
   if (!gave_up.empty()) return fmt::format("a sum was given up by {}", base::rank_list(gave_up));
   if (!left.empty()) return fmt::format("the group was left without this call by {}", base::rank_list(left));
@@ -192,8 +203,9 @@ std::string GlooCommunicator::departures() {
 }
 
 // Does not wait for the farewell to arrive. If a connection takes no bytes, its peer sees it closed instead.
-void GlooCommunicator::send_farewell(std::int64_t word) noexcept {
-  farewell_ = word;
+void GlooCommunicator::send_farewell(std::int64_t word, const std::string& reason) noexcept {
+  farewell_.word = word;
+  std::copy_n(reason.begin(), std::min(reason.size(), farewell_.reason.size() - 1), farewell_.reason.begin());
   const auto send = [this] {
     for (int peer = 0; peer < size(); ++peer) {
       if (peer == rank()) continue;

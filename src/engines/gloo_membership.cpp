@@ -152,8 +152,8 @@ void GlooMembership::meet_ranks(int size, Deadline deadline) {
     }
   }
   if (!missing.empty())
-    throw TimeoutError(fmt::format("rendezvous {}: rank {} of {} did not join", store_.text(),
-                                   fmt::join(missing, ", "), size));
+    throw TimeoutError(
+        fmt::format("rendezvous {}: {} of {} did not join", store_.text(), base::rank_list(missing), size));
   secret_ = std::stoull(store.get("secret", deadline), nullptr, 16);
 }
 

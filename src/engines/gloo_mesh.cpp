@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engines/gloo_mesh.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/store.h>
 
@@ -13,7 +13,6 @@
 #include "base/hash.h"
 #include "base/long_wait.h"
 #include "engines/gloo_attendance.h"
-#include "engines/gloo_communicator.h"
 #include "syncbn/error.h"
 
 namespace syncbn::engines {
@@ -73,10 +72,11 @@ void check_peers(Communicator& communicator, std::uint64_t secret, Deadline dead
     throw PeerError("a foreign process took the place of a peer");
 }
 
-std::unique_ptr<Communicator> attempt(const GlooMembership& membership, rendezvous::Store& store,
-                                      const group::GroupSpec& group, const std::string& prefix,
-                                      const std::shared_ptr<gloo::transport::Device>& device,
-                                      Deadline deadline) {
+std::unique_ptr<GlooCommunicator> attempt(const GlooMembership& membership, rendezvous::Store& store,
+                                          const group::GroupSpec& group, const std::vector<int>& names,
+                                          const std::string& prefix,
+                                          const std::shared_ptr<gloo::transport::Device>& device,
+                                          Deadline deadline) {
   const auto found = std::find(group.ranks.begin(), group.ranks.end(), membership.rank());
   const int rank = static_cast<int>(found - group.ranks.begin());
   const int size = static_cast<int>(group.ranks.size());
@@ -90,7 +90,8 @@ std::unique_ptr<Communicator> attempt(const GlooMembership& membership, rendezvo
   auto communicator = std::make_unique<GlooCommunicator>(
       std::move(context),
       GlooAttendance(membership.store(), fmt::format("world/{}/{}waits/", membership.world(), prefix), rank,
-                     size));
+                     size),
+      names);
   check_peers(*communicator, membership.secret(), deadline);
   return communicator;
 }
@@ -117,18 +118,19 @@ std::string first_failure(int own_rank, rendezvous::Store& store, const group::G
 
 // A foreign connection to a socket on which Gloo waits for a peer makes the attempt fail. All ranks then try
 // again.
-std::unique_ptr<Communicator> connect_mesh(const GlooMembership& membership, rendezvous::Store& store,
-                                           const group::GroupSpec& group, const std::string& key,
-                                           const std::shared_ptr<gloo::transport::Device>& device,
-                                           Deadline deadline) {
+std::unique_ptr<GlooCommunicator> connect_mesh(const GlooMembership& membership, rendezvous::Store& store,
+                                               const group::GroupSpec& group, const std::vector<int>& names,
+                                               const std::string& key,
+                                               const std::shared_ptr<gloo::transport::Device>& device,
+                                               Deadline deadline) {
   auto time = kFirstAttempt;
   for (int number = 0;; ++number, time *= 2) {
     const std::string prefix = fmt::format("gloo/{}/{}/", key, number);
-    std::unique_ptr<Communicator> communicator;
+    std::unique_ptr<GlooCommunicator> communicator;
     std::string failure;
     try {
       communicator =
-          attempt(membership, store, group, prefix, device, std::min(deadline, Clock::now() + time));
+          attempt(membership, store, group, names, prefix, device, std::min(deadline, Clock::now() + time));
     } catch (const std::exception& error) {
       failure = plain_text(error);
     }

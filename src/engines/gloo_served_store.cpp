@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engines/gloo_served_store.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>
@@ -83,19 +83,20 @@ bool is_served(const environment::WorldSpec& spec, Deadline deadline) {
 // A process that must serve the store may be given an address of another machine, such as the address of a
 // Kubernetes service. It then listens on all addresses of this machine.
 int serve_or_find_store(const environment::WorldSpec& spec, Deadline deadline) {
-  if (spec.serve == false) return spec.port;
+  if (spec.serve == environment::Serve::no) return spec.port;
+  const bool must_serve = spec.serve == environment::Serve::yes;
   rendezvous::wait_for_name(spec.host, deadline);
   for (;;) {
     try {
       return served_store.serve(spec);
     } catch (const rendezvous::AddressElsewhere&) {
-      if (!spec.serve) return spec.port;
+      if (!must_serve) return spec.port;
       return served_store.serve(spec, "");
     } catch (const rendezvous::AddressUnavailable& error) {
-      if (spec.serve) throw GroupError(fmt::format("{} (the port is {})", error.what(), spec.port_setting));
+      if (must_serve) throw GroupError(fmt::format("{} (the port is {})", error.what(), spec.port_setting));
       if (is_served(spec, deadline)) return spec.port;
     } catch (const GroupError&) {
-      if (!spec.serve) return spec.port;
+      if (!must_serve) return spec.port;
       throw;
     }
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engines/local_group.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <optional>
 #include <random>
 #include <set>
@@ -26,12 +27,16 @@
 #include "engines/shared_window.h"
 #include "engines/window_layout.h"
 #include "group/engine_buffer.h"
+#include "group/wire_version.h"
 #include "syncbn/error.h"
 
 namespace syncbn::engines {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// Ranks of a group on several hosts. Bounds the table: 188 KB.
+constexpr int kMaxRanks = 1024;
 
 // Time to hand the memory over and to sum once in it, which takes about 1 ms. If a rank cannot attach, the
 // others wait as long once a group, and then use the engine.
@@ -43,7 +48,7 @@ struct Introduction {
   std::int64_t user;           // user_number(): no memory is shared between users
   std::uint64_t process;       // random; equal for two ranks of one process, which can't use RankLocks
   std::array<char, 128> host;  // host_identity(): at most 64 + 36 + 20 characters and two spaces
-  HandoffTicket ticket;        // of group rank 0's memory
+  HandoffTicket ticket;        // of the memory that the rank hands out if it is its host's leader
 };
 constexpr std::size_t kIntroductionWords = sizeof(Introduction) / sizeof(std::int64_t);
 static_assert(std::is_trivially_copyable_v<Introduction> &&
@@ -86,14 +91,31 @@ std::vector<Introduction> exchange(Communicator& connected, const Introduction& 
   return table;
 }
 
-bool may_share(const std::vector<Introduction>& table) {
+// The hosts of a group. Ranks are in ascending order.
+struct Hosts {
+  std::vector<int> own;      // the ranks of this rank's host; the first one is its leader
+  std::vector<int> leaders;  // the first rank of each host
+};
+
+// Nothing if the ranks must not share memory, or have none to share.
+std::optional<Hosts> find_hosts(const std::vector<Introduction>& table, int rank) {
   std::set<std::uint64_t> processes;
-  for (const Introduction& rank : table) {
-    if (rank.willing != kWindowVersion || rank.user != table[0].user || rank.host != table[0].host)
-      return false;
-    processes.insert(rank.process);
+  std::map<std::pair<std::int64_t, decltype(Introduction::host)>, std::vector<int>> hosts;
+  for (int r = 0; std::cmp_less(r, table.size()); ++r) {
+    const Introduction& introduction = table[static_cast<std::size_t>(r)];
+    if (introduction.willing != kWindowVersion) return std::nullopt;
+    processes.insert(introduction.process);
+    hosts[{introduction.user, introduction.host}].push_back(r);
   }
-  return processes.size() == table.size();
+  if (processes.size() != table.size() || hosts.size() == table.size()) return std::nullopt;
+  Hosts found;
+  for (const auto& [host, ranks] : hosts) {
+    if (std::cmp_greater(ranks.size(), kMaxWindowRanks)) return std::nullopt;
+    found.leaders.push_back(ranks.front());
+    if (std::ranges::binary_search(ranks, rank)) found.own = ranks;
+  }
+  std::ranges::sort(found.leaders);
+  return found;
 }
 
 Introduction introduce(bool allowed, const std::optional<FileHandoff>& handoff) {
@@ -107,32 +129,37 @@ Introduction introduce(bool allowed, const std::optional<FileHandoff>& handoff) 
   return own;
 }
 
-// Gets the memory from group rank 0, or makes it there and hands it out.
-std::shared_ptr<const SharedMemory> obtain_memory(const WindowShape& shape, int rank,
-                                                  std::optional<FileHandoff>& handoff,
+// Gets the memory from the host's leader, or makes it there and hands it out.
+std::shared_ptr<const SharedMemory> obtain_memory(const WindowShape& shape, int rank, FileHandoff& handoff,
                                                   const HandoffTicket& ticket, Deadline deadline) {
   const std::size_t bytes = WindowLayout::bytes(shape);
   std::shared_ptr<const SharedMemory> memory;
-  if (handoff) {
+  if (rank == 0) {
     memory = std::make_shared<const SharedMemory>(bytes);
   } else {
     memory = std::make_shared<const SharedMemory>(receive_file(ticket, deadline), bytes);
   }
   lock_rank(memory->file(), rank);
-  if (handoff) handoff->hand_to(shape.ranks - 1, memory->file(), deadline);
+  if (rank == 0) handoff.hand_to(shape.ranks - 1, memory->file(), deadline);
   return memory;
 }
 
-// Sums once in the memory, so that all ranks have attached and see the same memory. @throws what went wrong
-std::unique_ptr<SharedWindow> try_window(const std::vector<Introduction>& table, int rank,
-                                         std::optional<FileHandoff>& handoff, Deadline deadline) {
-  const WindowShape shape{static_cast<int>(table.size()), kSlotWords};
-  const auto memory = obtain_memory(shape, rank, handoff, table[0].ticket, deadline);
+// Sums once in the memory of this host, so that all its ranks have attached and see the same memory.
+// @throws what went wrong
+std::unique_ptr<SharedWindow> try_window(const std::vector<Introduction>& table,
+                                         const std::vector<int>& members, int group_rank,
+                                         FileHandoff& handoff, Deadline deadline) {
+  const WindowShape shape{static_cast<int>(members.size()), kSlotWords};
+  const int rank = static_cast<int>(std::ranges::lower_bound(members, group_rank) - members.begin());
+  const auto introduction = [&](int member) -> const Introduction& {
+    return table[static_cast<std::size_t>(members[static_cast<std::size_t>(member)])];
+  };
+  const auto memory = obtain_memory(shape, rank, handoff, introduction(0).ticket, deadline);
   auto window = std::make_unique<SharedWindow>(memory, shape, rank);
   std::uint64_t expected = 0;
-  for (const Introduction& introduction : table) expected += introduction.process;
+  for (int member = 0; member < shape.ranks; ++member) expected += introduction(member).process;
   const auto word = window->buffer(1);
-  word[0] = static_cast<std::int64_t>(table[static_cast<std::size_t>(rank)].process);
+  word[0] = static_cast<std::int64_t>(introduction(rank).process);
   sum(*window, 1, deadline);
   if (word[0] != static_cast<std::int64_t>(expected)) throw PeerError("the ranks see different memories");
   const auto lives = [memory](int other) { return is_rank_locked(memory->file(), other); };
@@ -150,8 +177,8 @@ class LocalGroup final : public Communicator {
   LocalGroup(std::unique_ptr<Communicator> connected, std::unique_ptr<Communicator> window)
       : connected_(std::move(connected)), window_(std::move(window)) {}
 
-  int rank() const override { return window_->rank(); }
-  int size() const override { return window_->size(); }
+  int rank() const override { return connected_->rank(); }
+  int size() const override { return connected_->size(); }
   std::span<std::int64_t> buffer(std::size_t words) override { return window_->buffer(words); }
   void start(std::size_t words) override { window_->start(words); }
   void wait(Deadline deadline) override { window_->wait(deadline); }
@@ -164,28 +191,38 @@ class LocalGroup final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> share_memory_on_one_host(std::unique_ptr<Communicator>&& connected,
-                                                       bool allowed, Deadline deadline) {
-  if (connected->size() > kMaxWindowRanks) return std::move(connected);  // all ranks see the same size
+std::unique_ptr<Communicator> share_memory_of_hosts(std::unique_ptr<Communicator>&& connected, bool allowed,
+                                                    Deadline deadline) {
+  group::check_wire_version(*connected, deadline);
+  if (connected->size() > kMaxRanks) return std::move(connected);  // all ranks see the same size
   const int rank = connected->rank();
   std::optional<FileHandoff> handoff;
   try {
-    if (allowed && rank == 0) handoff.emplace();
+    if (allowed) handoff.emplace();
   } catch (const std::exception&) {
     allowed = false;
   }
   const auto table = exchange(*connected, introduce(allowed, handoff), deadline);
-  if (!may_share(table)) return std::move(connected);
+  const auto hosts = find_hosts(table, rank);
+  auto* const group = dynamic_cast<MultiHostCommunicator*>(connected.get());
+  if (!hosts || (hosts->leaders.size() > 1 && group == nullptr)) return std::move(connected);
   std::unique_ptr<SharedWindow> window;
+  std::unique_ptr<MultiHostCommunicator> between;
+  const bool needs_between = hosts->leaders.size() > 1 && rank == hosts->own.front();
   try {
-    window = try_window(table, rank, handoff, std::min(deadline, Clock::now() + kTrial));
+    window = try_window(table, hosts->own, rank, *handoff, std::min(deadline, Clock::now() + kTrial));
   } catch (const std::exception&) {  // this host, or this container, does not allow it
-    handoff.reset();                 // refuses the ranks that still want the memory
+  }
+  handoff.reset();  // refuses the ranks that still want the memory
+  try {
+    if (needs_between) between = group->connect_leaders(hosts->leaders, deadline);  // the other leaders wait
+  } catch (const std::exception&) {
   }
   const auto word = group::engine_buffer(*connected, 1);
-  word[0] = window != nullptr ? 1 : 0;
+  word[0] = window != nullptr && (between != nullptr || !needs_between) ? 1 : 0;
   sum(*connected, 1, deadline);
   if (word[0] != connected->size()) return std::move(connected);
+  if (hosts->leaders.size() > 1) window->span_hosts(hosts->own, *group, std::move(between));
   return std::make_unique<LocalGroup>(std::move(connected), std::move(window));
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Engine "mpi": the ranks are processes that an MPI launcher started.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <atomic>
 #include <limits>
@@ -13,6 +13,7 @@
 #include "engines/mpi_calls.h"
 #include "engines/mpi_lifetime.h"
 #include "engines/mpi_list_agreement.h"
+#include "group/wire_version.h"
 
 namespace syncbn::engines {
 namespace {
@@ -115,7 +116,9 @@ class MpiEngine final : public group::Engine {
     MPI_Group_free(&world);
     check_mpi(code, "MPI_Comm_create_group");
     MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
-    return std::make_unique<MpiCommunicator>(comm);
+    auto connected = std::make_unique<MpiCommunicator>(comm);
+    group::check_wire_version(*connected, deadline);
+    return connected;
   }
   void note_peer_error() noexcept override {}  // no MPI launcher asks for it
 

@@ -9,7 +9,7 @@
 // waiting for a member whose list does not contain them.
 #include "engines/mpi_list_agreement.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <list>
 #include <mutex>

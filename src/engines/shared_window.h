@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/forks.h"
+#include "engines/arrivals.h"
 #include "engines/shared_memory.h"
 #include "engines/window_layout.h"
 #include "syncbn/communicator.h"
@@ -26,49 +27,59 @@ inline constexpr std::size_t kSlotWords = 65536;
 /// protocol.
 class SharedWindow final : public Communicator {
  public:
-  /// True while the process of another rank lives.
-  using Lives = std::function<bool(int rank)>;
-
   /// `memory` has WindowLayout::bytes(shape) bytes, all zero before the first rank's window is made.
   SharedWindow(std::shared_ptr<const SharedMemory> memory, const WindowShape& shape, int rank);
-  ~SharedWindow() override { abort(); }
+  ~SharedWindow() override;
 
   int rank() const override { return rank_; }
-  int size() const override { return window_.shape().ranks; }
+  int size() const override { return ranks(); }
   std::span<std::int64_t> buffer(std::size_t words) override;
   void start(std::size_t words) override;
   void wait(Deadline deadline) override;
   void abort() noexcept override;
-  /// From now on a wait ends within about 100 ms when a process for which it waits has died. Before, it ends
-  /// at its deadline, since a rank's process may not have attached yet.
-  void watch(Lives lives) { lives_ = std::move(lives); }
+  /// As Arrivals::watch(). `lives` is not asked about this rank.
+  void watch(const Arrivals::Lives& lives);
+
+  /// From now on the ranks of several hosts sum, each host in a window. `names` are the ranks of this host in
+  /// the group. Rank 0 sums with the leaders of the other hosts; only it has `between`.
+  void span_hosts(std::vector<int> names, MultiHostCommunicator& group,
+                  std::unique_ptr<MultiHostCommunicator> between);
 
  private:
-  std::size_t piece_words() const;
+  struct Leader;
+  using Words = std::span<std::uint64_t>;
+
+  int ranks() const { return window_.shape().ranks; }
+  int name(int rank) const { return arrivals_.names()[static_cast<std::size_t>(rank)]; }
   RankLine& line(int rank) const { return window_.lines()[static_cast<std::size_t>(rank)]; }
-  void bring_piece();
-  bool has_brought(int rank) const { return line(rank).brought.load() >= operation_; }
-  bool everyone_brought() const;
-  bool settled() const;
-  void await_pieces(Deadline deadline);
-  void check_lengths() const;
-  std::vector<int> missing() const;
-  std::string departures() const;
-  void sum_piece();
-  void sum_in_parts(std::span<std::uint64_t> words);
+  Words piece(std::size_t from);
+  void bring_piece(std::size_t from);
+  void publish(std::uint64_t operation, std::size_t words);
+  void check_lengths(const Arrivals::Awaited& brought, std::size_t expected) const;
+  void sum_piece(Words own);
+  void add_slots(Words own, std::uint64_t operation) const;
+  void sum_in_parts(Words words);
+  void relay_message(Deadline deadline, const std::function<void()>& look);
+  void await_message(Deadline deadline, const std::function<void()>& look);
+  Deadline report_time(Deadline deadline) const;
+  std::int64_t piece_between_hosts() const;
+  std::string absent_ranks() const;
+  void give_up(const std::string& why) noexcept;
   void depart(Departure why) noexcept;
+  void report(const std::string& why) noexcept;
 
   const std::shared_ptr<const SharedMemory> memory_;
   const WindowLayout window_;
   const int rank_;
-  Lives lives_ = [](int) { return true; };
+  Arrivals arrivals_;
   const base::ForkGuard forks_;  // a fork does not have the memory
   std::vector<std::int64_t> buffer_;
-  std::size_t words_ = 0;                // of the message under way
-  std::size_t summed_ = 0;               // of these, in earlier pieces
-  std::uint64_t operation_ = 0;          // number of the piece, from 1
-  std::atomic<bool> unsettled_ = false;  // a message was started and not summed, or failed
-  std::atomic<bool> aborted_ = false;
+  std::size_t words_ = 0;                   // of the message under way
+  std::uint64_t operation_ = 0;             // number of the piece, from 1; the leader's, of the last message
+  std::atomic<bool> unsettled_ = false;     // a message was started and not summed, or failed
+  MultiHostCommunicator* group_ = nullptr;  // of the ranks of all hosts; null: all are on this host
+  std::uint64_t pieces_on_one_host_ = 0;    // before the group spanned hosts
+  std::unique_ptr<Leader> leader_;          // only on rank 0 of a group on several hosts
 };
 
 }  // namespace syncbn::engines

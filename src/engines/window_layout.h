@@ -23,9 +23,10 @@ inline constexpr std::size_t kLineBytes = 64;
 inline constexpr int kMaxWindowRanks = 64;
 
 /// Changes with the layout or the protocol, so that two versions of the library never share a window.
-inline constexpr std::int64_t kWindowVersion = 1;
+inline constexpr std::int64_t kWindowVersion = 2;
 
-enum class Departure : std::uint32_t { none, left, gave_up };
+/// Why a rank brings no more. reported: WindowHead::reason says it.
+enum class Departure : std::uint32_t { none, left, gave_up, reported };
 
 /// State of one rank, for the others to read. Only that rank writes it.
 struct alignas(kLineBytes) RankLine {
@@ -43,6 +44,8 @@ struct alignas(kLineBytes) PartLine {
 struct WindowHead {
   alignas(kLineBytes) Bell bell;
   std::array<PartLine, 2> parts;  ///< By the operation's parity.
+  /// Why the group's sum fails, for the ranks of this host. Written once by rank 0, before it departs.
+  alignas(kLineBytes) std::array<char, 512> reason;
 };
 
 /// Size of a window: its ranks and the words in a rank's slot.

@@ -17,14 +17,14 @@ struct LaunchEnv {
   /// "syncbn-run", "msrun", "torchrun", "mpirun", "mpiexec" or "srun"; "the dry run" or "the rank table" for
   /// variables set by hand; "" without a launcher.
   std::string launcher;
-  std::string backend;  ///< "gloo", "mpi" or "simulation"; "" for a world of one rank.
+  std::optional<Backend> backend;  ///< Never automatic. None for a world of one rank.
   WorldSpec world;
   int local_rank = 0;  ///< The launcher's value. After init() the engine has the exact value.
   int local_size = 1;  ///< As local_rank.
-  bool scheduler =
-      false;  ///< The process is msrun's scheduler. It has no rank, and init() exits with code 0.
-  std::optional<std::chrono::milliseconds>
-      rendezvous_timeout;  ///< MS_TOPO_TIMEOUT; none: the timeout of calls.
+  /// The process is msrun's scheduler. It has no rank, and init() exits with code 0.
+  bool scheduler = false;
+  /// MS_TOPO_TIMEOUT; none: the timeout of calls.
+  std::optional<std::chrono::milliseconds> rendezvous_timeout;
 };
 
 /// Returns the value of an environment variable; none if it is not set.
@@ -41,7 +41,7 @@ LaunchEnv read_launch_env(const Getenv& getenv = process_env, Backend asked = Ba
 /// SYNCBN_TIMEOUT_S, or 300 s if it is not set.
 /// @throws GroupError if the value is not a number of seconds in [0.001, 1,000,000,000]
 std::chrono::milliseconds read_timeout(const Getenv& getenv = process_env);
-/// The limit of a call: `given`, which `argument` has set, else read_timeout().
+/// The limit of a call: `given`, which `argument` has set, else read_timeout() of this process.
 base::TimeLimit call_limit(const std::optional<std::chrono::milliseconds>& given = std::nullopt,
                            const std::string& argument = "");
 

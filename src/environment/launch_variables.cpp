@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "environment/launch_variables.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "environment/parse.h"
 #include "syncbn/error.h"
@@ -80,7 +80,7 @@ void set_local(LaunchVariables& variables, LaunchEnv& env, std::optional<int> ra
   }
 }
 
-bool needs_rendezvous(const LaunchEnv& env) { return env.backend == "gloo" && env.world.size > 1; }
+bool needs_rendezvous(const LaunchEnv& env) { return env.backend == Backend::gloo && env.world.size > 1; }
 
 int port_above(LaunchVariables& variables, const char* name, int port) {
   if (port == kMaxPort)
@@ -99,7 +99,7 @@ void set_rendezvous(LaunchVariables& variables, LaunchEnv& env, const char* host
   variables.check_complete();
   env.world.port = own_port ? *own_port : port_above(variables, port_name, *launcher_port);
   env.world.port_setting = own_port ? "SYNCBN_PORT" : fmt::format("{} + 1, or SYNCBN_PORT", port_name);
-  env.world.serve = env.world.rank ? std::optional(env.world.rank == 0) : std::nullopt;
+  env.world.serve = env.world.rank ? served_by_rank_0(*env.world.rank) : Serve::if_port_is_free;
 }
 
 }  // namespace syncbn::environment

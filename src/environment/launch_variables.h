@@ -9,8 +9,6 @@
 
 namespace syncbn::environment {
 
-inline constexpr int kMaxPort = 65535;
-
 /// The variables of one launcher. Remembers every variable that was looked up, for the message of an error.
 /// All functions that read a variable return none if it is not set, and throw a GroupError if its value is
 /// wrong.

@@ -9,8 +9,7 @@ namespace syncbn::environment {
 RankTable parse_rank_table(const std::string&) {
   throw GroupError(
       "this build of syncbn cannot read rank tables; build it with the CMake option SYNCBN_RANK_TABLES=ON, "
-      "or unset "
-      "RANK_TABLE_FILE and start the ranks with another launcher");
+      "or unset RANK_TABLE_FILE and start the ranks with another launcher");
 }
 
 }  // namespace syncbn::environment

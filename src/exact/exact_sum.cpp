@@ -5,18 +5,8 @@
 #include <limits>
 
 namespace syncbn::exact {
-namespace {
-
-// Number of digits for 2^53 terms: (bits from the unit to the largest magnitude + 53) / 47. The highest digit
-// uses the whole word, so it has 16 bits to spare.
-constexpr SumFormat kHalf{-24, 2, 3};
-constexpr SumFormat kSingle{-149, 7, 13};  // bfloat16 too: its values are float32 values
-constexpr SumFormat kDouble{-1074, 46, 91};
-
-}  // namespace
-
 const SumFormat& sum_format(DType dtype) {
-  return dtype == DType::float64 ? kDouble : dtype == DType::float16 ? kHalf : kSingle;
+  return dtype == DType::float64 ? kDoubleSums : dtype == DType::float16 ? kHalfSums : kSingleSums;
 }
 
 std::int64_t flag_of(double value) {
@@ -24,7 +14,7 @@ std::int64_t flag_of(double value) {
   return value > 0 ? kPlusInf : kMinusInf;
 }
 
-double special_value(std::int64_t flags) {
+SYNCBN_DEVICE double special_value(std::int64_t flags) {
   constexpr std::int64_t field = kPlusInf - 1;
   const bool plus = (flags / kPlusInf & field) != 0;
   const bool minus = (flags / kMinusInf & field) != 0;
@@ -32,9 +22,10 @@ double special_value(std::int64_t flags) {
   return plus ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
 }
 
-void propagate_carries(std::int64_t* digits, int count) {
+SYNCBN_DEVICE void propagate_carries(std::int64_t* digits, int count) {
   constexpr std::int64_t radix = std::int64_t{1} << kDigitBits;
   for (int i = 0; i + 1 < count; ++i) {
+    if (digits[i] == 0) continue;  // as most of a float64 sum's
     const std::int64_t carry = (digits[i] + radix / 2) >> kDigitBits;
     digits[i] -= carry * radix;
     digits[i + 1] += carry;

@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/host_device.h"
 #include "exact/record.h"
+#include "exact/wide_int.h"
 
 /// From a channel's exact sums to coefficients: the arithmetic of bits_version 1. Each rounding is in sight.
 /// docs/design.md states the arithmetic; a changed bit here is a new bits_version.
@@ -27,14 +29,29 @@ double rounded_sum(ConstRecord record);
 /// fl64(Σa·b − mean·Σa): exact, rounded once. If a sum is special or mean is not finite: computed in double.
 double centred_product(ConstRecord record, double mean);
 /// 1 / sqrt(var + eps)
-inline double inverse_std(double var, double eps) {
+SYNCBN_DEVICE inline double inverse_std(double var, double eps) {
   const double shifted = var + eps;
   return 1 / std::sqrt(shifted);
 }
 /// mean = S1 / n, m2 = fl64(n·S2 − S1²), var = m2 / n / n; count > 0. The record holds S1 = Σx, S2 = Σx².
 Statistics statistics(ConstRecord record, std::int64_t count, double eps);
+
+/// The same in two steps. The first works on integers of fixed size, which are enough for ordinary data; it
+/// returns false if a record needs more. The second is for every record. Its integers take 3 KB, which a GPU
+/// has in shared memory alone, so there each step is a kernel.
+struct WideWork {
+  WideInt sum, product, factor, left, right;
+};
+SYNCBN_DEVICE bool ordinary_sum(ConstRecord record, double& result);
+SYNCBN_DEVICE double wide_sum(ConstRecord record, WideWork& work);
+SYNCBN_DEVICE bool ordinary_centred_product(ConstRecord record, double mean, double& result);
+SYNCBN_DEVICE double wide_centred_product(ConstRecord record, double mean, WideWork& work);
+SYNCBN_DEVICE bool ordinary_statistics(ConstRecord record, std::int64_t count, double eps,
+                                       Statistics& result);
+SYNCBN_DEVICE Statistics wide_statistics(ConstRecord record, std::int64_t count, double eps, WideWork& work);
+
 /// (1 − factor)·running + factor·batch, not yet rounded to the layer's dtype.
-inline double running_update(double running, double batch, double factor) {
+SYNCBN_DEVICE inline double running_update(double running, double batch, double factor) {
   const double keep = 1 - factor;
   const double kept = keep * running;
   const double added = factor * batch;
@@ -49,7 +66,7 @@ struct ForwardCoefficients {
 };
 /// scale = weight · invstd; bias is 0 if the layer has none.
 template <class T>
-ForwardCoefficients<T> forward_coefficients(double mean, double scale, double bias) {
+SYNCBN_DEVICE ForwardCoefficients<T> forward_coefficients(double mean, double scale, double bias) {
   const T mean_hi = static_cast<T>(mean);
   const double mean_lo = mean - static_cast<double>(mean_hi);
   const double correction = mean_lo * scale;
@@ -63,8 +80,8 @@ struct BackwardCoefficients {
 };
 /// a = fl64(A), d = fl64(B − mean·A), over n elements.
 template <class T>
-BackwardCoefficients<T> backward_coefficients(double mean, double invstd, double scale, double a, double d,
-                                              double n) {
+SYNCBN_DEVICE BackwardCoefficients<T> backward_coefficients(double mean, double invstd, double scale,
+                                                            double a, double d, double n) {
   const T mean_hi = static_cast<T>(mean);
   const double mean_lo = mean - static_cast<double>(mean_hi);
   const double invvar = invstd * invstd;

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "base/host_device.h"
 #include "exact/exact_sum.h"
 #include "exact/wide_int.h"
 
@@ -17,13 +18,13 @@ struct FixedInt {
   bool negative = false;  // zero may have either sign
   std::uint64_t words[W] = {};
 
-  static FixedInt of(std::int64_t value) {
+  SYNCBN_DEVICE static FixedInt of(std::int64_t value) {
     FixedInt result;
     result.negative = value < 0;
     result.words[0] = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
     return result;
   }
-  static FixedInt of(__int128 value) {
+  SYNCBN_DEVICE static FixedInt of(__int128 value) {
     static_assert(W > 1);
     using Unsigned = unsigned __int128;
     const Unsigned magnitude = value < 0 ? 0 - static_cast<Unsigned>(value) : static_cast<Unsigned>(value);
@@ -36,7 +37,7 @@ struct FixedInt {
 
   /// Σ digits[i] · 2^(47·i), digits below 2^62.
   template <int kDigits>
-  static FixedInt from_digits(const std::int64_t (&digits)[kDigits]) {
+  SYNCBN_DEVICE static FixedInt from_digits(const std::int64_t (&digits)[kDigits]) {
     constexpr int at = kDigitBits * (kDigits - 1);  // bit where the highest digit begins
     static_assert(at + 64 <= 64 * W && at / 64 + 2 >= W);
     constexpr std::uint64_t mask = (std::uint64_t{1} << kDigitBits) - 1;
@@ -58,7 +59,7 @@ struct FixedInt {
   }
 
   /// this · 2^bits, 0 <= bits < 128. The result has two more words.
-  FixedInt<W + 2> shifted(int bits) const {
+  SYNCBN_DEVICE FixedInt<W + 2> shifted(int bits) const {
     FixedInt<W + 2> result;
     result.negative = negative;
     const int words_up = bits / 64;
@@ -74,7 +75,7 @@ struct FixedInt {
   }
 
   template <int kMore>
-  FixedInt<kMore> widened() const {
+  SYNCBN_DEVICE FixedInt<kMore> widened() const {
     static_assert(kMore >= W);
     FixedInt<kMore> result;
     result.negative = negative;
@@ -83,7 +84,7 @@ struct FixedInt {
   }
 
   template <int V>
-  friend FixedInt<W + V> operator*(const FixedInt& a, const FixedInt<V>& b) {
+  SYNCBN_DEVICE friend FixedInt<W + V> operator*(const FixedInt& a, const FixedInt<V>& b) {
     FixedInt<W + V> result;
     result.negative = a.negative != b.negative;
     for (int i = 0; i < W; ++i) {
@@ -100,7 +101,7 @@ struct FixedInt {
   }
 
   /// |a| and |b| must be below half of the range.
-  friend FixedInt operator-(const FixedInt& a, const FixedInt& b) {
+  SYNCBN_DEVICE friend FixedInt operator-(const FixedInt& a, const FixedInt& b) {
     // Computes |a| - |b| or |a| + |b| in two's complement. If the difference is below zero, the sign flips.
     const std::uint64_t flip = a.negative == b.negative ? ~std::uint64_t{0} : 0;
     FixedInt result;
@@ -117,7 +118,7 @@ struct FixedInt {
   }
 
   /// As WideInt::to_double.
-  double to_double(int exponent) const {
+  SYNCBN_DEVICE double to_double(int exponent) const {
     int top = W - 1;
     while (top > 0 && words[top] == 0) --top;
     if (words[top] == 0) return 0.0;
@@ -127,7 +128,7 @@ struct FixedInt {
     std::uint64_t below = shift == 0 ? next : next << shift;
     for (int i = 0; i < top - 1; ++i) below |= words[i];
     const int scale = exponent + 64 * top + 63 - shift;  // of the highest bit
-    if (scale < -1022 || scale > 1022) return wide().to_double(exponent);
+    if (scale < -1022 || scale > 1022) return round_words(words, top + 1, negative, exponent, 53, -1074);
     // 53 bits are kept and rounded by the bits below them. A carry out of the significand raises the
     // exponent.
     const std::uint64_t kept = upper >> 11;
@@ -138,17 +139,15 @@ struct FixedInt {
     return std::bit_cast<double>(bits | static_cast<std::uint64_t>(negative) << 63);
   }
 
-  WideInt wide() const { return WideInt::from_words(words, W, negative); }
-
  private:
   template <int V>
   friend struct FixedInt;
 
-  void put(std::uint64_t value, int at) {
+  SYNCBN_DEVICE void put(std::uint64_t value, int at) {
     words[at / 64] |= value << (at % 64);
     if (at % 64 != 0 && at / 64 + 1 < W) words[at / 64 + 1] |= value >> (64 - at % 64);
   }
-  void negate_where(std::uint64_t all_ones) {
+  SYNCBN_DEVICE void negate_where(std::uint64_t all_ones) {
     std::uint64_t carry = all_ones & 1;
     for (std::uint64_t& word : words) {
       word = (word ^ all_ones) + carry;

@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "base/host_device.h"
+
 namespace syncbn::exact {
 
 /// A finite double taken apart: value = significand · 2^exponent, |significand| < 2^53.
@@ -14,12 +16,12 @@ struct Parts {
 };
 
 /// Biased exponent of a double: 0 for zeros and subnormals, 2047 for infinities and NaN.
-inline int biased_exponent(double value) {
+SYNCBN_DEVICE inline int biased_exponent(double value) {
   return static_cast<int>(std::bit_cast<std::uint64_t>(value) >> 52 & 0x7ff);
 }
 
 /// Takes a finite value apart as its bits say, without a branch. A zero gets the exponent of the subnormals.
-inline Parts parts_of(double value) {
+SYNCBN_DEVICE inline Parts parts_of(double value) {
   const auto bits = std::bit_cast<std::uint64_t>(value);
   const int biased = biased_exponent(value);
   const auto magnitude = static_cast<std::int64_t>((bits & ((std::uint64_t{1} << 52) - 1)) |
@@ -30,7 +32,7 @@ inline Parts parts_of(double value) {
 
 /// Takes a finite value apart with an odd significand, or {0, 0}. The exponent is then never below the unit
 /// of the narrowest type that holds the value.
-inline Parts odd_parts_of(double value) {
+SYNCBN_DEVICE inline Parts odd_parts_of(double value) {
   const Parts parts = parts_of(value);
   if (parts.significand == 0) return {0, 0};
   const int zeros = std::countr_zero(static_cast<std::uint64_t>(parts.significand));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/host_device.h"
 #include "exact/exact_sum.h"
 
 /// A channel's record: its exact sums Σa and Σa·b in one of two forms.
@@ -17,7 +18,7 @@ struct WindowSums {
   int sum_unit = 0, product_unit = 0, high_shift = 0;
 
   /// Σa·b in its unit.
-  __int128 product() const { return (static_cast<__int128>(high) << high_shift) + low; }
+  SYNCBN_DEVICE __int128 product() const { return (static_cast<__int128>(high) << high_shift) + low; }
 };
 
 /// Form of a record. Window sums cost little to make and to finish from. Only digits can be sent, or added
@@ -27,21 +28,24 @@ enum class Form : std::uint8_t { digits, window_sums };
 /// View of the words of one channel's record, for reading.
 class ConstRecord {
  public:
-  ConstRecord(const std::int64_t* words, const SumFormat& format) : words_(words), format_(&format) {}
+  SYNCBN_DEVICE ConstRecord(const std::int64_t* words, const SumFormat& format)
+      : words_(words), format_(&format) {}
 
-  const SumFormat& format() const { return *format_; }
-  Form form() const { return sum_flags() == kWindowSums ? Form::window_sums : Form::digits; }
+  SYNCBN_DEVICE const SumFormat& format() const { return *format_; }
+  SYNCBN_DEVICE Form form() const { return sum_flags() == kWindowSums ? Form::window_sums : Form::digits; }
 
   /// Rows of both sums and their flags, of a record that holds digits.
-  const std::int64_t* sum() const { return words_; }
-  const std::int64_t* product() const { return words_ + format_->sum_digits; }
-  std::int64_t sum_flags() const { return product()[format_->product_digits]; }
-  std::int64_t product_flags() const { return product()[format_->product_digits + 1]; }
+  SYNCBN_DEVICE const std::int64_t* sum() const { return words_; }
+  SYNCBN_DEVICE const std::int64_t* product() const { return words_ + format_->sum_digits; }
+  SYNCBN_DEVICE std::int64_t sum_flags() const { return product()[format_->product_digits]; }
+  SYNCBN_DEVICE std::int64_t product_flags() const { return product()[format_->product_digits + 1]; }
   /// True if a term of either sum is not finite.
-  bool is_special() const { return form() == Form::digits && (sum_flags() | product_flags()) != 0; }
+  SYNCBN_DEVICE bool is_special() const {
+    return form() == Form::digits && (sum_flags() | product_flags()) != 0;
+  }
 
   /// The sums of a record that holds window sums.
-  WindowSums window_sums() const {
+  SYNCBN_DEVICE WindowSums window_sums() const {
     const auto products = static_cast<int>(words_[4]);
     return {words_[0], words_[1], words_[2], static_cast<int>(words_[3]), products >> 6, products & 63};
   }

@@ -15,7 +15,7 @@ using u128 = unsigned __int128;
 
 // Packs the magnitude of a row of digits from 47 to 64 bits a word. Returns false if the row's sum is
 // negative; the caller then tries again with the opposite sign.
-bool pack(const std::int64_t* digits, int count, bool negate, u64* words, int& size) {
+SYNCBN_DEVICE bool pack(const std::int64_t* digits, int count, bool negate, u64* words, int& size) {
   __int128 carry = 0;
   u128 pending = 0;  // bits that don't fill a word yet
   int pending_bits = 0;
@@ -39,7 +39,7 @@ bool pack(const std::int64_t* digits, int count, bool negate, u64* words, int& s
   return true;
 }
 
-int compare_magnitude(const u64* a, int a_size, const u64* b, int b_size) {
+SYNCBN_DEVICE int compare_magnitude(const u64* a, int a_size, const u64* b, int b_size) {
   if (a_size != b_size) return a_size < b_size ? -1 : 1;
   for (int i = a_size - 1; i >= 0; --i) {
     if (a[i] != b[i]) return a[i] < b[i] ? -1 : 1;
@@ -49,57 +49,53 @@ int compare_magnitude(const u64* a, int a_size, const u64* b, int b_size) {
 
 }  // namespace
 
-WideInt::WideInt(std::int64_t value) : size_(1), negative_(value < 0) {
+SYNCBN_DEVICE void WideInt::set(std::int64_t value) {
+  negative_ = value < 0;
   words_[0] = negative_ ? 0 - static_cast<u64>(value) : static_cast<u64>(value);
+  size_ = 1;
   trim();
 }
 
-WideInt WideInt::from_digits(const std::int64_t* digits, int count) {
-  WideInt result;
-  result.negative_ = !pack(digits, count, false, result.words_.data(), result.size_);
-  if (result.negative_) pack(digits, count, true, result.words_.data(), result.size_);
-  result.trim();
-  return result;
+SYNCBN_DEVICE void WideInt::set_digits(const std::int64_t* digits, int count) {
+  negative_ = !pack(digits, count, false, words_.data(), size_);
+  if (negative_) pack(digits, count, true, words_.data(), size_);
+  trim();
 }
 
-WideInt WideInt::from_words(const std::uint64_t* words, int count, bool negative) {
-  WideInt result;
-  std::copy_n(words, count, result.words_.begin());
-  result.size_ = count;
-  result.negative_ = negative;
-  result.trim();
-  return result;
+SYNCBN_DEVICE void WideInt::set_words(const std::uint64_t* words, int count, bool negative) {
+  std::copy_n(words, count, words_.begin());
+  size_ = count;
+  negative_ = negative;
+  trim();
 }
 
-void WideInt::trim() {
+SYNCBN_DEVICE void WideInt::trim() {
   while (size_ > 0 && words_[static_cast<std::size_t>(size_ - 1)] == 0) --size_;
   if (size_ == 0) negative_ = false;
 }
 
-WideInt WideInt::shifted(int bits) const {
-  WideInt result;
-  if (is_zero()) return result;
+SYNCBN_DEVICE void WideInt::set_shifted(const WideInt& a, int bits) {
+  size_ = 0;
+  negative_ = a.negative_;
+  if (a.is_zero()) return;
   const int words = bits / 64;
   const int rest = bits % 64;
-  std::fill_n(result.words_.begin(), words, 0);
+  std::fill_n(words_.begin(), words, 0);
   u64 carry = 0;
-  for (int i = 0; i < size_; ++i) {
-    const u64 word = words_[static_cast<std::size_t>(i)];
-    result.words_[static_cast<std::size_t>(i + words)] = rest == 0 ? word : word << rest | carry;
+  for (int i = 0; i < a.size_; ++i) {
+    const u64 word = a.words_[static_cast<std::size_t>(i)];
+    words_[static_cast<std::size_t>(i + words)] = rest == 0 ? word : word << rest | carry;
     carry = rest == 0 ? 0 : word >> (64 - rest);
   }
-  result.size_ = size_ + words;
-  if (carry != 0) result.words_[static_cast<std::size_t>(result.size_++)] = carry;
-  result.negative_ = negative_;
-  return result;
+  size_ = a.size_ + words;
+  if (carry != 0) words_[static_cast<std::size_t>(size_++)] = carry;
 }
 
-WideInt operator*(const WideInt& a, const WideInt& b) {
-  WideInt result;
-  result.size_ = a.size_ + b.size_;
-  result.negative_ = a.negative_ != b.negative_;
-  u64* out = result.words_.data();
-  std::fill_n(out, result.size_, 0);
+SYNCBN_DEVICE void WideInt::set_product(const WideInt& a, const WideInt& b) {
+  size_ = a.size_ + b.size_;
+  negative_ = a.negative_ != b.negative_;
+  u64* out = words_.data();
+  std::fill_n(out, size_, 0);
   for (int i = 0; i < a.size_; ++i) {
     const u64 factor = a.words_[static_cast<std::size_t>(i)];
     u64 carry = 0;
@@ -110,19 +106,17 @@ WideInt operator*(const WideInt& a, const WideInt& b) {
     }
     out[i + b.size_] = carry;
   }
-  result.trim();
-  return result;
+  trim();
 }
 
-WideInt operator-(const WideInt& a, const WideInt& b) {
-  WideInt result;
+SYNCBN_DEVICE void WideInt::set_difference(const WideInt& a, const WideInt& b) {
   const u64* x = a.words_.data();
   const u64* y = b.words_.data();
   int x_size = a.size_;
   int y_size = b.size_;
-  u64* out = result.words_.data();
+  u64* out = words_.data();
   const bool add = a.negative_ != b.negative_;
-  result.negative_ = a.is_zero() ? !b.negative_ : a.negative_;
+  negative_ = a.is_zero() ? !b.negative_ : a.negative_;
   const bool swap = compare_magnitude(x, x_size, y, y_size) < 0;
   if (swap) {
     std::swap(x, y);
@@ -135,26 +129,26 @@ WideInt operator-(const WideInt& a, const WideInt& b) {
       out[i] = static_cast<u64>(t);
       carry = static_cast<u64>(t >> 64);
     }
-    result.size_ = x_size;
-    if (carry != 0) out[result.size_++] = carry;
+    size_ = x_size;
+    if (carry != 0) out[size_++] = carry;
   } else {
-    if (swap && !a.is_zero()) result.negative_ = !a.negative_;
+    if (swap && !a.is_zero()) negative_ = !a.negative_;
     u64 borrow = 0;
     for (int i = 0; i < x_size; ++i) {
       const u128 t = static_cast<u128>(x[i]) - (i < y_size ? y[i] : 0) - borrow;
       out[i] = static_cast<u64>(t);
       borrow = static_cast<u64>(t >> 64) & 1;
     }
-    result.size_ = x_size;
+    size_ = x_size;
   }
-  result.trim();
-  return result;
+  trim();
 }
 
-double WideInt::round(int exponent, int precision, int min_exponent) const {
-  if (is_zero()) return 0.0;
-  const auto word = [this](int i) { return i < size_ ? words_[static_cast<std::size_t>(i)] : u64{0}; };
-  const int length = 64 * size_ - std::countl_zero(word(size_ - 1));
+SYNCBN_DEVICE double round_words(const u64* words, int size, bool negative, int exponent, int precision,
+                                 int min_exponent) {
+  if (size == 0) return 0.0;
+  const auto word = [words, size](int i) { return i < size ? words[i] : u64{0}; };
+  const int length = 64 * size - std::countl_zero(word(size - 1));
   const int unit =
       std::max(exponent + length - precision, min_exponent);  // exponent of the result's last bit
   const int drop = unit - exponent;
@@ -177,11 +171,7 @@ double WideInt::round(int exponent, int precision, int min_exponent) const {
       scale >= -1022 && scale <= 1023
           ? static_cast<double>(kept) * std::bit_cast<double>(static_cast<u64>(scale + 1023) << 52)
           : std::ldexp(static_cast<double>(kept), scale);
-  return negative_ ? -value : value;
+  return negative ? -value : value;
 }
-
-double WideInt::to_double(int exponent) const { return round(exponent, 53, -1074); }
-
-float WideInt::to_float(int exponent) const { return static_cast<float>(round(exponent, 24, -149)); }
 
 }  // namespace syncbn::exact

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "group/group.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <stdexcept>
 #include <utility>
@@ -24,7 +24,7 @@ Group::~Group() {
 }
 
 void Group::sum(const group::CallDescription& call, std::span<std::int64_t> payload) {
-  PendingSum sum{call, payload};
+  group::PendingSum sum{call, payload};
   start(sum);
   wait(sum, sum.deadline);
 }
@@ -40,7 +40,7 @@ void Group::noting_peer_errors(Half half) {
   }
 }
 
-void Group::start(PendingSum& sum) {
+void Group::start(group::PendingSum& sum) {
   check_not_forked(sum.call);
   noting_peer_errors([&] {
     const std::lock_guard one_at_a_time(calls_);
@@ -57,7 +57,7 @@ void Group::start(PendingSum& sum) {
   });
 }
 
-void Group::wait(PendingSum& sum, Deadline deadline) {
+void Group::wait(group::PendingSum& sum, Deadline deadline) {
   check_not_forked(sum.call);
   noting_peer_errors([&] {
     const std::lock_guard one_at_a_time(calls_);
@@ -69,7 +69,7 @@ void Group::wait(PendingSum& sum, Deadline deadline) {
 // Waits for the sum in flight, if there is one, and stores its outcome.
 void Group::complete_pending(Deadline deadline) {
   if (pending_ == nullptr) return;
-  PendingSum& sum = *std::exchange(pending_, nullptr);
+  group::PendingSum& sum = *std::exchange(pending_, nullptr);
   sum.done = true;
   try {
     breaking_on_error(sum.call, deadline, [&] { agreed_.wait(*communicator_, deadline); });
@@ -79,7 +79,7 @@ void Group::complete_pending(Deadline deadline) {
   }
 }
 
-void Group::give_up(PendingSum& sum) noexcept {
+void Group::give_up(group::PendingSum& sum) noexcept {
   if (size() == 1 || inherited()) return;
   {
     const std::lock_guard lock(mutex_);

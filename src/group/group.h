@@ -19,17 +19,18 @@
 
 namespace syncbn {
 
-/// Maximum size of a group. Sums are exact up to this size: digits of 47 bits are added in words of 63.
-inline constexpr int kMaxRanks = 1 << 16;
+namespace group {
 
 /// A sum between start() and wait(). The object and everything it refers to must not move or end meanwhile.
 struct PendingSum {
-  const group::CallDescription& call;
+  const CallDescription& call;
   std::span<std::int64_t> payload;
   Deadline deadline = {};  ///< Deadline of start(), and of sum() as a whole.
   bool done = false;
   std::exception_ptr error = nullptr;  ///< Set if the sum is done and failed.
 };
+
+}  // namespace group
 
 /// A named, ordered list of ranks as one member sees it. The group connects at its first sum, serializes
 /// sums, and adds group, call and operation to the errors of its engine. An error that a sum cannot survive
@@ -60,11 +61,11 @@ class Group {
   /// flight, and sums complete in the order of their starts: the next operation on the group first waits for
   /// the sum in flight and stores its outcome for wait(). A started sum must be waited for or given up.
   /// @throws as sum(), from both functions
-  void start(PendingSum& sum);
-  void wait(PendingSum& sum) { wait(sum, deadline()); }
+  void start(group::PendingSum& sum);
+  void wait(group::PendingSum& sum) { wait(sum, deadline()); }
   /// Replaces wait(). This rank will not have the result on which its peers may have agreed, so the group is
   /// broken. The peers get an error at once if the engine can send one. Does not wait for peers.
-  void give_up(PendingSum& sum) noexcept;
+  void give_up(group::PendingSum& sum) noexcept;
   /// Replaces sum() if this rank's call has failed before it. The peers get a PeerError instead of waiting,
   /// and the group is broken. Throws nothing; the caller rethrows the original error.
   void fail(const group::CallDescription& call, const std::string& reason) noexcept;
@@ -76,7 +77,7 @@ class Group {
   enum class State { whole, broken, closed };
 
   Deadline deadline() const { return std::chrono::steady_clock::now() + limit_.time; }
-  void wait(PendingSum& sum, Deadline deadline);
+  void wait(group::PendingSum& sum, Deadline deadline);
   void complete_pending(Deadline deadline);
   template <class Half>
   void noting_peer_errors(Half half);
@@ -100,7 +101,7 @@ class Group {
 
   std::mutex calls_;  // guards the next two members; held for a whole call, waiting included
   group::AgreedSum agreed_;
-  PendingSum* pending_ = nullptr;  // the sum in flight
+  group::PendingSum* pending_ = nullptr;  // the sum in flight
 
   std::mutex mutex_;  // guards all members below; never held while waiting
   State state_ = State::whole;

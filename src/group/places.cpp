@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "group/places.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 
@@ -51,6 +51,15 @@ std::optional<std::int64_t> Places::number_by_first_sum(const LayerReference& la
   const auto found = find(of_name->second, layer.number);
   if (found == of_name->second.end() || found->number != layer.number) return std::nullopt;
   return found->by_first_sum;
+}
+
+std::optional<std::int64_t> Places::first_call(std::string_view name) const {
+  const auto of_name = members_.find(name);
+  if (of_name == members_.end()) return std::nullopt;
+  const Members& members = of_name->second;
+  return std::min_element(members.begin(), members.end(),
+                          [](const Member& a, const Member& b) { return a.first_call < b.first_call; })
+      ->first_call;
 }
 
 std::int64_t Places::first_mixed_call(const LayerReference& layer, std::int64_t low,

@@ -43,6 +43,8 @@ class Places {
   Place take(const LayerReference& layer, std::int64_t call);
   /// The layer's number by first sums; none before its first sum.
   std::optional<std::int64_t> number_by_first_sum(const LayerReference& layer) const;
+  /// The first call of any layer of a name; none if no layer of the name is known.
+  std::optional<std::int64_t> first_call(std::string_view name) const;
   /// For a layer whose first sum this is, and to which the ranks give places from `low` to `high`: the first
   /// call that may have mixed layers.
   std::int64_t first_mixed_call(const LayerReference& layer, std::int64_t low, std::int64_t high) const;

@@ -10,10 +10,10 @@
 #include "base/parallel_for.h"
 #include "exact/record.h"
 #include "kernels/block_summer.h"
+#include "kernels/double_summer.h"
 #include "kernels/lane_summer.h"
 #include "kernels/plan.h"
 #include "kernels/reference.h"
-#include "kernels/sum_doubles.h"
 #include "syncbn/threads.h"
 
 namespace syncbn::kernels {
@@ -22,6 +22,7 @@ namespace {
 // Channels-last: number of channels that are summed side by side. Their accumulators stay in a core's first
 // cache, and their piece of a row is long enough for memory.
 constexpr std::int64_t kChannelsTogether = 256;
+constexpr std::int64_t kDoublesTogether = 64;  // the same for doubles, whose sums are wider
 // Channels-last: fewer positions are not worth a task, because a task must merge the sums of every channel.
 constexpr std::int64_t kSlicePositions = 2048;
 
@@ -65,9 +66,13 @@ template <class Storage>
 void sum_channels_first(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                         exact::Records records) {
   if constexpr (std::is_same_v<Storage, double>) {
+    DoubleSummer summer;
     for (std::int64_t c = 0; c < part.channels; ++c) {
-      for_each_block<double>(a, b, g, part, part.channel + c, {1, kMaxDoubles},
-                             [&](const Rows<double>& terms) { sum_doubles(terms, records[c]); });
+      summer.begin(1, records.from(c));
+      for_each_block<double>(a, b, g, part, part.channel + c,
+                             {static_cast<std::int64_t>(summer.step()), kMaxDoublePairs},
+                             [&](const Rows<double>& terms) { summer.add(terms); });
+      summer.complete();
     }
   } else {
     BlockSummer<Storage> summer;
@@ -109,7 +114,8 @@ class LaneTile {
   Rows<Storage> copy(const Rows<Storage>& from, std::size_t channels) {
     const auto fill = [&](const Storage* data, Tile& tile) -> const Storage* {
       for (std::size_t row = 0; row < from.rows; ++row) {
-        std::copy_n(data + row * from.stride, channels, tile[row].begin());
+        std::fill(std::copy_n(data + row * from.stride, channels, tile[row].begin()), tile[row].end(),
+                  Storage{});
       }
       return tile[0].data();
     };
@@ -124,7 +130,7 @@ class LaneTile {
 
  private:
   using Tile = std::array<std::array<Storage, kLanes>, kMaxAdditions>;
-  Tile a_{}, b_{}, mask_{};
+  Tile a_, b_, mask_;
 };
 
 // Sums up to kChannelsTogether channels.
@@ -132,15 +138,14 @@ template <class Storage>
 void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
                       exact::Records records) {
   std::array<LaneSummer<Storage>, kChannelsTogether / kLanes> summers;
-  std::optional<LaneTile<Storage>> tile;
-  if (static_cast<std::size_t>(part.channels) % kLanes != 0) tile.emplace();
+  LaneTile<Storage> tile;
   const auto channels = static_cast<std::size_t>(part.channels);
   bool begun = false;
   for_each_stretch<Storage>(a, b, g, part, kMaxAdditions, [&](const Rows<Storage>& first) {
     for (std::size_t c = 0; c < channels; c += kLanes) {
       const std::size_t count = std::min(kLanes, channels - c);
       Rows<Storage> terms = shifted(first, c);
-      if (count < kLanes) terms = tile->copy(terms, count);
+      if (count < kLanes) terms = tile.copy(terms, count);
       LaneSummer<Storage>& summer = summers[c / kLanes];
       if (!begun) summer.begin(terms, count, records.from(static_cast<std::int64_t>(c)));
       summer.add(terms);
@@ -148,6 +153,27 @@ void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, con
     begun = true;
   });
   for (std::size_t c = 0; c < channels; c += kLanes) summers[c / kLanes].complete();
+}
+
+// The same for doubles.
+void sum_doubles_side_by_side(const Operand& a, const Operand& b, const Geometry& g, const Part& part,
+                              exact::Records records) {
+  const auto channels = static_cast<std::size_t>(part.channels);
+  const std::size_t step = double_loops().lanes();
+  std::array<std::optional<DoubleSummer>, kDoublesTogether / 2> summers;  // vectors have two lanes at least
+  for_each_stretch<double>(a, b, g, part, kMaxDoublePairs, [&](const Rows<double>& first) {
+    for (std::size_t c = 0; c < channels; c += step) {
+      std::optional<DoubleSummer>& summer = summers[c / step];
+      Rows<double> terms = shifted(first, c);
+      terms.n = std::min(step, channels - c);
+      if (!summer) {
+        summer.emplace(c == 0 ? DoubleWindow{} : summers[c / step - 1]->window());
+        summer->begin(terms.n, records.from(static_cast<std::int64_t>(c)));
+      }
+      summer->add(terms);
+    }
+  });
+  for (std::size_t c = 0; c < channels; c += step) summers[c / step]->complete();
 }
 
 // Few channels: sums several rows as one row, each element apart, then merges the records of each channel.
@@ -178,14 +204,11 @@ void sum_channels_last(const Operand& a, const Operand& b, const Geometry& g, co
     const std::int64_t rows = rows_in_one(g, part);
     if (rows > 1) return sum_folded<Storage>(a, b, g, part, rows, records);
   }
-  for (std::int64_t c = 0; c < part.channels; c += kChannelsTogether) {
-    const Part some{part.channel + c, std::min(kChannelsTogether, part.channels - c), part.begin, part.end};
+  constexpr std::int64_t together = std::is_same_v<Storage, double> ? kDoublesTogether : kChannelsTogether;
+  for (std::int64_t c = 0; c < part.channels; c += together) {
+    const Part some{part.channel + c, std::min(together, part.channels - c), part.begin, part.end};
     if constexpr (std::is_same_v<Storage, double>) {
-      for_each_stretch<double>(a, b, g, some, kMaxDoubles, [&](const Rows<double>& first) {
-        for (std::int64_t i = 0; i < some.channels; ++i) {
-          sum_doubles(shifted(first, static_cast<std::size_t>(i)), records[c + i]);
-        }
-      });
+      sum_doubles_side_by_side(a, b, g, some, records.from(c));
     } else {
       sum_side_by_side<Storage>(a, b, g, some, records.from(c));
     }
@@ -219,7 +242,7 @@ void accumulate(AccumulatePart accumulate_part, const Operand& a, const Operand&
   // By channels first, then by positions until every thread has some; in channels-last the other way round,
   // so that memory is read in long pieces. The sums don't care.
   std::int64_t width = 1, slices = 1;
-  const std::int64_t widest = std::min(kChannelsTogether, kLocalWords / records.format().words());
+  const std::int64_t widest = std::min(kChannelsTogether, kLocalWords / records.format().words() / 8 * 8);
   if (g.layout == Layout::channels_last) {
     slices = std::clamp<std::int64_t>(positions / kSlicePositions, 1, tasks);
     const std::int64_t columns = (tasks + slices - 1) / slices;

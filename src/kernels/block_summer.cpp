@@ -34,8 +34,7 @@ BlockSummer<Storage>::BlockSummer()
 template <class Storage>
 void BlockSummer<Storage>::add(const Rows<Storage>& terms, exact::Record record) {
   const BlockSum sums = loops_.sum(terms, window_);
-  const OperandRange& b = terms.squares() ? sums.a : sums.b;
-  if (!window_.holds(sums.a, b)) return add_by_levels(terms, sums.a, b, record);
+  if (!sums.fits) return add_by_levels(terms, sums.a, sums.b, record);
   sums_.sum += sums.sum;
   sums_.high += sums.high;
   sums_.low += sums.low;

@@ -37,7 +37,7 @@ class BlockSummer {
   int a_exponent_ = 2;
   int b_exponent_ = 2;
   Window window_;
-  BlockSum sums_{};          // in the window's units; the ranges are not used
+  BlockSum sums_{};          // in the window's units; only the three sums are used
   int blocks_ = 0;           // since the sums were last drained
   int adds_ = 0;             // to a digit of the record, since the last propagation of carries
   bool has_digits_ = false;  // whether the record is already digits

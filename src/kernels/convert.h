@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "base/host_device.h"
 #include "syncbn/dtype.h"
 
 /// Between storage types and the compute type: widening is exact, narrowing rounds once, to nearest even.
@@ -23,12 +24,12 @@ struct ComputeType<double> {
 template <class Storage>
 using Compute = typename ComputeType<Storage>::type;
 
-inline float widen(float value) { return value; }
-inline double widen(double value) { return value; }
-inline float widen(bfloat16 value) {
+SYNCBN_DEVICE inline float widen(float value) { return value; }
+SYNCBN_DEVICE inline double widen(double value) { return value; }
+SYNCBN_DEVICE inline float widen(bfloat16 value) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16);
 }
-inline float widen(float16 value) {
+SYNCBN_DEVICE inline float widen(float16 value) {
   const std::uint32_t magnitude = static_cast<std::uint32_t>(value.bits & 0x7fff) << 13;
   const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000) << 16;
   // Scaling by 2^112 rebiases the exponent and makes subnormals normal, exactly.
@@ -55,7 +56,7 @@ inline float16 narrow<float16>(float value) {
 
 /// The mask of ReLU: whether the gradient passes if the output is y.
 template <class T>
-bool passes(T y) {
+SYNCBN_DEVICE bool passes(T y) {
   return y > 0 || y != y;
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -32,7 +33,7 @@ class CpuColumns : public Kernels {
   }
 
   void fill(const Values& values, std::int64_t channels, double value) const final {
-    for (std::int64_t c = 0; c < channels; ++c) values.set(c, value);
+    values.update(channels, [&](std::int64_t, double) { return value; });
   }
 
   std::optional<NonfiniteChannel> find_nonfinite(const Saved& saved) const final {
@@ -47,20 +48,24 @@ class CpuColumns : public Kernels {
              bool skip_nonfinite) const final {
     const std::int64_t batches = *running.batches + 1;
     const double factor = momentum ? *momentum : 1 / static_cast<double>(batches);
-    for (std::int64_t c = 0; c < std::ssize(saved.mean); ++c) {
-      if (skip_nonfinite && !is_finite(saved, c)) continue;
-      running.mean.set(c, exact::running_update(running.mean[c], saved.mean[c], factor));
-      running.var.set(c, exact::running_update(running.var[c], saved.var_unbiased[c], factor));
-    }
+    const auto move = [&](const Values& values, const Column& batch) {
+      values.update(std::ssize(batch), [&](std::int64_t c, double old) {
+        if (skip_nonfinite && !is_finite(saved, c)) return old;
+        return exact::running_update(old, batch[c], factor);
+      });
+    };
+    move(running.mean, saved.mean);
+    move(running.var, saved.var_unbiased);
     *running.batches = batches;
   }
 
   void affine_gradients(const Values& weight_grad, const Values& bias_grad, const Column& a, const Column& b,
                         const Column& invstd, bool empty) const final {
-    for (std::int64_t c = 0; c < std::ssize(invstd) && weight_grad; ++c) {
-      weight_grad.set(c, empty ? 0.0 : b[c] * invstd[c]);
-      if (bias_grad) bias_grad.set(c, a[c]);
+    const std::int64_t channels = std::ssize(invstd);
+    if (weight_grad) {
+      weight_grad.update(channels, [&](std::int64_t c, double) { return empty ? 0.0 : b[c] * invstd[c]; });
     }
+    if (bias_grad) bias_grad.update(channels, [&](std::int64_t c, double) { return a[c]; });
   }
 };
 
@@ -214,14 +219,19 @@ class CpuKernels final : public CpuColumns {
 
   static void set_coefficients(const ForwardCall& call, std::int64_t first, std::int64_t channels,
                                const ForwardColumns<T>& to) {
-    for (std::int64_t c = first; c < first + channels; ++c) {
-      call.saved.scale[c] = (call.weight ? call.weight[c] : 1.0) * call.saved.invstd[c];
-      const double bias = call.bias ? call.bias[c] : 0.0;
-      const auto made = exact::forward_coefficients<T>(call.saved.mean[c], call.saved.scale[c], bias);
+    const std::int64_t end = first + channels;
+    double* scale = call.saved.scale.data();
+    const double* mean = call.saved.mean.data();
+    std::copy(call.saved.invstd.data() + first, call.saved.invstd.data() + end, scale + first);
+    call.weight.for_each(first, end, [&](std::int64_t c, double weight) { scale[c] = weight * scale[c]; });
+    const auto set = [&](std::int64_t c, double bias) {
+      const auto made = exact::forward_coefficients<T>(mean[c], scale[c], bias);
       to.mean_hi[c] = made.mean_hi;
       to.k[c] = made.k;
       to.shift[c] = made.shift;
-    }
+    };
+    if (call.bias) return call.bias.for_each(first, end, set);
+    for (std::int64_t c = first; c < end; ++c) set(c, 0.0);
   }
 
   // fl64(A) and fl64(B − mean·A): each exact and rounded once.
@@ -260,27 +270,37 @@ const Kernels& cpu_kernels(DType dtype) {
 constexpr DeviceEntry kCpu{"cpu", kHostMemory, cpu_kernels};
 
 // All devices that the library knows.
-std::vector<std::pair<Device, const DeviceEntry*>>& devices() {
-  static std::vector<std::pair<Device, const DeviceEntry*>> known{{Device{}, &kCpu}};
-  return known;
+struct Devices {
+  std::mutex mutex;
+  std::vector<std::pair<Device, const DeviceEntry*>> known{{Device{}, &kCpu}};
+};
+Devices& devices() {
+  static Devices all;
+  return all;
 }
 
 }  // namespace
 
 const DeviceEntry& cpu() { return kCpu; }
 
-void add_device(Device device, const DeviceEntry& entry) { devices().emplace_back(device, &entry); }
+void add_device(Device device, const DeviceEntry& entry) {
+  const std::lock_guard lock(devices().mutex);
+  devices().known.emplace_back(device, &entry);
+}
 
 const DeviceEntry* find_device(Device device) {
-  for (const auto& [known, entry] : devices()) {
+  const std::lock_guard lock(devices().mutex);
+  for (const auto& [known, entry] : devices().known) {
     if (known == device) return entry;
   }
   return nullptr;
 }
 
 std::string to_string(Device device) {
-  std::string type = fmt::format("type {}", static_cast<int>(device.type));
-  for (const auto& [known, entry] : devices()) {
+  std::string type =
+      device.type == Device::Type::cuda ? "cuda" : fmt::format("type {}", static_cast<int>(device.type));
+  const std::lock_guard lock(devices().mutex);
+  for (const auto& [known, entry] : devices().known) {
     if (known.type == device.type) type = entry->name;
   }
   return fmt::format("{}:{}", type, device.index);
@@ -288,7 +308,9 @@ std::string to_string(Device device) {
 
 std::string known_devices() {
   std::string names;
-  for (const auto& [known, entry] : devices()) names += (names.empty() ? "" : ", ") + to_string(known);
+  const std::lock_guard lock(devices().mutex);
+  for (const auto& [known, entry] : devices().known)
+    names += fmt::format("{}{}:{}", names.empty() ? "" : ", ", entry->name, known.index);
   return names;
 }
 

@@ -169,9 +169,9 @@ void differentiate(const DoubleBackwardCall& call, std::span<const std::int64_t>
   if (g.elements() != 0) {
     with_storage(g.dtype, [&](auto* null) { apply<std::remove_pointer_t<decltype(null)>>(call, k); });
   }
-  for (std::int64_t c = 0; c < g.channels && call.d_weight; ++c) {
-    call.d_weight.set(c, d_weight[static_cast<std::size_t>(c)]);
-  }
+  if (!call.d_weight) return;
+  call.d_weight.update(g.channels,
+                       [&](std::int64_t c, double) { return d_weight[static_cast<std::size_t>(c)]; });
 }
 
 }  // namespace syncbn::kernels::double_backward

@@ -27,10 +27,24 @@ struct Values {
     return with_storage(
         dtype, [&](auto* null) { return static_cast<double>(static_cast<decltype(null)>(data)[channel]); });
   }
-  void set(std::int64_t channel, double value) const {
+  /// Calls body(channel, value) for channels from `first` to before `end`, if there are values.
+  template <class Body>
+  void for_each(std::int64_t first, std::int64_t end, const Body& body) const {
+    if (data == nullptr) return;
     with_storage(dtype, [&](auto* null) {
+      const auto* values = static_cast<decltype(null)>(data);
+      for (std::int64_t c = first; c < end; ++c) body(c, static_cast<double>(values[c]));
+    });
+  }
+  /// Sets channels to make(channel, old value).
+  template <class Make>
+  void update(std::int64_t channels, const Make& make) const {
+    with_storage(dtype, [&](auto* null) {
+      auto* values = static_cast<decltype(null)>(data);
       using Storage = std::remove_pointer_t<decltype(null)>;
-      static_cast<Storage*>(data)[channel] = static_cast<Storage>(value);
+      for (std::int64_t c = 0; c < channels; ++c) {
+        values[c] = static_cast<Storage>(make(c, static_cast<double>(values[c])));
+      }
     });
   }
 };
@@ -184,7 +198,7 @@ struct DeviceEntry {
 };
 /// The CPU. Its kernels are vector code of the instruction set in use or, if it has none, the plain loops.
 const DeviceEntry& cpu();
-/// Makes a device known. Called before the first layer on that device is made.
+/// Makes a device known. Not thread-safe: called before the first layer is made and other threads start.
 void add_device(Device device, const DeviceEntry& entry);
 /// The entry of a device, or null if the library has none.
 const DeviceEntry* find_device(Device device);

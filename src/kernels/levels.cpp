@@ -24,16 +24,21 @@ void add(std::int64_t* digits, std::int64_t value, int shift) {
 
 }  // namespace
 
-Levels make_levels(OperandRange a, OperandRange b, int largest) {
+Levels levels_at(int max_exponent_a, int max_exponent_b, int passes) {
   constexpr int l = kLogAdditions;
+  const int sum = max_exponent_a + 2 + l;  // as in make_window
+  const int product = max_exponent_a + max_exponent_b + 3 + l;
+  return {start_at(sum), start_at(product), sum - 52, product - 52, passes};
+}
+
+Levels make_levels(OperandRange a, OperandRange b, int largest) {
   const auto top = [&](OperandRange range) {
     return range.max < kInfinityBits ? exponent_of(range.max) : largest;
   };
-  const int sum = top(a) + 2 + l;  // as in make_window
-  const int product = top(a) + top(b) + 3 + l;
-  const int passes = std::max(passes_to(unit_of(a), sum - 52, kSumLevels),
-                              passes_to(unit_of(a) + unit_of(b), product - 52, kProductLevels));
-  return {start_at(sum), start_at(product), sum - 52, product - 52, passes};
+  Levels levels = levels_at(top(a), top(b), 1);
+  levels.passes = std::max(passes_to(unit_of(a), levels.sum_ulp, kSumLevels),
+                           passes_to(unit_of(a) + unit_of(b), levels.product_ulp, kProductLevels));
+  return levels;
 }
 
 void add_levels(exact::Record record, const Levels& levels, int pass, const LevelSums& sums) {

@@ -28,6 +28,8 @@ struct Levels {
   int sum_ulp, product_ulp;  ///< log2 of the highest levels' units.
   int passes;                ///< Enough for the smallest elements.
 };
+/// The levels for elements up to these exponents.
+Levels levels_at(int max_exponent_a, int max_exponent_b, int passes);
 /// The levels for a block's finite elements, at most kMaxAdditions an accumulator. `largest` is the exponent
 /// of the dtype's largest number: if an operand has special elements, its finite ones may reach that far.
 Levels make_levels(OperandRange a, OperandRange b, int largest);
@@ -39,6 +41,7 @@ Levels levels_of(OperandRange a, OperandRange b) {
 /// Sums that the accumulators of one pass hold, in the units of their levels.
 struct LevelSums {
   std::int64_t sum[kSumLevels], product[kProductLevels];
+  bool operator==(const LevelSums&) const = default;
 };
 /// Adds `sums` to a record held as digits. Counts as kProductLevels additions toward kAddsBeforeCarry.
 void add_levels(exact::Record record, const Levels& levels, int pass, const LevelSums& sums);

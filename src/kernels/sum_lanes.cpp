@@ -53,12 +53,12 @@ HWY_INLINE void for_each_vector(const Rows<Storage>& terms, std::size_t at, cons
         if constexpr (kPairs != Pairs::squares) fetch(b + j + kRowsAhead * stride);
         if constexpr (kPairs == Pairs::rectified) fetch(mask + j + kRowsAhead * stride);
       }
-      Float x = load(a + j);
-      if constexpr (kPairs == Pairs::rectified) x = where_passes(load(mask + j), x);
       if constexpr (kPairs == Pairs::squares) {
-        take(v, x, x);
+        take(v, whole(a + j), whole(a + j));
+      } else if constexpr (kPairs == Pairs::products) {
+        take(v, whole(a + j), whole(b + j));
       } else {
-        take(v, x, load(b + j));
+        take(v, InRegister(where_passes(load(mask + j), load(a + j))), whole(b + j));
       }
     }
     a += stride;
@@ -86,29 +86,20 @@ HWY_INLINE bool sum_strip(const Rows<Storage>& terms, std::size_t at, const Lane
                  hn::Load(dd, windows.low_start + c)};
   }
   for (std::size_t v = 0; v < kVectors; ++v) a_range[v] = b_range[v] = Range::none();
-  for_each_vector<kPairs, true>(terms, at, [&](std::size_t v, Float x, Float y) HWY_ATTR {
-    a_range[v].see(x);
-    if constexpr (kPairs != Pairs::squares) b_range[v].see(y);
-    for_each_half(x, y, [&](std::size_t k, Double xs, Double ys) HWY_ATTR { chains[2 * v + k].add(xs, ys); });
+  for_each_vector<kPairs, true>(terms, at, [&](std::size_t v, const auto& x, const auto& y) HWY_ATTR {
+    a_range[v].see(x.all());
+    if constexpr (kPairs != Pairs::squares) b_range[v].see(y.all());
+    for (std::size_t k = 0; k < 2; ++k) chains[2 * v + k].add(x.half(k), y.half(k));
   });
 
   bool all = true;
   for (std::size_t v = 0; v < kVectors; ++v) {
     const std::size_t c = at + v * hn::Lanes(FloatTag());
     auto fitting = hn::Set(di32, -1);  // a lane's mask
-    const auto outside = [&](const Range& range, const std::uint32_t* lows,
-                             const std::uint32_t* highs) HWY_ATTR {
-      const Bits low = hn::Load(du, lows + c);
-      // Where nothing is nonzero the minimum plus one is 0, below all windows: no misfit.
-      const Bits one = hn::Set(du, 1u);
-      const auto below =
-          hn::And(hn::Lt(hn::Add(range.min_minus_one, one), low), hn::Ne(range.max, hn::Zero(du)));
-      const auto above = hn::Not(hn::Lt(range.max, hn::Load(du, highs + c)));
-      return hn::Or(below, above);
-    };
-    auto misfit = outside(a_range[v], windows.a_low, windows.a_high);
+    auto misfit = a_range[v].outside(hn::Load(du, windows.a_low + c), hn::Load(du, windows.a_high + c));
     if constexpr (kPairs != Pairs::squares) {
-      misfit = hn::Or(misfit, outside(b_range[v], windows.b_low, windows.b_high));
+      misfit = hn::Or(misfit,
+                      b_range[v].outside(hn::Load(du, windows.b_low + c), hn::Load(du, windows.b_high + c)));
     }
     if (!hn::AllFalse(du, misfit)) {
       all = false;
@@ -147,8 +138,10 @@ HWY_INLINE void sum_levels_strip(const Rows<Storage>& terms, std::size_t at, con
   };
   LevelAccumulator chains[2 * kVectors];
   for (std::size_t k = 0; k < 2 * kVectors; ++k) chains[k] = LevelAccumulator(starts(k), pass);
-  add_on_levels<kPairs>(chains, starts, levels.passes, pass,
-                        [&](const auto& take) HWY_ATTR { for_each_vector<kPairs, false>(terms, at, take); });
+  add_on_levels<kPairs>(chains, starts, levels.passes, pass, [&](const auto& take) HWY_ATTR {
+    for_each_vector<kPairs, false>(
+        terms, at, [&](std::size_t v, const auto& x, const auto& y) HWY_ATTR { take(v, x.all(), y.all()); });
+  });
   for (std::size_t k = 0; k < 2 * kVectors; ++k) {
     const LevelAccumulator empty(starts(k), pass);
     for (int i = 0; i < kSumLevels; ++i) {

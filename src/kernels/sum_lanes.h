@@ -55,7 +55,7 @@ struct LaneLoops {
   void (*sum_levels)(const Rows<Storage>&, const LaneLevels&, int pass, LaneLevelSums& sums);
 };
 template <>
-struct LaneLoops<double> {};  // sum_doubles.h
+struct LaneLoops<double> {};  // sum_double_lanes.h
 /// The loops of the instruction set in use, which has vector code.
 const PerStorage<LaneLoops>& lane_tables();
 

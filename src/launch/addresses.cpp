@@ -13,7 +13,7 @@
 #include <memory>
 
 #include "base/file_descriptor.h"
-#include "launch/usage_error.h"
+#include "launch/exit_codes.h"
 
 namespace syncbn::launch {
 namespace {
@@ -52,12 +52,6 @@ std::string own_address_towards(const std::string& host) {
       getsockname(probe.get(), reinterpret_cast<sockaddr*>(&own), &length) != 0)
     throw UsageError(fmt::format("--master_addr is '{}': {}", host, std::strerror(errno)));
   return numeric(reinterpret_cast<const sockaddr*>(&own), length);
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
 }
 
 }  // namespace syncbn::launch

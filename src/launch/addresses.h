@@ -9,6 +9,5 @@ namespace syncbn::launch {
 std::string numeric_address(const std::string& host);
 /// The address of this machine on its route to `host`. @throws UsageError
 std::string own_address_towards(const std::string& host);
-std::string host_name();  ///< Of this machine.
 
 }  // namespace syncbn::launch

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "environment/rank_table.h"
-#include "launch/usage_error.h"
+#include "launch/exit_codes.h"
 #include "syncbn/error.h"
 
 namespace syncbn::launch {

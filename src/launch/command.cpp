@@ -9,7 +9,7 @@
 #include <optional>
 #include <sstream>
 
-#include "launch/usage_error.h"
+#include "launch/exit_codes.h"
 
 namespace syncbn::launch {
 namespace {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/cores.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sched.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
-#include "launch/parse_int.h"
-#include "launch/usage_error.h"
+#include "base/rank_list.h"
+#include "base/throw_errno.h"
+#include "environment/parse.h"
+#include "launch/exit_codes.h"
 
 namespace syncbn::launch {
 namespace {
@@ -32,7 +32,7 @@ bool is_device(std::string_view key) {
 
 // The number of a core; -1 if `text` is not one.
 int parse_core(std::string_view text) {
-  const int core = parse_int(text).value_or(-1);
+  const int core = environment::parse<int>(text).value_or(-1);
   return core < kMaxCores ? core : -1;
 }
 
@@ -108,8 +108,7 @@ CoreBinding parse_bind_core(std::string_view text) {
 
 std::vector<int> usable_cores() {
   const CoreSet set;
-  if (sched_getaffinity(0, kSetSize, set.get()) != 0)
-    throw std::system_error(errno, std::generic_category(), "sched_getaffinity");
+  if (sched_getaffinity(0, kSetSize, set.get()) != 0) base::throw_errno("sched_getaffinity");
   std::vector<int> cores;
   for (std::size_t core = 0; core < kMaxCores; ++core) {
     if (CPU_ISSET_S(core, kSetSize, set.get())) cores.push_back(static_cast<int>(core));
@@ -120,8 +119,7 @@ std::vector<int> usable_cores() {
 ScopedAffinity::ScopedAffinity(const std::vector<int>& cores) {
   if (cores.empty()) return;
   before_ = usable_cores();
-  if (!move_to(cores))
-    throw std::system_error(errno, std::generic_category(), "--bind_core: cores " + format_ranges(cores));
+  if (!move_to(cores)) base::throw_errno("--bind_core: cores " + base::ranges(cores));
 }
 
 ScopedAffinity::~ScopedAffinity() {
@@ -135,18 +133,6 @@ std::vector<std::vector<int>> split_evenly(const std::vector<int>& cores, int pa
   };
   for (int part = 0; part < parts; ++part) result.emplace_back(border(part), border(part + 1));
   return result;
-}
-
-std::string format_ranges(const std::vector<int>& numbers) {
-  std::string text;
-  for (std::size_t first = 0; first < numbers.size();) {
-    std::size_t last = first;
-    while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1) ++last;
-    text += fmt::format("{}{}", text.empty() ? "" : ", ", numbers[first]);
-    if (last > first) text += fmt::format("-{}", numbers[last]);
-    first = last + 1;
-  }
-  return text;
 }
 
 }  // namespace syncbn::launch

@@ -41,7 +41,4 @@ class ScopedAffinity {
 /// Splits `cores` into `parts` runs of neighbours whose lengths differ by at most one. parts <= cores.size().
 std::vector<std::vector<int>> split_evenly(const std::vector<int>& cores, int parts);
 
-/// Text for ascending numbers: "0-3, 8".
-std::string format_ranges(const std::vector<int>& numbers);
-
 }  // namespace syncbn::launch

@@ -4,16 +4,15 @@
 #include <fmt/core.h>
 #include <sys/eventfd.h>
 
-#include <cerrno>
 #include <csignal>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "base/block_signals.h"
+#include "base/throw_errno.h"
+#include "environment/parse.h"
 #include "launch/exit_codes.h"
-#include "launch/parse_int.h"
 #include "rendezvous/store_server.h"
 #include "syncbn/error.h"
 
@@ -37,7 +36,7 @@ struct JobConnection::State {
         token(plan.start_token()),
         restarted(plan.restart > 0),
         wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    if (wake.get() < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+    if (wake.get() < 0) base::throw_errno("eventfd");
   }
 
   std::shared_ptr<TcpStore> connect(Deadline deadline) {
@@ -163,7 +162,8 @@ void JobConnection::follow_joins() {
     try {
       const auto watch = state->connect(Deadline::max());
       state->follow(*watch, rendezvous::kJoinedList, [&](const std::string& text) {
-        state->update([&](Updates& updates) { updates.joined.push_back(parse_int(text).value_or(-1)); });
+        state->update(
+            [&](Updates& updates) { updates.joined.push_back(environment::parse<int>(text).value_or(-1)); });
       });
     } catch (const std::exception&) {  // the first thread reports why, or the job has ended
     }

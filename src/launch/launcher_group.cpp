@@ -7,6 +7,7 @@
 #include <chrono>
 #include <random>
 
+#include "base/host_identity.h"
 #include "launch/addresses.h"
 #include "launch/report.h"
 #include "rendezvous/socket.h"
@@ -26,7 +27,7 @@ Node own_node(const JobPlan& plan) {
   node.rank_table = plan.rank_table_digest;
   node.server = plan.rank_table_server;
   node.pid = getpid();
-  node.host = host_name();
+  node.host = base::host_name();
   return node;
 }
 

@@ -7,12 +7,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <fstream>
 #include <initializer_list>
 #include <string_view>
-#include <system_error>
 #include <utility>
+
+#include "base/throw_errno.h"
 
 namespace syncbn::launch {
 namespace {
@@ -58,15 +58,15 @@ bool ends_with_exception(const std::filesystem::path& log) {
 }
 
 LogFollower::LogFollower() : inotify_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
-  if (inotify_.get() < 0) throw std::system_error(errno, std::generic_category(), "inotify_init1");
+  if (inotify_.get() < 0) base::throw_errno("inotify_init1");
 }
 
 void LogFollower::add(const std::filesystem::path& file, std::string prefix) {
   // The watch comes first, so that text written between the two calls raises an event.
   if (inotify_add_watch(inotify_.get(), file.c_str(), IN_MODIFY) < 0)
-    throw std::system_error(errno, std::generic_category(), "watching " + file.string());
+    base::throw_errno("watching " + file.string());
   base::Fd fd(open(file.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) throw std::system_error(errno, std::generic_category(), file.string());
+  if (fd.get() < 0) base::throw_errno(file.string());
   files_.push_back({std::move(fd), std::move(prefix), ""});
 }
 

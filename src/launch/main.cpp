@@ -11,7 +11,6 @@
 #include "launch/exit_codes.h"
 #include "launch/options.h"
 #include "launch/plan.h"
-#include "launch/reserve_logs.h"
 #include "launch/run_job.h"
 
 int main(int argc, char** argv) {

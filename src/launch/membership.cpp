@@ -2,14 +2,13 @@
 #include "launch/membership.h"
 
 #include <fmt/core.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <optional>
 #include <set>
 
+#include "environment/parse.h"
 #include "launch/exit_codes.h"
-#include "launch/parse_int.h"
 #include "syncbn/error.h"
 
 namespace syncbn::launch {
@@ -32,7 +31,7 @@ std::string take_field(std::string_view& event) {
 
 int take_int(std::string_view& event) {
   const std::string field = take_field(event);
-  const std::optional<int> value = parse_int(field);
+  const std::optional<int> value = environment::parse<int>(field);
   if (!value) throw GroupError(fmt::format("event of a launcher: '{}', expected an integer", field));
   return *value;
 }

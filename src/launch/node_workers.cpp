@@ -7,16 +7,16 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
+#include "base/throw_errno.h"
 #include "launch/process.h"
 
 namespace syncbn::launch {
 namespace {
 
 void check(bool good, const char* call) {
-  if (!good) throw std::system_error(errno, std::generic_category(), call);
+  if (!good) base::throw_errno(call);
 }
 
 // A descriptor that is readable when the process has ended. glibc 2.36 declares pidfd_open without C linkage.

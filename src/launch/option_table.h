@@ -20,6 +20,8 @@ const std::vector<OptionRow>& option_table();
 /// The option that `name` stands for: hyphens count as underscores, and -n and -h are short names. Null if
 /// there is none.
 const OptionRow* find_option(std::string_view name);
+/// Text of --help. It shows the defaults of Options.
+std::string help_text();
 /// "unknown option '--worker_mun'; did you mean --worker_num?"
 std::string describe_unknown_option(std::string_view name);
 

@@ -6,24 +6,23 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
-#include <numeric>
 #include <set>
 #include <sstream>
 #include <string_view>
 
-#include "launch/help.h"
+#include "base/rank_list.h"
+#include "environment/parse.h"
+#include "environment/world_spec.h"
 #include "launch/option_table.h"
-#include "launch/parse_int.h"
 #include "syncbn/version.h"
 
 namespace syncbn::launch {
 namespace {
 
 constexpr int kMaxRestarts = 1'000'000;
-constexpr int kMaxWorkers = 65536;  // the sums on the wire are exact up to 2^16 ranks
 
 int parse_integer(std::string_view option, std::string_view text, int low, int high) {
-  const std::optional<int> value = parse_int(text);
+  const std::optional<int> value = environment::parse<int>(text);
   if (!value || *value < low || *value > high)
     throw UsageError(fmt::format("{} is '{}'; allowed: an integer from {} to {}", option, text, low, high));
   return *value;
@@ -45,15 +44,11 @@ std::optional<std::chrono::seconds> parse_time_out(std::string_view option, std:
 }
 
 std::vector<int> parse_ranks(std::string_view option, const std::string& text, int worker_num) {
+  if (text == "-1") return base::all_ranks(worker_num);
   std::vector<int> ranks;
-  if (text == "-1") {
-    ranks.resize(static_cast<std::size_t>(worker_num));
-    std::iota(ranks.begin(), ranks.end(), 0);
-    return ranks;
-  }
   std::istringstream parts(text + ',');  // an empty part, the last one too, is an error
   for (std::string part; std::getline(parts, part, ',');) {
-    const int rank = parse_int(part).value_or(-1);
+    const int rank = environment::parse<int>(part).value_or(-1);
     if (rank < 0 || rank >= worker_num)
       throw UsageError(
           fmt::format("{} is '{}'; allowed: -1 for all, or ranks from 0 to {} with commas between them",
@@ -139,11 +134,11 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
       throw UsageError("--check_rank_table runs nothing; allowed: no other option, no task script");
     return options;
   }
-  options.worker_num = integer("--worker_num", 1, kMaxWorkers);
+  options.worker_num = integer("--worker_num", 1, base::kMaxRanks);
   // --worker_num alone is a job on one node.
   options.local_worker_num = line.given.contains("--worker_num") && !line.given.contains("--local_worker_num")
                                  ? options.worker_num
-                                 : integer("--local_worker_num", 1, kMaxWorkers);
+                                 : integer("--local_worker_num", 1, base::kMaxRanks);
   const char* level = std::getenv("MS_SIMULATION_LEVEL");  // like msrun: the option has priority
   options.sim_level = level == nullptr || line.given.contains("--sim_level")
                           ? integer("--sim_level", -1, 3)
@@ -157,9 +152,9 @@ std::optional<Options> parse_options(int argc, const char* const* argv) {
   options.master_addr = text("--master_addr");
   if (options.master_addr.empty())
     throw UsageError("--master_addr is ''; allowed: a name or an address of the node where the workers meet");
-  options.master_port = integer("--master_port", 1, 65535);
+  options.master_port = integer("--master_port", 1, environment::kMaxPort);
   options.master_port_given = line.given.contains("--master_port");
-  options.node_rank = integer("--node_rank", -1, kMaxWorkers - 1);
+  options.node_rank = integer("--node_rank", -1, base::kMaxRanks - 1);
   options.log_dir = text("--log_dir");
   options.worker_log_name = text("--worker_log_name");
   check_log_name("--worker_log_name", options.worker_log_name);

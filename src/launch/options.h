@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "launch/cores.h"
-#include "launch/usage_error.h"
+#include "launch/exit_codes.h"
 
 namespace syncbn::launch {
 

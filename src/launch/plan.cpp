@@ -7,19 +7,21 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <string_view>
-#include <system_error>
 
 #include "base/hash.h"
+#include "base/host_identity.h"
 #include "base/log_level.h"
+#include "base/rank_list.h"
+#include "base/throw_errno.h"
+#include "environment/parse.h"
 #include "environment/rank_table.h"
+#include "environment/world_spec.h"
 #include "launch/addresses.h"
-#include "launch/parse_int.h"
 #include "launch/worker_environment.h"
 #include "syncbn/error.h"
 
@@ -31,24 +33,23 @@ namespace fs = std::filesystem;
 int store_port(const Options& options) {
   const char* text = std::getenv("SYNCBN_PORT");
   if (text == nullptr) {
-    if (options.master_port == 65535)
+    if (options.master_port == environment::kMaxPort)
       throw UsageError(
           "--master_port is 65535; allowed: up to 65534, because the workers meet at the next port, or any "
-          "port with "
-          "SYNCBN_PORT set");
+          "port with SYNCBN_PORT set");
     return options.master_port + 1;
   }
-  const std::string_view value = text;
-  const int port = parse_int(value).value_or(0);
-  if (port < 1 || port > 65535)
-    throw UsageError(fmt::format("SYNCBN_PORT is '{}'; allowed: an integer from 1 to 65535", value));
+  const int port = environment::parse<int>(text).value_or(0);
+  if (port < 1 || port > environment::kMaxPort)
+    throw UsageError(
+        fmt::format("SYNCBN_PORT is '{}'; allowed: an integer from 1 to {}", text, environment::kMaxPort));
   return port;
 }
 
 std::string random_token() {
   std::array<unsigned char, 16> bytes{};
   if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
-    throw std::system_error(errno, std::generic_category(), "getrandom");
+    base::throw_errno("getrandom");
   std::string token;
   for (const unsigned char byte : bytes) token += fmt::format("{:02x}", byte);
   return token;
@@ -62,7 +63,7 @@ std::string log_name(const Options& options) {
       name.replace(at, mark.size(), value());
   };
   fill("{ip}", [&] { return own_address_towards(options.master_addr); });
-  fill("{hostname}", host_name);
+  fill("{hostname}", base::host_name);
   return name;
 }
 
@@ -123,7 +124,7 @@ void bind_as_chosen(JobPlan& plan, const std::vector<int>& usable) {
       if (!std::binary_search(usable.begin(), usable.end(), core))
         throw UsageError(
             fmt::format("--bind_core: {} has core {}; allowed are this machine's usable cores: {}", key, core,
-                        format_ranges(usable)));
+                        base::ranges(usable)));
     }
     if (key == "scheduler") {
       plan.scheduler_cores = cores;

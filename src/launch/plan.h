@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file_descriptor.h"
 #include "launch/command.h"
 #include "launch/options.h"
 
@@ -30,8 +31,8 @@ struct JobPlan {
   bool takes_free_ports = false;
   std::string token;
   int restart = 0;  ///< Number of restarts so far.
-  std::optional<std::chrono::seconds>
-      cluster_time_out;            ///< none: no limit. A single worker has no peers to join.
+  /// None: no limit. A single worker has no peers to join.
+  std::optional<std::chrono::seconds> cluster_time_out;
   std::vector<WorkerSlot> slots;   ///< options.local_worker_num of them.
   std::string rank_table_digest;   ///< Equal if the nodes' rank tables are equal; empty: no table.
   std::string rank_table_server;   ///< server_id of this node in its rank table.
@@ -57,6 +58,11 @@ struct JobPlan {
 
 /// @throws UsageError an option, SYNCBN_PORT or a rank table is wrong for this machine; std::system_error
 JobPlan make_plan(const Options& options);
+
+/// Reserves the names of the logs of a job on one node. If a running job has them, another log_name is
+/// chosen, with a note in the plan. The reservation lasts until this process and its forks have closed the
+/// descriptor.
+base::Fd reserve_logs(JobPlan& plan);
 
 /// Place of a node among the nodes of its job.
 struct Placement {

@@ -16,10 +16,10 @@
 #include <fstream>
 #include <memory>
 #include <string_view>
-#include <system_error>
 #include <thread>
 
 #include "base/file_descriptor.h"
+#include "base/throw_errno.h"
 #include "launch/cores.h"
 #include "launch/exit_codes.h"
 
@@ -34,7 +34,7 @@ constexpr int kNotFound = 127;
 
 base::Fd open_or_throw(const std::string& path, int flags) {
   base::Fd file(open(path.c_str(), flags | O_CLOEXEC, 0666));
-  if (file.get() < 0) throw std::system_error(errno, std::generic_category(), path);
+  if (file.get() < 0) base::throw_errno(path);
   return file;
 }
 
@@ -91,7 +91,7 @@ pid_t parent_of(const char* pid) {
 }  // namespace
 
 void become_subreaper() {
-  if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) throw std::system_error(errno, std::generic_category(), "prctl");
+  if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) base::throw_errno("prctl");
 }
 
 pid_t start_worker(const Command& command, const WorkerPlan& worker, const sigset_t& signal_mask) {
@@ -105,8 +105,7 @@ pid_t start_worker(const Command& command, const WorkerPlan& worker, const sigse
   if (pid == 0)
     exec_worker(command.file.c_str(), arguments.data(), environment.data(), input.get(), log.get(),
                 signal_mask, parent);
-  if (pid < 0)
-    throw std::system_error(errno, std::generic_category(), fmt::format("fork of worker {}", worker.rank));
+  if (pid < 0) base::throw_errno(fmt::format("fork of worker {}", worker.rank));
   return pid;
 }
 
@@ -114,7 +113,7 @@ std::vector<pid_t> children() {
   // /proc/self/task/*/children is not used: some kernels lack it, and it may miss processes while others end.
   std::vector<pid_t> result;
   const std::unique_ptr<DIR, int (*)(DIR*)> proc(opendir("/proc"), closedir);
-  if (proc == nullptr) throw std::system_error(errno, std::generic_category(), "/proc");
+  if (proc == nullptr) base::throw_errno("/proc");
   while (const dirent* entry = readdir(proc.get())) {
     const char* name = entry->d_name;
     if (name[0] >= '1' && name[0] <= '9' && parent_of(name) == getpid()) result.push_back(std::atoi(name));

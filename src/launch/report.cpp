@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "base/rank_list.h"
 #include "launch/exit_codes.h"
 #include "launch/log_tail.h"
 #include "launch/process.h"
@@ -64,10 +65,10 @@ JobEnd end_by_missing_workers(const std::vector<int>& missing, const JobPlan& pl
   return {kNotJoined,
           fmt::format(
               "syncbn-run: {} of {} workers{} had not joined within {} s (--cluster_time_out) of the first: "
-              "rank {}; the job was ended\n"
+              "{}; the job was ended\n"
               "syncbn-run: a worker joins when it calls init() of syncbn; once one has joined, all must\n",
               missing.size(), plan.options.local_worker_num, location, plan.cluster_time_out->count(),
-              fmt::join(missing, ", ")),
+              base::rank_list(missing)),
           true};
 }
 

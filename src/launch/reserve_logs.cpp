@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/reserve_logs.h"
+#include "launch/plan.h"
 
 #include <fcntl.h>
 #include <fmt/core.h>

@@ -37,8 +37,10 @@ class JobDisplay {
 
   void show(const StatusMessage& message) {
     if (std::holds_alternative<Notice>(message.status)) return console_.err(message.text);
-    report_ += message.text;
-    std::visit([this](const auto& status) { show_status(status); }, message.status);
+    report_ += message.text;  // shown when the job restarts or ends
+    if (const auto* progress = std::get_if<Progress>(&message.status)) show_progress(*progress);
+    if (const auto* started = std::get_if<Started>(&message.status)) show_started(*started);
+    if (const auto* restarting = std::get_if<Restarting>(&message.status)) show_restart(*restarting);
   }
   void show_new_lines() {
     new_lines_ = logs_.read();
@@ -56,7 +58,7 @@ class JobDisplay {
     while (new_lines_.more);
     console_.out(logs_.flush());
   }
-  void show_status(const Progress& progress) {
+  void show_progress(const Progress& progress) {
     const std::string text = "syncbn-run: " + status_text(plan_, progress);
     console_.set_status(text);
     if (console_.has_status()) return;
@@ -66,23 +68,20 @@ class JobDisplay {
     if (joined && !std::exchange(told_joined_, true))
       console_.err(fmt::format("syncbn-run: all {} workers have joined\n", progress.joined));
   }
-  void show_status(const Started& started) {
+  void show_started(const Started& started) {
     for (const int rank : local_ranks(plan_, started.placement)) {
       if (std::find(shown_.begin(), shown_.end(), rank) != shown_.end())
         logs_.add(worker_log(plan_, rank), fmt::format("[{}] ", rank));
     }
     console_.err(fmt::format("syncbn-run: {}\n", started_text(plan_, started.placement)));
   }
-  void show_status(const Report&) {}  // shown when the job restarts or ends
-  void show_status(const Notice&) {}  // shown already
-  void show_status(const Restarting& restarting) {
+  void show_restart(const Restarting& restarting) {
     show_all_lines();
     logs_ = LogFollower();
     plan_.restart = restarting.restart;
     told_joined_ = false;
     console_.err(std::exchange(report_, ""));
   }
-  void show_status(const Detached&) {}
 
   JobPlan plan_;  // of the current start
   const std::vector<int>& shown_;

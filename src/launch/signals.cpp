@@ -4,8 +4,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <system_error>
+#include "base/throw_errno.h"
 
 namespace syncbn::launch {
 
@@ -17,7 +16,7 @@ SignalReader::SignalReader(int stop_signal) : stop_signal_(stop_signal) {
   sigprocmask(SIG_BLOCK, &signals, nullptr);
   for (const int signal : kStopSignals) ::signal(signal, SIG_DFL);  // an ignored signal would never be read
   signals_ = base::Fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (signals_.get() < 0) throw std::system_error(errno, std::generic_category(), "signalfd");
+  if (signals_.get() < 0) base::throw_errno("signalfd");
 }
 
 void SignalReader::read() {

@@ -7,8 +7,9 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <system_error>
 #include <type_traits>
+
+#include "base/throw_errno.h"
 
 namespace syncbn::launch {
 namespace {
@@ -27,7 +28,7 @@ void send_message(int socket, const Status& status, std::string_view text, int f
 std::pair<base::Fd, base::Fd> status_socket() {
   std::array<int, 2> ends{};
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
-    throw std::system_error(errno, std::generic_category(), "socketpair");
+    base::throw_errno("socketpair");
   return {base::Fd(ends[0]), base::Fd(ends[1])};
 }
 

@@ -18,9 +18,10 @@
 #include <vector>
 
 #include "base/file_descriptor.h"
+#include "base/host_identity.h"
 #include "base/log_level.h"
 #include "base/reminder.h"
-#include "launch/addresses.h"
+#include "base/throw_errno.h"
 #include "launch/exit_codes.h"
 #include "launch/launcher_group.h"
 #include "launch/log_tail.h"
@@ -28,7 +29,7 @@
 #include "launch/process.h"
 #include "launch/report.h"
 #include "launch/signals.h"
-#include "launch/wait_text.h"
+#include "launch/status_text.h"
 
 namespace syncbn::launch {
 namespace {
@@ -68,10 +69,10 @@ class Supervisor {
  public:
   /// Connects to the other launchers, and writes the free ports that the plan takes into it. `stop_signal`:
   /// the signal that arrived during the previous start, or 0.
-  Supervisor(JobPlan& plan, const sigset_t& worker_mask, JobObserver& observer, int stop_signal)
+  Supervisor(JobPlan& plan, const sigset_t& worker_mask, const Tell& tell, int stop_signal)
       : plan_(plan),
         worker_mask_(worker_mask),
-        observer_(observer),
+        tell_(tell),
         signals_(stop_signal),
         arrive_by_(plan.cluster_time_out ? std::optional(steady_clock::now() + *plan.cluster_time_out)
                                          : std::nullopt),
@@ -159,7 +160,7 @@ class Supervisor {
       if (plan_.restart == 0)
         for (const WorkerPlan& worker : plans) remove_logs_of_restarts(worker.log);
       workers_.start(plan_.command, std::move(plans), worker_mask_);
-      observer_.on_started(membership.placement());
+      tell_(Started{membership.placement()}, "");
       if (plan_.expects_joins()) launchers_.follow_joins();
     } catch (const std::exception& error) {
       propose({kCannotStart,
@@ -171,7 +172,7 @@ class Supervisor {
   // Why the job must end now; none if the job continues.
   std::optional<JobEnd> reason_to_end() {
     const Membership& membership = launchers_.membership();
-    const std::string location = membership.complete() ? membership.location() : " on " + host_name();
+    const std::string location = membership.complete() ? membership.location() : " on " + base::host_name();
     if (signals_.stop_signal() != 0) {
       if (waits_for_connection()) return std::nullopt;
       return end_by_signal(signals_.stop_signal(), plan_.several_nodes() ? location : "");
@@ -266,10 +267,10 @@ class Supervisor {
     if (!waits_for_others() || !reminder_.is_due(steady_clock::now())) return;
     if (base::log_level() < base::LogLevel::warning) return;
     const std::set<int>& joined = launchers_.joined_ranks();
-    observer_.on_notice(
-        all_arrived_
-            ? wait_for_workers_text(plan_, {joined.begin(), joined.end()}, not_joined(), join_by_)
-            : wait_for_nodes_text(plan_, launchers_.membership(), launchers_.connected(), arrive_by_));
+    tell_(Notice{},
+          all_arrived_
+              ? wait_for_workers_text(plan_, {joined.begin(), joined.end()}, not_joined(), join_by_)
+              : wait_for_nodes_text(plan_, launchers_.membership(), launchers_.connected(), arrive_by_));
   }
 
   // The other workers must join in time once the first worker of the job has joined. Workers of a program
@@ -317,7 +318,7 @@ class Supervisor {
     for (const WorkerPlan& worker : workers_.plans())
       progress.joined += launchers_.joined_ranks().contains(worker.rank) ? 1 : 0;
     progress.ended = workers_.started() - workers_.running();
-    if (progress != reported_) observer_.on_progress(reported_ = progress);
+    if (progress != reported_) tell_(reported_ = progress, "");
   }
 
   // Sleeps until something happens, at most until `deadline`.
@@ -325,7 +326,7 @@ class Supervisor {
     std::array<pollfd, 3> wake = {pollfd{signals_.fd(), POLLIN, 0}, pollfd{workers_.wake_fd(), POLLIN, 0},
                                   pollfd{launchers_.wake_fd(), POLLIN, 0}};
     if (poll(wake.data(), wake.size(), deadline ? base::poll_timeout(*deadline) : -1) < 0 && errno != EINTR)
-      throw std::system_error(errno, std::generic_category(), "poll");
+      base::throw_errno("poll");
     signals_.read();
     workers_.reap();
     launchers_.read_updates();
@@ -345,7 +346,7 @@ class Supervisor {
 
   const JobPlan& plan_;
   const sigset_t& worker_mask_;
-  JobObserver& observer_;
+  const Tell& tell_;
   SignalReader signals_;
   std::optional<Deadline> arrive_by_;  // for the other nodes
   LauncherGroup launchers_;
@@ -369,13 +370,13 @@ class Supervisor {
 
 }  // namespace
 
-int supervise(const JobPlan& plan, const sigset_t& worker_mask, JobObserver& observer) {
+int supervise(const JobPlan& plan, const sigset_t& worker_mask, const Tell& tell) {
   try {
     become_subreaper();
     signal(SIGPIPE, SIG_IGN);
     JobPlan start = plan;
     for (int stop_signal = 0;;) {
-      Supervisor supervisor(start, worker_mask, observer, stop_signal);
+      Supervisor supervisor(start, worker_mask, tell, stop_signal);
       supervisor.run();
       std::string report = supervisor.end_processes();
       int code = supervisor.code();
@@ -396,8 +397,8 @@ int supervise(const JobPlan& plan, const sigset_t& worker_mask, JobObserver& obs
         report += fmt::format("syncbn-run: the job was restarted {} time{} (--max_restarts={})\n",
                               start.restart, start.restart == 1 ? "" : "s", start.options.max_restarts);
       }
-      observer.on_report(report);
-      if (restarts) observer.on_restart(start.restart + 1);
+      tell(Report{}, report);
+      if (restarts) tell(Restarting{start.restart + 1}, "");
       supervisor.leave();
       if (!restarts) return code;
       start.options.node_rank = supervisor.node();  // the ranks stay the same
@@ -405,7 +406,7 @@ int supervise(const JobPlan& plan, const sigset_t& worker_mask, JobObserver& obs
     }
   } catch (const std::exception& error) {
     kill_descendants(kKillTime);
-    observer.on_report(fmt::format("syncbn-run: can't run the job: {}\n", error.what()));
+    tell(Report{}, fmt::format("syncbn-run: can't run the job: {}\n", error.what()));
     return kCannotStart;
   }
 }

@@ -3,6 +3,7 @@
 
 #include <signal.h>
 
+#include <functional>
 #include <string>
 
 #include "launch/plan.h"
@@ -10,26 +11,15 @@
 
 namespace syncbn::launch {
 
-/// Is informed of the progress and the end of a job.
-class JobObserver {
- public:
-  virtual ~JobObserver() = default;
-  /// Called at every change, for the first time when the store is served (if this launcher serves it).
-  virtual void on_progress(const Progress& progress) = 0;
-  /// All workers of this node were started.
-  virtual void on_started(const Placement& placement) = 0;
-  /// Lines for people to read while the job goes on.
-  virtual void on_notice(const std::string& lines) = 0;
-  /// Lines for people, before a restart and at the end.
-  virtual void on_report(const std::string& lines) = 0;
-  /// The job starts again for the `restart`-th time.
-  virtual void on_restart(int restart) = 0;
-};
+/// Takes the news of a job: its progress at every change, for the first time when the store is served (if
+/// this launcher serves it), and its other Statuses. `text`: the lines of a Report or a Notice. A report
+/// comes before a restart and at the end.
+using Tell = std::function<void(const Status& status, const std::string& text)>;
 
 /// Runs a whole job in the calling process, which must have one thread and no children. Serves the store,
 /// starts the workers with `worker_mask` as their signal mask, sleeps until the job is over and ends it, so
 /// that this process has no descendant left. Starts the job again if its workers failed and --max_restarts
 /// allows it. SIGINT, SIGTERM and SIGHUP to this process end the job. Returns the launcher's exit code.
-int supervise(const JobPlan& plan, const sigset_t& worker_mask, JobObserver& observer);
+int supervise(const JobPlan& plan, const sigset_t& worker_mask, const Tell& tell);
 
 }  // namespace syncbn::launch

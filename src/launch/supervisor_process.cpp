@@ -10,9 +10,10 @@
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
-#include <system_error>
 #include <utility>
+#include <variant>
 
+#include "base/throw_errno.h"
 #include "launch/console.h"
 #include "launch/exit_codes.h"
 #include "launch/process.h"
@@ -68,50 +69,43 @@ class BlockStopSignals {
 void redirect_to(const std::filesystem::path& file) {
   const base::Fd input(open("/dev/null", O_RDONLY | O_CLOEXEC));
   const base::Fd output(open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666));
-  if (output.get() < 0) throw std::system_error(errno, std::generic_category(), file.string());
+  if (output.get() < 0) base::throw_errno(file.string());
   dup2(input.get(), STDIN_FILENO);
   dup2(output.get(), STDOUT_FILENO);
   dup2(output.get(), STDERR_FILENO);
 }
 
 // Sends everything to the parent, which shows it.
-class ForegroundObserver final : public JobObserver {
- public:
-  explicit ForegroundObserver(base::Fd socket) : socket_(std::move(socket)) {}
+void send_to_parent(int socket, const Status& status, const std::string& text) {
+  if (std::holds_alternative<Report>(status)) return send_report(socket, text);
   // A parent whose console is stopped must not block the job. The next message has the complete progress
   // again.
-  void on_progress(const Progress& progress) override { send_if_room(socket_.get(), progress); }
-  void on_started(const Placement& placement) override { send_status(socket_.get(), Started{placement}); }
-  void on_notice(const std::string& lines) override { send_if_room(socket_.get(), Notice{}, lines); }
-  void on_report(const std::string& lines) override { send_report(socket_.get(), lines); }
-  void on_restart(int restart) override { send_status(socket_.get(), Restarting{restart}); }
-
- private:
-  base::Fd socket_;
-};
+  if (std::holds_alternative<Progress>(status) || std::holds_alternative<Notice>(status))
+    return send_if_room(socket, status, text);
+  send_status(socket, status);
+}
 
 // Reports to the parent until the workers run, then to the job's log.
-class BackgroundObserver final : public JobObserver {
+class BackgroundReport {
  public:
-  BackgroundObserver(const JobPlan& plan, base::Fd socket) : plan_(plan), socket_(std::move(socket)) {}
-  void on_progress(const Progress&) override {
+  BackgroundReport(const JobPlan& plan, base::Fd socket) : plan_(plan), socket_(std::move(socket)) {}
+
+  void add(const Status& status, const std::string& text) {
+    const auto* started = std::get_if<Started>(&status);
     // The other nodes' launchers may be started after this one's caller has returned.
-    if (plan_.several_nodes()) detach();
+    if (started != nullptr || (std::holds_alternative<Progress>(status) && plan_.several_nodes())) detach();
+    if (started != nullptr && plan_.several_nodes())
+      return write(fmt::format("syncbn-run: {}\n", started_text(plan_, started->placement)));
+    write(text);
   }
-  void on_started(const Placement& placement) override {
-    detach();
-    if (plan_.several_nodes()) on_report(fmt::format("syncbn-run: {}\n", started_text(plan_, placement)));
-  }
-  void on_notice(const std::string& lines) override { on_report(lines); }
-  void on_report(const std::string& lines) override {
+
+ private:
+  void write(const std::string& lines) {
     if (detached_)
       write_all(STDERR_FILENO, lines);
     else
       send_report(socket_.get(), lines);
   }
-  void on_restart(int) override {}
-
- private:
   void detach() {
     if (detached_) return;
     redirect_to(plan_.job_log);  // first, as it may fail
@@ -129,13 +123,15 @@ int run_supervisor(const JobPlan& plan, SupervisorProcess::Mode mode, pid_t pare
                    const sigset_t& worker_mask, base::Fd socket) {
   setsid();
   if (mode == SupervisorProcess::Mode::background) {
-    BackgroundObserver observer(plan, std::move(socket));
-    return supervise(plan, worker_mask, observer);
+    BackgroundReport report(plan, std::move(socket));
+    return supervise(plan, worker_mask,
+                     [&](const Status& status, const std::string& text) { report.add(status, text); });
   }
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (getppid() != parent) return kCannotStart;  // the parent died before prctl()
-  ForegroundObserver observer(std::move(socket));
-  return supervise(plan, worker_mask, observer);
+  return supervise(plan, worker_mask, [&](const Status& status, const std::string& text) {
+    send_to_parent(socket.get(), status, text);
+  });
 }
 
 }  // namespace
@@ -145,7 +141,7 @@ SupervisorProcess::SupervisorProcess(const JobPlan& plan, Mode mode) {
   const BlockStopSignals block_signals;
   const pid_t parent = getpid();
   pid_ = fork();
-  if (pid_ < 0) throw std::system_error(errno, std::generic_category(), "fork");
+  if (pid_ < 0) base::throw_errno("fork");
   if (pid_ == 0) {
     receiver = base::Fd();
     _exit(run_supervisor(plan, mode, parent, block_signals.before(), std::move(sender)));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "base/fp_environment.h"
+#include "device/find.h"
 #include "exact/value_row.h"
 #include "kernels/kernels.h"
 #include "layer/checks.h"
@@ -27,7 +28,7 @@ void all_reduce_matmul(const ConstTensorView& a, const ConstTensorView& b, const
                                static_cast<std::int64_t>(first),
                                static_cast<std::int64_t>(products)};
   };
-  const kernels::DeviceEntry* const device = kernels::find_device(a.device);  // null: the check throws
+  const kernels::DeviceEntry* const device = device::find(a.device);  // null: the check throws
   layer::sum_rows(
       *group,
       {"all_reduce_matmul", fmt::format("columns={}x{}, type={}", a_columns, b_columns, name_of(a.dtype))},

@@ -2,15 +2,15 @@
 #include <utility>
 
 #include "layer/checks.h"
-#include "layer/core.h"
+#include "layer/parts.h"
 
 namespace syncbn::layer {
 
-BackwardPart::BackwardPart(Core& layer, const Saved& from, const BackwardTensors& tensors,
+BackwardPart::BackwardPart(Core& layer, const BackwardTensors& tensors, const Saved& from,
                            BackwardSums* result, Workspace& work)
-    : LayerPart(layer, tensors.x), from_(from), tensors_(tensors), result_(result), work_(work) {}
+    : LayerPart(layer, tensors.x), tensors_(tensors), from_(from), result_(result), work_(work) {}
 
-void BackwardPart::check() const {
+void BackwardPart::check_arguments() const {
   check_saved(from_, layer_.num_features, layer_.device.memory);
   check_backward(tensors_, layer_.num_features, layer_.options);
   check_count(from_, geometry_.positions());
@@ -19,19 +19,19 @@ void BackwardPart::check() const {
 // The message is one record a channel.
 std::size_t BackwardPart::words() const { return record_words(); }
 
-void BackwardPart::start(std::span<std::int64_t> message) {
+void BackwardPart::write_sums(std::span<std::int64_t> message) {
   prepare();
-  kernels_.accumulate(call(), {message.data(), format()});
+  kernels_->accumulate(call(), {message.data(), format()});
 }
 
-void BackwardPart::finish(std::span<const std::int64_t> message) {
+void BackwardPart::compute_results(std::span<const std::int64_t> message) {
   if (from_.count == 0) return;
-  kernels_.differentiate(call(), {message.data(), format()});
+  kernels_->differentiate(call(), {message.data(), format()});
 }
 
-void BackwardPart::run_alone() {
+void BackwardPart::compute_locally() {
   prepare();
-  if (from_.count != 0) kernels_.differentiate_alone(call());
+  if (from_.count != 0) kernels_->differentiate_alone(call());
 }
 
 void BackwardPart::commit() {
@@ -40,16 +40,16 @@ void BackwardPart::commit() {
   const BackwardSums& sums = work_.sums;
   // Without elements gradients are zero, whatever the statistics are.
   const bool empty = of_group ? from_.count == 0 : geometry_.positions() == 0;
-  kernels_.affine_gradients(layer_.parameters.weight_grad(), layer_.parameters.bias_grad(),
-                            of_group ? sums.a : sums.own_a, of_group ? sums.b : sums.own_b, from_.invstd,
-                            empty);
+  kernels_->affine_gradients(layer_.parameters.weight_grad(), layer_.parameters.bias_grad(),
+                             of_group ? sums.a : sums.own_a, of_group ? sums.b : sums.own_b, from_.invstd,
+                             empty);
   if (result_ != nullptr) std::swap(*result_, work_.sums);
 }
 
 void BackwardPart::prepare() {
   resize_columns(work_.sums, layer_.num_features, layer_.device.memory);
-  work_.kernels.resize_columns(layer_.num_features);
-  if (geometry_.positions() == 0) kernels_.clear(work_.sums);  // nothing else may set the columns
+  work_.columns.resize_columns(layer_.num_features);
+  if (geometry_.positions() == 0) kernels_->clear(work_.sums);  // nothing else may set the columns
 }
 
 kernels::BackwardCall BackwardPart::call() const {
@@ -62,7 +62,7 @@ kernels::BackwardCall BackwardPart::call() const {
                       .d_residual = data_or_null(tensors_.d_residual)},
           .saved = from_,
           .sums = work_.sums,
-          .work = work_.kernels};
+          .work = work_.columns};
 }
 
 }  // namespace syncbn::layer

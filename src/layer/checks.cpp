@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layer/checks.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cmath>
 #include <optional>
+#include <string_view>
 #include <type_traits>
 
+#include "base/dtypes.h"
+#include "device/find.h"
 #include "kernels/kernels.h"
 #include "syncbn/error.h"
 
@@ -18,10 +21,9 @@ const char* name_of(Layout layout) {
 }
 
 void check_dtype(const char* name, DType dtype) {
-  if (dtype > DType::float64) {
-    throw InvalidArgument(fmt::format("{}: dtype {}, expected float16, bfloat16, float32 or float64", name,
-                                      static_cast<int>(dtype)));
-  }
+  if (base::is_dtype(dtype)) return;
+  throw InvalidArgument(
+      fmt::format("{}: dtype {}, expected {}", name, static_cast<int>(dtype), base::dtype_names()));
 }
 
 template <class View>
@@ -29,11 +31,11 @@ std::size_t bytes_of(const View& t) {
   return static_cast<std::size_t>(t.shape.elements()) * size_of(t.dtype);
 }
 
-bool overlap(const void* a, std::size_t bytes_of_a, const void* b, std::size_t bytes_of_b) {
-  const auto first = reinterpret_cast<std::uintptr_t>(a);
-  const auto second = reinterpret_cast<std::uintptr_t>(b);
-  return first <= second ? second - first < bytes_of_a && bytes_of_b != 0
-                         : first - second < bytes_of_b && bytes_of_a != 0;
+bool overlap(const Use& a, const Use& b) {
+  const auto first = reinterpret_cast<std::uintptr_t>(a.data);
+  const auto second = reinterpret_cast<std::uintptr_t>(b.data);
+  return first <= second ? second - first < a.bytes && b.bytes != 0
+                         : first - second < b.bytes && a.bytes != 0;
 }
 
 // Templates, for a TensorView that becomes a ConstTensorView copies its shape.
@@ -65,7 +67,7 @@ void check_device(const char* name, const View& t, Device expected, const char* 
 }
 
 void check_known(const char* name, Device device) {
-  if (kernels::find_device(device) != nullptr) return;
+  if (device::find(device) != nullptr) return;
   throw InvalidArgument(
       fmt::format("{}: {}, this library has {}", name, kernels::to_string(device), kernels::known_devices()));
 }
@@ -96,12 +98,47 @@ void check_like_x(const char* name, const View& t, const ConstTensorView& x) {
   check_device(name, t, x.device, "x's");
 }
 
-template <class View, class Other>
-void check_apart(const char* name, const View& t, const char* other_name, const Other& other) {
-  if (overlap(t.data, bytes_of(t), other.data, bytes_of(other))) {
-    throw InvalidArgument(fmt::format("{}: {} bytes at {} overlap {} at {}", name, bytes_of(t), t.data,
-                                      other_name, other.data));
+template <class View>
+void add_use(Uses& uses, const char* name, const View& t) {
+  uses.add({name, t.data, bytes_of(t), std::is_same_v<View, TensorView>});
+}
+template <class View>
+void add_use(Uses& uses, const char* name, const std::optional<View>& t) {
+  if (t) add_use(uses, name, *t);
+}
+
+// Checks that what a call writes overlaps nothing that stands before it in `uses`. dx may be dy.
+void check_apart(const Uses& uses) {
+  const auto may_be = [](const Use& result, const Use& other) {
+    return result.data == other.data && result.name == std::string_view("dx") &&
+           other.name == std::string_view("dy");
+  };
+  for (const Use& result : uses) {
+    if (!result.written) continue;
+    for (const Use* other = uses.begin(); other != &result; ++other) {
+      if (!overlap(result, *other) || may_be(result, *other)) continue;
+      throw InvalidArgument(fmt::format("{}: {} bytes at {} overlap {} at {}", result.name, result.bytes,
+                                        result.data, other->name, other->data));
+    }
   }
+}
+
+Uses uses_of(const ForwardTensors& t) {
+  Uses uses;
+  add_use(uses, "x", t.x);
+  add_use(uses, "residual", t.residual);
+  add_use(uses, "y", t.y);
+  return uses;
+}
+
+Uses uses_of(const BackwardTensors& t) {
+  Uses uses;
+  add_use(uses, "dy", t.dy);
+  add_use(uses, "x", t.x);
+  add_use(uses, "y", t.y);
+  add_use(uses, "dx", t.dx);
+  add_use(uses, "d_residual", t.d_residual);
+  return uses;
 }
 
 template <class Struct>
@@ -116,15 +153,6 @@ void check_columns(const char* name, const Struct& columns, std::int64_t num_fea
     if (&(columns.*column).memory() != &memory)
       throw InvalidArgument(fmt::format("{}: columns of another device, expected the layer's", name));
   }
-}
-
-template <class View>
-void add_use(std::vector<Use>& uses, const char* name, const View& t) {
-  uses.push_back({name, t.data, bytes_of(t), std::is_same_v<View, TensorView>});
-}
-template <class View>
-void add_use(std::vector<Use>& uses, const char* name, const std::optional<View>& t) {
-  if (t) add_use(uses, name, *t);
 }
 
 }  // namespace
@@ -163,11 +191,8 @@ void check_options(std::int64_t num_features, const SyncBatchNormOptions& option
 void check_forward(const ForwardTensors& t, std::int64_t num_features, const SyncBatchNormOptions& options) {
   check_x(t.x, num_features, options);
   check_like_x("y", t.y, t.x);
-  check_apart("y", t.y, "x", t.x);
-  if (t.residual) {
-    check_like_x("residual", *t.residual, t.x);
-    check_apart("y", t.y, "residual", *t.residual);
-  }
+  if (t.residual) check_like_x("residual", *t.residual, t.x);
+  check_apart(uses_of(t));
 }
 
 void check_backward(const BackwardTensors& t, std::int64_t num_features,
@@ -177,17 +202,9 @@ void check_backward(const BackwardTensors& t, std::int64_t num_features,
   if (options.activation == Activation::relu && !t.y)
     throw InvalidArgument("y: none, expected the forward's output, which ReLU's gradient needs");
   if (t.y) check_like_x("y", *t.y, t.x);
-  const auto check_output = [&](const char* name, const auto& out, bool may_be_dy) {
-    check_like_x(name, out, t.x);
-    check_apart(name, out, "x", t.x);
-    if (t.y) check_apart(name, out, "y", *t.y);
-    if (!may_be_dy || out.data != t.dy.data) check_apart(name, out, "dy", t.dy);
-  };
-  if (t.dx) check_output("dx", *t.dx, true);
-  if (t.d_residual) {
-    check_output("d_residual", *t.d_residual, false);
-    if (t.dx) check_apart("d_residual", *t.d_residual, "dx", *t.dx);
-  }
+  if (t.dx) check_like_x("dx", *t.dx, t.x);
+  if (t.d_residual) check_like_x("d_residual", *t.d_residual, t.x);
+  check_apart(uses_of(t));
 }
 
 void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_features,
@@ -195,40 +212,32 @@ void check_double_backward(const DoubleBackwardTensors& t, std::int64_t num_feat
   check_backward({t.dy, t.x, t.y, std::nullopt, std::nullopt}, num_features, options);
   if (t.ddx) check_like_x("ddx", *t.ddx, t.x);
   if (t.dd_residual) check_like_x("dd_residual", *t.dd_residual, t.x);
-  const auto check_output = [&](const char* name, const auto& out) {
-    check_apart(name, out, "x", t.x);
-    check_apart(name, out, "dy", t.dy);
-    if (t.y) check_apart(name, out, "y", *t.y);
-    if (t.ddx) check_apart(name, out, "ddx", *t.ddx);
-    if (t.dd_residual) check_apart(name, out, "dd_residual", *t.dd_residual);
+  if (t.d_dy) check_like_x("d_dy", *t.d_dy, t.x);
+  if (t.d_x) check_like_x("d_x", *t.d_x, t.x);
+  const auto check_values = [&](const char* name, const void* data) {
+    if (data != nullptr) check_data(name, ConstTensorView{data, options.dtype, {1, num_features}});
   };
-  if (t.d_dy) {
-    check_like_x("d_dy", *t.d_dy, t.x);
-    check_output("d_dy", *t.d_dy);
-  }
-  if (t.d_x) {
-    check_like_x("d_x", *t.d_x, t.x);
-    check_output("d_x", *t.d_x);
-    if (t.d_dy) check_apart("d_x", *t.d_x, "d_dy", *t.d_dy);
-  }
-  const auto values = [&](const void* data) {
-    return ConstTensorView{data, options.dtype, {1, num_features}};
-  };
-  if (t.dd_weight != nullptr) check_data("dd_weight", values(t.dd_weight));
-  if (t.dd_bias != nullptr) check_data("dd_bias", values(t.dd_bias));
+  check_values("dd_weight", t.dd_weight);
+  check_values("dd_bias", t.dd_bias);
+  check_values("d_weight", t.d_weight);
+  Uses uses;
+  add_use(uses, "x", t.x);
+  add_use(uses, "dy", t.dy);
+  add_use(uses, "y", t.y);
+  add_use(uses, "ddx", t.ddx);
+  add_use(uses, "dd_residual", t.dd_residual);
+  add_use(uses, "d_dy", t.d_dy);
+  add_use(uses, "d_x", t.d_x);
   if (t.d_weight != nullptr) {
-    const ConstTensorView out = values(t.d_weight);
-    check_data("d_weight", out);
-    check_output("d_weight", out);
-    if (t.d_dy) check_apart("d_weight", out, "d_dy", *t.d_dy);
-    if (t.d_x) check_apart("d_weight", out, "d_x", *t.d_x);
+    uses.add({"d_weight", t.d_weight, static_cast<std::size_t>(num_features) * size_of(options.dtype), true});
   }
+  check_apart(uses);
 }
 
 void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const TensorView& c) {
   const auto check_matrix = [&](const char* name, const auto& t) {
     check_data(name, t);
-    if (t.dtype < DType::float32)
+    if (t.dtype != DType::float32 && t.dtype != DType::float64)
       throw InvalidArgument(
           fmt::format("{}: {}, expected float32 or float64", name, syncbn::name_of(t.dtype)));
     if (t.dtype != a.dtype) {
@@ -254,8 +263,11 @@ void check_matmul(const ConstTensorView& a, const ConstTensorView& b, const Tens
     throw InvalidArgument(fmt::format("c: shape {}, expected {}, the columns of a and of b",
                                       c.shape.to_string(), products.to_string()));
   }
-  check_apart("c", c, "a", a);
-  check_apart("c", c, "b", b);
+  Uses uses;
+  add_use(uses, "a", a);
+  add_use(uses, "b", b);
+  add_use(uses, "c", c);
+  check_apart(uses);
 }
 
 void check_saved(const Saved& saved, std::int64_t num_features, const DeviceMemory& memory) {
@@ -274,29 +286,23 @@ void check_count(const Saved& saved, std::int64_t positions) {
                                     share ? "at most " : "", saved.count));
 }
 
-std::vector<Use> uses_of(const ForwardTensors& t, const Saved& saved) {
-  std::vector<Use> uses{{"saved", &saved, sizeof saved, true}};
-  add_use(uses, "x", t.x);
-  add_use(uses, "residual", t.residual);
-  add_use(uses, "y", t.y);
+Uses uses_of(const ForwardTensors& t, const Saved& saved) {
+  Uses uses = uses_of(t);
+  uses.add({"saved", &saved, sizeof saved, true});
   return uses;
 }
 
-std::vector<Use> uses_of(const BackwardTensors& t, const Saved& saved) {
-  std::vector<Use> uses{{"saved", &saved, sizeof saved, false}};
-  add_use(uses, "dy", t.dy);
-  add_use(uses, "x", t.x);
-  add_use(uses, "y", t.y);
-  add_use(uses, "dx", t.dx);
-  add_use(uses, "d_residual", t.d_residual);
+Uses uses_of(const BackwardTensors& t, const Saved& saved) {
+  Uses uses = uses_of(t);
+  uses.add({"saved", &saved, sizeof saved, false});
   return uses;
 }
 
-void check_apart(const std::vector<Use>& uses, const std::vector<Use>& before) {
+void check_apart(const Uses& uses, const std::vector<Use>& before) {
   for (const Use& use : uses) {
     for (const Use& other : before) {
       if (!use.written && !other.written) continue;
-      if (!overlap(use.data, use.bytes, other.data, other.bytes)) continue;
+      if (!overlap(use, other)) continue;
       throw InvalidArgument(
           fmt::format("{}: {} bytes at {} overlap {} of a call that was added before and is made at finish()",
                       use.name, use.bytes, use.data, other.name));

@@ -3,10 +3,10 @@
 
 namespace syncbn::layer {
 
-void run_alone(CallPart& part, const group::CallDescription& description) {
+void run_locally(CallPart& part, const group::CallDescription& description) {
   naming_call(description, [&] {
     part.check();
-    part.run_alone();
+    part.compute_locally();
   });
   part.commit();
 }
@@ -16,9 +16,11 @@ CollectiveCall::~CollectiveCall() {
 }
 
 void CollectiveCall::append(CallPart& part, const group::CallDescription& description) {
-  const Entry entry{&part, &description, message_.size(), part.words()};
-  message_.resize(entry.begin + entry.words);
-  part.start(piece(entry));
+  const Entry entry{&part, &description, words_, part.words()};
+  words_ += entry.words;
+  // The words keep what they hold: zeros would be one more pass over the message, 3 % of a call.
+  if (message_.size() < words_) message_.resize(words_);
+  part.write_sums(piece(entry));
   entries_.push_back(entry);
 }
 
@@ -30,12 +32,12 @@ void CollectiveCall::fail(const group::CallDescription& description, const char*
 void CollectiveCall::run(Group& group, CallPart& part, const group::CallDescription& description) {
   if (group.size() == 1) {
     group.sum(description, {});  // sends nothing, but the group may be closed
-    return layer::run_alone(part, description);
+    return run_locally(part, description);
   }
   clear();
   add(group, part, description, [] {});
-  group.sum(description, message_);
-  finish(entries_.front());
+  group.sum(description, message());
+  compute_results(entries_.front());
   part.commit();
 }
 
@@ -47,39 +49,30 @@ void CollectiveCall::start() {
     joint_.subject += " + " + entries_[i].description->subject;
     joint_.settings += ", " + entries_[i].description->settings;
     joint_.layers.push_back(entries_[i].description->layers.front());
+    joint_.hash.reset();
   }
-  pending_.emplace(PendingSum{joint_, message_});
-  try {
-    group_->start(*pending_);
-  } catch (...) {
-    clear();
-    throw;
-  }
+  pending_.emplace(group::PendingSum{joint_, message()});
+  group_->start(*pending_);
 }
 
-void CollectiveCall::finish(const Entry& entry) {
-  naming_call(*entry.description, [&] { entry.part->finish(piece(entry)); });
+void CollectiveCall::compute_results(const Entry& entry) {
+  naming_call(*entry.description, [&] { entry.part->compute_results(piece(entry)); });
 }
 
 void CollectiveCall::finish() {
   start();
   if (!pending_) return;
-  try {
-    group_->wait(*pending_);
-    // Steps that may fail come before the first layer changes.
-    for (const Entry& entry : entries_) finish(entry);
-    for (const Entry& entry : entries_) entry.part->commit();
-  } catch (...) {
-    clear();
-    throw;
-  }
+  group_->wait(*pending_);
+  // Steps that may fail come before the first layer changes.
+  for (const Entry& entry : entries_) compute_results(entry);
+  for (const Entry& entry : entries_) entry.part->commit();
   clear();
 }
 
 void CollectiveCall::clear() {
   pending_.reset();
   entries_.clear();
-  message_.clear();
+  words_ = 0;
 }
 
 }  // namespace syncbn::layer

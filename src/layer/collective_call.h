@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -15,22 +15,22 @@
 
 namespace syncbn::layer {
 
-/// One layer's part in a call. In a group the steps are check, start, finish, commit, with the group's sum
-/// between start and finish. A rank that needs no other rank's sums takes check, run_alone, commit.
+/// One layer's part in a call. In a group the steps are check, write_sums, the group's sum, compute_results
+/// and commit. A rank that needs no other rank's sums takes check, compute_locally and commit.
 class CallPart {
  public:
   virtual ~CallPart() = default;
 
   /// Checks the arguments. Reads and writes no element.
-  virtual void check() const = 0;
+  virtual void check() = 0;
   /// Length of this part's piece of the message.
   virtual std::size_t words() const = 0;
-  /// Writes this rank's sums to the part's piece of the message.
-  virtual void start(std::span<std::int64_t> message) = 0;
+  /// Writes this rank's sums to the part's piece of the message, whose words may hold anything before.
+  virtual void write_sums(std::span<std::int64_t> message) = 0;
   /// Computes the results from the sums of the group. May throw; changes nothing in the layer.
-  virtual void finish(std::span<const std::int64_t> message) = 0;
-  /// Computes the results from this rank's elements alone, or from constants. As finish.
-  virtual void run_alone() = 0;
+  virtual void compute_results(std::span<const std::int64_t> message) = 0;
+  /// Computes the results from this rank's elements alone, or from constants. As compute_results.
+  virtual void compute_locally() = 0;
   /// Changes the layer's state. Does not throw.
   virtual void commit() = 0;
 };
@@ -46,10 +46,10 @@ void naming_call(const group::CallDescription& description, const Step& step) {
 }
 
 /// The whole call of a part that needs no other rank's sums.
-void run_alone(CallPart& part, const group::CallDescription& description);
+void run_locally(CallPart& part, const group::CallDescription& description);
 
 /// A call that all ranks of a group make together: the pieces of all parts travel in one message. If a step
-/// fails on this rank alone, the peers get a PeerError instead of waiting.
+/// before the sum fails on this rank alone, the peers get a PeerError instead of waiting.
 class CollectiveCall {
  public:
   CollectiveCall() = default;
@@ -82,6 +82,7 @@ class CollectiveCall {
   /// The whole call of one part, with one deadline.
   void run(Group& group, CallPart& part, const group::CallDescription& description);
   /// The two halves of the call of all parts; what the program does in between overlaps with the message.
+  /// After a throw the owner calls clear().
   void start();
   void finish();
   void clear();
@@ -94,16 +95,19 @@ class CollectiveCall {
   };
   void append(CallPart& part, const group::CallDescription& description);
   void fail(const group::CallDescription& description, const char* reason);
-  void finish(const Entry& entry);
+  void compute_results(const Entry& entry);
   std::span<std::int64_t> piece(const Entry& entry) {
     return std::span(message_).subspan(entry.begin, entry.words);
   }
 
+  std::span<std::int64_t> message() { return std::span(message_).first(words_); }
+
   Group* group_ = nullptr;
   std::vector<Entry> entries_;
   std::vector<std::int64_t> message_;
-  group::CallDescription joint_;       // the description of several parts
-  std::optional<PendingSum> pending_;  // from start to finish
+  std::size_t words_ = 0;                     // of the message, in all pieces
+  group::CallDescription joint_;              // the description of several parts
+  std::optional<group::PendingSum> pending_;  // from start to finish
 };
 
 }  // namespace syncbn::layer

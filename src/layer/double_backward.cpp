@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "layer/double_backward.h"
+#include <vector>
 
-#include <fmt/format.h>
+#include <algorithm>
 
 #include "layer/checks.h"
+#include "layer/parts.h"
 #include "syncbn/error.h"
 
 namespace syncbn::layer {
+
 DoubleBackwardPart::DoubleBackwardPart(Core& layer, const Saved& from, const BackwardSums& sums,
                                        const DoubleBackwardTensors& tensors)
     : LayerPart(layer, tensors.x), from_(from), sums_(sums), tensors_(tensors) {}
 
-void DoubleBackwardPart::check() const {
+void DoubleBackwardPart::check_arguments() const {
   if (layer_.options.affine_gradients == AffineGradients::group)
     throw InvalidArgument("affine_gradients: group, expected local");
   check_saved(from_, layer_.num_features, layer_.device.memory);
@@ -20,21 +22,22 @@ void DoubleBackwardPart::check() const {
   check_saved_sums(sums_, layer_.num_features, layer_.device.memory);
 }
 
-std::size_t DoubleBackwardPart::words() const { return kernels_.double_backward_words(layer_.num_features); }
+std::size_t DoubleBackwardPart::words() const { return kernels_->double_backward_words(layer_.num_features); }
 
-void DoubleBackwardPart::start(std::span<std::int64_t> message) {
+void DoubleBackwardPart::write_sums(std::span<std::int64_t> message) {
   own_q_.resize(static_cast<std::size_t>(layer_.num_features), layer_.device.memory);
-  kernels_.accumulate(call(), message);
+  std::ranges::fill(message, 0);
+  kernels_->accumulate(call(), message);
 }
 
-void DoubleBackwardPart::finish(std::span<const std::int64_t> message) {
-  kernels_.double_differentiate(call(), message);
+void DoubleBackwardPart::compute_results(std::span<const std::int64_t> message) {
+  kernels_->double_differentiate(call(), message);
 }
 
-void DoubleBackwardPart::run_alone() {
+void DoubleBackwardPart::compute_locally() {
   std::vector<std::int64_t> message(words());
-  start(message);
-  finish(message);
+  write_sums(message);
+  compute_results(message);
 }
 
 kernels::DoubleBackwardCall DoubleBackwardPart::call() {

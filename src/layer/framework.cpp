@@ -6,11 +6,9 @@
 
 #include "base/fp_environment.h"
 #include "layer/core.h"
-#include "layer/double_backward.h"
+#include "layer/parts.h"
 
 namespace syncbn {
-
-using layer::Direction;
 
 std::int64_t next_layer_number() {
   static std::atomic<std::int64_t> last{0};
@@ -21,12 +19,11 @@ FrameworkHooks::FrameworkHooks(SyncBatchNorm& layer) : impl_(layer.impl_) {}
 
 void FrameworkHooks::identify(std::int64_t number) { impl_->number = number; }
 void FrameworkHooks::set_naming(std::string naming) { impl_->naming = std::move(naming); }
-std::string FrameworkHooks::text() const { return impl_->text(); }
 
 void FrameworkHooks::bind(std::string_view entry, void* memory) { impl_->parameters.bind(entry, memory); }
 
 void FrameworkHooks::normalize(const ForwardTensors& tensors, Saved& saved) {
-  impl_->forward(tensors, saved, false);
+  impl_->forward(tensors, saved, layer::Tracking::keep);
 }
 void FrameworkHooks::track(const Saved& saved) {
   const base::FpEnvironment environment;
@@ -41,14 +38,10 @@ void FrameworkHooks::double_backward(const Saved& saved, const BackwardSums& sum
   impl_->run(part, impl_->is_collective(saved), Direction::double_backward, tensors.x.dtype);
 }
 
-// Peers compare the dtype only if nobody failed.
-void FrameworkHooks::fail(const std::string& reason) {
-  if (!impl_->training) return;
-  impl_->joined_group().fail(impl_->description(Direction::forward, std::nullopt), reason);
-}
-void FrameworkHooks::fail(const Saved& saved, const std::string& reason) {
-  if (!impl_->is_collective(saved)) return;
-  impl_->joined_group().fail(impl_->description(Direction::backward, std::nullopt), reason);
+bool FrameworkHooks::is_collective(const Saved& saved) const { return impl_->is_collective(saved); }
+// Peers compare the dtype only if no rank failed.
+void FrameworkHooks::fail(Direction direction, const std::string& reason) {
+  impl_->joined_group().fail(impl_->description(direction, std::nullopt), reason);
 }
 
 }  // namespace syncbn

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "syncbn/sync_batch_norm.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <utility>
 
@@ -24,7 +24,7 @@ void SyncBatchNorm::set_train(bool mode) { impl_->training = mode; }
 
 void SyncBatchNorm::forward(const ForwardTensors& tensors) { forward(tensors, impl_->saved); }
 void SyncBatchNorm::forward(const ForwardTensors& tensors, Saved& saved) {
-  impl_->forward(tensors, saved, true);
+  impl_->forward(tensors, saved, layer::Tracking::move);
 }
 void SyncBatchNorm::backward(const BackwardTensors& tensors) { backward(impl_->saved, tensors); }
 void SyncBatchNorm::backward(const Saved& saved, const BackwardTensors& tensors) {

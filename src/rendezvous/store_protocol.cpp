@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rendezvous/store_protocol.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace syncbn::rendezvous {
 namespace {
@@ -72,7 +72,7 @@ bool StoreProtocol::answer(Connection& connection, const wire::Request& request)
   connection.waits_.reset();  // a client has one request in flight, so it has given up the former one
   switch (request.operation) {
     case Operation::hello:
-      if (request.key != wire::kHello) return false;
+      if (!request.key.starts_with(wire::kHelloName)) return false;
       greet(connection, request);
       return true;
     case Operation::set:
@@ -103,7 +103,7 @@ bool StoreProtocol::answer(Connection& connection, const wire::Request& request)
         append(request.key, request.value);
       return true;
     case Operation::append_on_disconnect: {
-      // Room is reserved now, because on disconnect no client could be told that there is none.
+      // Room is reserved now, because on disconnect no client can get an answer.
       const std::size_t size = append_size(request.key, request.value);
       if (!reply_if_room(connection, request, size)) return true;
       if (connection.on_disconnect_)
@@ -117,6 +117,11 @@ bool StoreProtocol::answer(Connection& connection, const wire::Request& request)
 }
 
 void StoreProtocol::greet(Connection& connection, const wire::Request& request) {
+  if (request.key != wire::kHello) {  // another version: the refusal says which this is
+    connection.over_ = true;
+    connection.out += wire::encode({request.number, wire::Status::refused, wire::kHello});
+    return;
+  }
   const bool knows = equal_secrets(request.value, token_);
   connection.member_ = knows && members_ < limits_.members;
   connection.over_ = !connection.member_;

@@ -14,13 +14,14 @@
 /// waits.
 namespace syncbn::rendezvous::wire {
 
-inline constexpr std::string_view kHello =
-    "syncbn store 1";  // key of the first request; its value is the token
+// Key of the first request, whose value is the token: a name that no version changes, and this version.
+inline constexpr std::string_view kHelloName = "syncbn store ";
+inline constexpr std::string_view kHello = "syncbn store 1";
 inline constexpr std::size_t kMaxBody = 1 << 20;
 inline constexpr std::size_t kMaxContent = kMaxBody - 16;  // key and value together
 inline constexpr std::size_t kMaxHelloBody = 4096;         // limit for clients without the token
-inline constexpr std::chrono::seconds kHelloTime{
-    10};  // for either side to prove that it speaks this protocol
+// Time for either side to prove that it speaks this protocol.
+inline constexpr std::chrono::seconds kHelloTime{10};
 
 enum class Operation : std::uint8_t {
   hello = 'h',

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rendezvous/tcp_store.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -25,7 +25,7 @@ TcpStore::TcpStore(const std::string& host, int port, const std::string& token, 
     socket_ = connect_to(host, port, deadline);
     const Deadline answer_by = std::min(deadline, std::chrono::steady_clock::now() + wire::kHelloTime);
     try {
-      request(static_cast<char>(wire::Operation::hello), wire::kHello, token, answer_by);
+      request(wire::Operation::hello, wire::kHello, token, answer_by);
       return;
     } catch (const ConnectionLost& error) {  // the server is ending; the expected server may start later
       if (std::chrono::steady_clock::now() >= deadline) throw;
@@ -41,23 +41,21 @@ TcpStore::TcpStore(const std::string& host, int port, const std::string& token, 
   }
 }
 
-void TcpStore::set(std::string_view key, std::string_view value) {
-  change(static_cast<char>(wire::Operation::set), key, value);
-}
+void TcpStore::set(std::string_view key, std::string_view value) { change(wire::Operation::set, key, value); }
 
 void TcpStore::append(std::string_view list, std::string_view value) {
-  change(static_cast<char>(wire::Operation::append), list, value);
+  change(wire::Operation::append, list, value);
 }
 
 void TcpStore::append_on_disconnect(std::string_view list, std::string_view value) {
-  change(static_cast<char>(wire::Operation::append_on_disconnect), list, value);
+  change(wire::Operation::append_on_disconnect, list, value);
 }
 
 void TcpStore::set_deadline(Deadline deadline) { deadline_ = deadline; }
 
 void TcpStore::interrupt() noexcept { shutdown(socket_.get(), SHUT_RDWR); }
 
-void TcpStore::change(char operation, std::string_view key, std::string_view value) {
+void TcpStore::change(wire::Operation operation, std::string_view key, std::string_view value) {
   if (key.size() + value.size() > wire::kMaxContent)
     throw InvalidArgument(fmt::format("rendezvous {}: key and value have {} bytes, allowed are {}", where_,
                                       key.size() + value.size(), wire::kMaxContent));
@@ -65,20 +63,20 @@ void TcpStore::change(char operation, std::string_view key, std::string_view val
 }
 
 std::string TcpStore::get(std::string_view key, Deadline deadline) {
-  return request(static_cast<char>(wire::Operation::get), key, {}, deadline);
+  return request(wire::Operation::get, key, {}, deadline);
 }
 
 std::int64_t TcpStore::add(std::string_view key, std::int64_t delta) {
   std::string value;
   wire::put(value, static_cast<std::uint64_t>(delta));
-  const std::string sum = request(static_cast<char>(wire::Operation::add), key, value, deadline_);
+  const std::string sum = request(wire::Operation::add, key, value, deadline_);
   std::string_view bytes = sum;
   if (bytes.size() != 8)
     throw PeerError(fmt::format("rendezvous {}: not an answer of a syncbn store", where_));
   return static_cast<std::int64_t>(wire::take<std::uint64_t>(bytes));
 }
 
-std::string TcpStore::request(char operation, std::string_view key, std::string_view value,
+std::string TcpStore::request(wire::Operation operation, std::string_view key, std::string_view value,
                               Deadline deadline) {
   const std::lock_guard lock(mutex_);
   const auto context = [&](const std::exception& error) {
@@ -87,7 +85,7 @@ std::string TcpStore::request(char operation, std::string_view key, std::string_
   };
   try {
     const std::uint32_t number = ++number_;
-    send_all(socket_.get(), wire::encode({number, wire::Operation(operation), key, value}), deadline);
+    send_all(socket_.get(), wire::encode({number, operation, key, value}), deadline);
     for (;;) {
       const auto size = wire::body_size(in_);
       if (size > wire::kMaxBody) throw PeerError("not an answer of a syncbn store");
@@ -103,6 +101,11 @@ std::string TcpStore::request(char operation, std::string_view key, std::string_
       if (reply->status == wire::Status::full)
         throw StoreFull(key == wire::kHello ? "the store is full: it may serve no more connections"
                                             : "the store is full: it may hold no more keys and values");
+      if (reply->status != wire::Status::done && !reply->value.empty())
+        throw PeerError(
+            fmt::format("the store speaks '{}', this process '{}': install the same version of "
+                        "syncbn on all nodes",
+                        reply->value, wire::kHello));
       if (reply->status != wire::Status::done)
         throw TokenRefused("the job's token was refused (SYNCBN_TOKEN)");
       return std::string(reply->value);

@@ -12,6 +12,10 @@
 
 namespace syncbn::rendezvous {
 
+namespace wire {
+enum class Operation : std::uint8_t;
+}
+
 /// The store belongs to another job, or to another start of the same job.
 class TokenRefused : public PeerError {
  public:
@@ -54,8 +58,9 @@ class TcpStore : public Store {
   std::string local_address() const { return rendezvous::local_address(socket_.get()); }
 
  private:
-  void change(char operation, std::string_view key, std::string_view value);
-  std::string request(char operation, std::string_view key, std::string_view value, Deadline deadline);
+  void change(wire::Operation operation, std::string_view key, std::string_view value);
+  std::string request(wire::Operation operation, std::string_view key, std::string_view value,
+                      Deadline deadline);
 
   const std::string where_;  // "host:port", for messages
   std::atomic<Deadline> deadline_;

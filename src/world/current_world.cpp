@@ -2,58 +2,63 @@
 #include "world/current_world.h"
 
 #include <mutex>
-#include <optional>
 #include <utility>
 
 namespace syncbn::world {
 namespace {
 
-// No value: never set. Null: released.
-using WorldSlot = std::optional<std::shared_ptr<World>>;
+// The world of a thread or of the process.
+struct Slot {
+  bool is_set = false;           // also after a release
+  std::shared_ptr<World> world;  // null if not set or released
+
+  void set(std::shared_ptr<World> given) {
+    is_set = given != nullptr;
+    world = std::move(given);
+  }
+};
 
 std::mutex process_mutex;  // guards process_slot()
-WorldSlot& process_slot() {
-  static WorldSlot
-      slot;  // created at its first use, so it is destroyed before the static objects of the engines
+// Created at its first use, so it is destroyed before the static objects of the engines.
+Slot& process_slot() {
+  static Slot slot;
   return slot;
 }
 
-thread_local WorldSlot thread_slot;
+thread_local Slot thread_slot;
 
-WorldSlot filled(std::shared_ptr<World> world) {
-  return world == nullptr ? std::nullopt : WorldSlot(std::move(world));
+// Calls use(slot) with the slot of the thread if it is set, else with the slot of the process.
+template <class Use>
+auto with_current_slot(const Use& use) {
+  if (thread_slot.is_set) return use(thread_slot);
+  const std::lock_guard lock(process_mutex);
+  return use(process_slot());
 }
 
 }  // namespace
 
 std::shared_ptr<World> current_world() {
-  if (thread_slot) return *thread_slot;
-  const std::lock_guard lock(process_mutex);
-  return process_slot().value_or(nullptr);
+  return with_current_slot([](Slot& slot) { return slot.world; });
 }
 
-void set_thread_world(std::shared_ptr<World> world) { thread_slot = filled(std::move(world)); }
+void set_thread_world(std::shared_ptr<World> world) { thread_slot.set(std::move(world)); }
 
 void set_process_world(std::shared_ptr<World> world) {
   const std::lock_guard lock(process_mutex);
-  process_slot() = filled(std::move(world));
+  process_slot().set(std::move(world));
 }
 
 std::shared_ptr<World> release_current_world() {
-  if (thread_slot) return std::exchange(*thread_slot, nullptr);
-  const std::lock_guard lock(process_mutex);
-  return process_slot() ? std::exchange(*process_slot(), nullptr) : nullptr;
+  return with_current_slot([](Slot& slot) { return std::exchange(slot.world, nullptr); });
 }
 
 bool is_world_released() {
-  if (thread_slot) return *thread_slot == nullptr;
-  const std::lock_guard lock(process_mutex);
-  return process_slot() && *process_slot() == nullptr;
+  return with_current_slot([](Slot& slot) { return slot.is_set && slot.world == nullptr; });
 }
 
-const World* thread_world() { return thread_slot ? thread_slot->get() : nullptr; }
+const World* thread_world() { return thread_slot.world.get(); }
 
-bool thread_has_world() { return thread_slot.has_value(); }
+bool thread_has_world() { return thread_slot.is_set; }
 
 GroupError not_initialised(const std::string& caller) {
   if (thread_has_world()) return GroupError(caller + ": this thread's world has been released");

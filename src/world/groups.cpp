@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // The functions of syncbn/group.h that make groups and answer questions about ranks.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <memory>

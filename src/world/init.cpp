@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // init() and release(): joining a world and leaving it.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdlib>
 #include <memory>
@@ -9,10 +9,11 @@
 
 #include "base/long_wait.h"
 #include "base/parallel_for.h"
+#include "base/rank_list.h"
 #include "base/timeout.h"
 #include "engines/entry.h"
 #include "engines/simulated.h"
-#include "engines/threads.h"
+#include "environment/backend_names.h"
 #include "environment/launch_env.h"
 #include "syncbn/error.h"
 #include "syncbn/group.h"
@@ -24,9 +25,9 @@ namespace {
 
 std::mutex init_mutex;  // held while the process joins or leaves a world
 
-std::shared_ptr<group::Engine> join_engine(const environment::WorldSpec& spec, const std::string& backend,
+std::shared_ptr<group::Engine> join_engine(const environment::WorldSpec& spec, Backend backend,
                                            const base::TimeLimit& limit) {
-  const auto& engine = engines::find_engine(backend);
+  const auto& engine = engines::find_engine(environment::name_of(backend));
   const base::LongWait wait(spec.rank ? fmt::format("rank {} of {}", *spec.rank, spec.size)
                                       : fmt::format("a process of a world of {} ranks", spec.size),
                             "to join the world", limit);
@@ -37,18 +38,20 @@ std::shared_ptr<group::Engine> join_engine(const environment::WorldSpec& spec, c
   }
 }
 
-void join(const environment::WorldSpec& spec, const std::string& backend,
+// No backend: a world of one rank.
+void join(const environment::WorldSpec& spec, std::optional<Backend> backend,
           const base::TimeLimit& rendezvous_limit, const base::TimeLimit& limit) {
-  if (spec.size > kMaxRanks)
-    throw GroupError(fmt::format("init: a world of {} ranks, expected at most {}", spec.size, kMaxRanks));
+  if (spec.size > base::kMaxRanks)
+    throw GroupError(
+        fmt::format("init: a world of {} ranks, expected at most {}", spec.size, base::kMaxRanks));
   std::shared_ptr<group::Engine> engine;
   if (spec.size == 1) {  // without peers no library of an engine is needed
-    engine = std::make_shared<engines::ThreadWorld>(1)->engine(0);
-  } else if (backend == "simulation") {
+    engine = engines::simulated_engine(0, 1);
+  } else if (backend == Backend::simulation) {
     if (!spec.rank) throw GroupError("init: a simulation needs the rank of this process: RANK_ID is not set");
     engine = engines::simulated_engine(*spec.rank, spec.size);
   } else {
-    engine = join_engine(spec, backend, rendezvous_limit);
+    engine = join_engine(spec, *backend, rendezvous_limit);
   }
   const auto joined = std::make_shared<world::World>(std::move(engine), limit);
   base::share_cores(joined->local_size(*joined->group(kWorldGroup)));
@@ -56,21 +59,9 @@ void join(const environment::WorldSpec& spec, const std::string& backend,
   world::retire_lone_group(joined->size());
 }
 
-std::string engine_name(Backend backend) {
-  switch (backend) {
-    case Backend::gloo:
-      return "gloo";
-    case Backend::mpi:
-      return "mpi";
-    case Backend::simulation:
-      return "simulation";
-    case Backend::automatic:
-      throw InvalidArgument(
-          "backend: automatic asks the environment, which InitOptions bypass; expected gloo, mpi or "
-          "simulation");
-  }
-  throw InvalidArgument(
-      fmt::format("backend: {}, expected gloo, mpi or simulation", static_cast<int>(backend)));
+void check_backend(Backend backend, const char* allowed) {
+  if (backend >= Backend::automatic && backend <= Backend::simulation) return;
+  throw InvalidArgument(fmt::format("backend: {}, expected {}", static_cast<int>(backend), allowed));
 }
 
 void check_thread_has_no_world() {
@@ -81,10 +72,7 @@ void check_thread_has_no_world() {
 }  // namespace
 
 void init(Backend backend) {
-  if (backend < Backend::automatic || backend > Backend::simulation) {
-    throw InvalidArgument(
-        fmt::format("backend: {}, expected automatic, gloo, mpi or simulation", static_cast<int>(backend)));
-  }
+  check_backend(backend, "automatic, gloo, mpi or simulation");
   const std::lock_guard lock(init_mutex);
   if (world::current_world() != nullptr) return;
   check_thread_has_no_world();
@@ -97,18 +85,22 @@ void init(Backend backend) {
 }
 
 void init(const InitOptions& options) {
-  if (options.size < 1 || options.size > kMaxRanks) {
+  if (options.size < 1 || options.size > base::kMaxRanks) {
     throw InvalidArgument(
-        fmt::format("size: {}, expected a number of ranks in [1, {}]", options.size, kMaxRanks));
+        fmt::format("size: {}, expected a number of ranks in [1, {}]", options.size, base::kMaxRanks));
   }
   if (options.rank < 0 || options.rank >= options.size) {
     throw InvalidArgument(fmt::format("rank: {}, expected a rank in [0, {})", options.rank, options.size));
   }
-  const std::string backend = engine_name(options.backend);
+  check_backend(options.backend, "gloo, mpi or simulation");
+  if (options.backend == Backend::automatic)
+    throw InvalidArgument(
+        "backend: automatic asks the environment, which InitOptions bypass; expected gloo, mpi or "
+        "simulation");
   if (options.size > 1 && options.backend == Backend::gloo) {
     if (options.host.empty())
       throw InvalidArgument("host: empty, expected where rank 0 serves the rendezvous");
-    if (options.port < 1 || options.port > 65535) {
+    if (options.port < 1 || options.port > environment::kMaxPort) {
       throw InvalidArgument(fmt::format("port: {}, expected a port in [1, 65535]", options.port));
     }
   }
@@ -124,10 +116,10 @@ void init(const InitOptions& options) {
         .host = options.host,
         .port = options.port,
         .port_setting = "the port of init()",
-        .serve = options.rank == 0,
+        .serve = environment::served_by_rank_0(options.rank),
         .token = token,
         .shared_memory = environment::read_shared_memory()},
-       backend, limit, limit);
+       options.backend, limit, limit);
 }
 
 bool is_initialized() { return world::current_world() != nullptr; }

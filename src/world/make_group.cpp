@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <memory>
-#include <numeric>
 #include <utility>
 
+#include "base/rank_list.h"
 #include "base/timeout.h"
 #include "engines/local_group.h"
 #include "environment/launch_env.h"
@@ -21,21 +21,19 @@ std::shared_ptr<Group> make_group(std::string name, std::unique_ptr<Communicator
     throw InvalidArgument(fmt::format("communicator: null, group '{}' needs one", name));
   const int rank = communicator->rank();
   const int size = communicator->size();
-  if (size < 1 || size > kMaxRanks || rank < 0 || rank >= size) {
+  if (size < 1 || size > base::kMaxRanks || rank < 0 || rank >= size) {
     throw InvalidArgument(
         fmt::format("communicator: rank {} of {} ranks, expected a rank in [0, size), and a size in [1, {}]",
-                    rank, size, kMaxRanks));
+                    rank, size, base::kMaxRanks));
   }
   base::check_timeout(timeout);
-  std::vector<int> ranks(static_cast<std::size_t>(size));
-  std::iota(ranks.begin(), ranks.end(), 0);
   // A std::function must be copyable, so the function has the communicator by a shared pointer.
   const auto given = std::make_shared<std::unique_ptr<Communicator>>(std::move(communicator));
   const bool may_share = environment::read_shared_memory();
   return std::make_shared<Group>(
-      std::move(name), std::move(ranks), rank, environment::call_limit(timeout, timeout_setting),
+      std::move(name), base::all_ranks(size), rank, environment::call_limit(timeout, timeout_setting),
       [given, may_share](Deadline deadline) {
-        return engines::share_memory_on_one_host(std::move(*given), may_share, deadline);
+        return engines::share_memory_of_hosts(std::move(*given), may_share, deadline);
       });
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/interrupt.h"
+#include "base/rank_list.h"
 #include "engines/threads.h"
 #include "environment/launch_env.h"
 #include "group/group.h"
@@ -53,8 +54,9 @@ std::string text_of(const std::exception_ptr& error) {
 }  // namespace
 
 void run_ranks(int size, const std::function<void(int rank)>& body) {
-  if (size < 1 || size > kMaxRanks)
-    throw InvalidArgument(fmt::format("size: {}, expected a number of ranks in [1, {}]", size, kMaxRanks));
+  if (size < 1 || size > base::kMaxRanks)
+    throw InvalidArgument(
+        fmt::format("size: {}, expected a number of ranks in [1, {}]", size, base::kMaxRanks));
   if (!body) throw InvalidArgument("body: an empty function, expected one that takes the rank");
   const auto threads = std::make_shared<engines::ThreadWorld>(size);
   const base::TimeLimit limit = environment::call_limit();

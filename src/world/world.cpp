@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "world/world.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
-#include <numeric>
 #include <set>
 
 #include "base/long_wait.h"
@@ -20,9 +19,7 @@ bool is_world_name(std::string_view name) {
 
 World::World(std::shared_ptr<group::Engine> engine, base::TimeLimit limit)
     : engine_(std::move(engine)), limit_(std::move(limit)) {
-  std::vector<int> all(static_cast<std::size_t>(size()));
-  std::iota(all.begin(), all.end(), 0);
-  groups_.emplace(kWorldGroup, make_group({std::string(kWorldGroup), std::move(all), 0}));
+  groups_.emplace(kWorldGroup, make_group({std::string(kWorldGroup), base::all_ranks(size()), 0}));
 }
 
 World::~World() {

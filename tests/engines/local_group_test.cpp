@@ -3,19 +3,28 @@
 #include "engines/local_group.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -24,6 +33,7 @@
 #include "../counted_communicator.h"
 #include "group/group.h"
 #include "rank_processes.h"
+#include "several_hosts.h"
 
 namespace syncbn::engines {
 namespace {
@@ -56,8 +66,8 @@ class LocalGroupTest : public ::testing::Test {
               std::unique_ptr<Communicator> engine = engines.attach(rank);
               Communicator& seen = *engine;
               before(rank);
-              return use(
-                  seen, share_memory_on_one_host(std::move(engine), allowed(rank), Clock::now() + kPatience));
+              return use(seen,
+                         share_memory_of_hosts(std::move(engine), allowed(rank), Clock::now() + kPatience));
             }};
   }
   static void expect(RankProcesses& ranks, int size, const std::string& outcome) {
@@ -186,7 +196,7 @@ TEST_F(LocalGroupTest, TwoRanksOfOneProcess) {
     return testing::outcome_of([&] {
       auto engine = std::make_unique<SharedWindow>(engines.memory(), engines.shape(), r);
       Communicator& seen = *engine;
-      return use(seen, share_memory_on_one_host(std::move(engine), true, Clock::now() + kPatience));
+      return use(seen, share_memory_of_hosts(std::move(engine), true, Clock::now() + kPatience));
     });
   };
   std::string other;
@@ -209,10 +219,10 @@ std::string messages_of_a_custom_engine(std::unique_ptr<Communicator> engine) {
   return fmt::format("{} messages", messages);
 }
 
-// The table and the verdict are all that a custom engine carries. If a rank must not share memory, the engine
-// carries the table and all sums.
+// The versions, the table and the verdict are all that a custom engine carries. If a rank must not share
+// memory, the engine carries the versions, the table and all sums.
 TEST_F(LocalGroupTest, ACustomEngine) {
-  for (const auto& [forbidden, expected] : {std::pair(-1, "2 messages"), std::pair(1, "11 messages")}) {
+  for (const auto& [forbidden, expected] : {std::pair(-1, "3 messages"), std::pair(1, "12 messages")}) {
     const WindowMemory engines({2, 5000});
     RankProcesses ranks(2, [&, forbidden = forbidden](int rank) {
       setenv("SYNCBN_SHARED_MEMORY", rank == forbidden ? "0" : "1", 1);
@@ -222,11 +232,141 @@ TEST_F(LocalGroupTest, ACustomEngine) {
   }
 }
 
+// control: signal number 0 does no harm if the guard is missing.
+TEST_F(LocalGroupTest, TheTestsSignalNoProcessThatHasEnded) {
+  RankProcesses ranks(1, [](int) { return "done"; });
+  ranks.signal(0, 0);
+  EXPECT_EQ(ranks.outcome(0), "done");
+  EXPECT_THROW(ranks.signal(0, 0), std::logic_error);
+}
+
+// A process of another user connects to every socket that it sees while a group finds out, sends a secret
+// of its own, and takes what it is given. "" if that is nothing.
+std::string loot_of_a_stranger(std::atomic<int>& connected) {
+  if (setresuid(12345, 12345, 12345) != 0) return "setresuid";
+  std::string line, name;
+  for (const auto end = Clock::now() + kPatience; name.empty() && Clock::now() < end;) {
+    std::ifstream sockets("/proc/net/unix");
+    while (std::getline(sockets, line)) {
+      const auto at = line.find("@syncbn-");
+      if (at != std::string::npos) name = line.substr(at + 1);
+    }
+  }
+  if (name.empty()) return "no socket";
+  const base::Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::copy(name.begin(), name.end(), address.sun_path + 1);
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  if (connect(socket.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) return "connect";
+  const std::array<std::uint64_t, 2> guess{1, 2};
+  if (send(socket.get(), guess.data(), sizeof guess, MSG_NOSIGNAL) != sizeof guess) return "send";
+  connected = 1;
+  const timeval patience{kPatience.count() / 1000, 0};
+  setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  char byte;
+  const ssize_t got = recv(socket.get(), &byte, 1, 0);  // the memory comes with one byte
+  return got == 0 || (got < 0 && errno == ECONNRESET) ? "" : fmt::format("{} bytes", got);
+}
+
+// A network namespace, or -1. The machine's processes and sockets are not seen in it, so it is another
+// host.
+int make_network() {
+  int network = -1;
+  std::thread([&network] {
+    if (unshare(CLONE_NEWNET) == 0) network = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+  }).join();
+  return network;
+}
+
+// Brings its words to the table, the second message, only when `ready` is set. Another rank listens
+// meanwhile.
+class LateForTheTable final : public Communicator {
+ public:
+  LateForTheTable(std::unique_ptr<Communicator> engine, std::atomic<int>& ready)
+      : engine_(std::move(engine)), ready_(ready) {}
+  int rank() const override { return engine_->rank(); }
+  int size() const override { return engine_->size(); }
+  std::span<std::int64_t> buffer(std::size_t words) override { return engine_->buffer(words); }
+  void start(std::size_t words) override {
+    while (++messages_ == 2 && ready_ == 0) {
+      --messages_;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    engine_->start(words);
+  }
+  void wait(Deadline deadline) override { engine_->wait(deadline); }
+  void abort() noexcept override { engine_->abort(); }
+
+ private:
+  const std::unique_ptr<Communicator> engine_;
+  std::atomic<int>& ready_;
+  int messages_ = 0;
+};
+
+// Every communicator that make_group() is given takes this way, also inside PyTorch and MindSpore and on
+// mpi4py. In a network namespace, so that the stranger sees the sockets of this group alone.
+TEST_F(LocalGroupTest, AStrangerGetsNoMemoryOfACustomEngine) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, for a network namespace";
+  const WindowMemory engines({2, 5000});
+  std::atomic<int>& connected = testing::HostsBoard::make().flag;
+  const int network = make_network();
+  if (network < 0) GTEST_SKIP() << "this system makes no network namespace";
+  RankProcesses ranks(3, [&](int rank) -> std::string {
+    if (setns(network, CLONE_NEWNET) != 0) return "setns";
+    if (rank == 2) return loot_of_a_stranger(connected);
+    setenv("SYNCBN_SHARED_MEMORY", "1", 1);
+    std::unique_ptr<Communicator> engine = engines.attach(rank);
+    if (rank == 1) engine = std::make_unique<LateForTheTable>(std::move(engine), connected);
+    return messages_of_a_custom_engine(std::move(engine));
+  });
+  close(network);
+  EXPECT_EQ(ranks.outcome(2), "");
+  for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(ranks.outcome(rank), "3 messages") << "rank " << rank;
+}
+
+// Ranks 2 and 3 are on another host. A rank that must not share, and leaders that can't connect, keep all
+// from it.
+TEST_F(LocalGroupTest, TwoHosts) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, for a network namespace";
+  const int network = make_network();
+  if (network < 0) GTEST_SKIP() << "this system makes no network namespace";
+  struct Case {
+    int forbidden;
+    bool connects;
+    std::string expected;
+  };
+  for (const Case& c :
+       {Case{-1, true, "memory"}, {1, true, "engine"}, {2, true, "engine"}, {-1, false, "engine"}}) {
+    const WindowMemory everyone({4, 5000}), leaders({2, 5000});
+    testing::HostsBoard& board = testing::HostsBoard::make();
+    RankProcesses ranks(4, [&](int rank) -> std::string {
+      if (rank >= 2 && setns(network, CLONE_NEWNET) != 0) return "setns";
+      auto connect = [&](const std::vector<int>& chosen) -> std::unique_ptr<MultiHostCommunicator> {
+        if (chosen != std::vector{0, 2}) throw std::logic_error("wrong leaders");
+        auto window = leaders.attach(rank / 2);
+        if (!c.connects && rank == 2) return nullptr;
+        return std::make_unique<testing::HostsEngine>(std::move(window), chosen, board, true);
+      };
+      std::unique_ptr<Communicator> engine = std::make_unique<testing::HostsEngine>(
+          everyone.attach(rank), std::vector{0, 1, 2, 3}, board, true, connect);
+      Communicator& seen = *engine;
+      return use(seen,
+                 share_memory_of_hosts(std::move(engine), rank != c.forbidden, Clock::now() + kPatience));
+    });
+    expect(ranks, 4, c.expected);
+    // The versions, the table, the verdict, and then nine sums of the leaders alone.
+    for (std::size_t rank = 0; rank < 4 && c.expected == "memory"; ++rank)
+      EXPECT_EQ(board.messages[rank], rank % 2 == 0 ? 3 + 9 : 3) << "rank " << rank;
+  }
+  close(network);
+}
+
 // The window that was agreed on sees deaths.
 TEST_F(LocalGroupTest, ADeathIsAnError) {
   const WindowMemory engines({2, 5000});
   RankProcesses ranks(2, [&](int rank) -> std::string {
-    const auto group = share_memory_on_one_host(engines.attach(rank), true, Clock::now() + kPatience);
+    const auto group = share_memory_of_hosts(engines.attach(rank), true, Clock::now() + kPatience);
     sum_once(*group, 1, 10, kPatience);
     if (rank == 1) raise(SIGKILL);
     return sum_once(*group, 2, 10, kPatience);

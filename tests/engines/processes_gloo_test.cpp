@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Jobs of real processes on the Gloo engine, started as a hand or torchrun would.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -255,7 +255,7 @@ TEST_F(GlooJob, MissingRanksAreNamed) {
     impatient["SYNCBN_TIMEOUT_S"] = "5";  // both must be there by then
     start("sums", impatient);
   }
-  expect_ends("TimeoutError ... 5 s (SYNCBN_TIMEOUT_S) ... rank 1, 3 of 4");
+  expect_ends("TimeoutError ... 5 s (SYNCBN_TIMEOUT_S) ... ranks 1, 3 of 4");
 }
 
 TEST_F(GlooJob, APortInUseIsNamedByItsVariable) {

@@ -3,8 +3,9 @@
 // Jobs of real processes under the launchers of real MPIs. Each ends the job itself when a process dies or
 // exits without finalizing, so of a dead peer these tests can only show that the job ends, at once and with
 // the right code.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <sstream>
 
@@ -134,6 +135,15 @@ TEST_P(MpiJob, RankThatNeverCallsIsATimeout) {
   const bool crashed = end == "signal 11" && count("PMIx_server_finalize") > 0;
   EXPECT_TRUE(end == "exit 1" || crashed) << end << "\n" << job_->output();
   EXPECT_EQ(count("TimeoutError on rank 0"), 1) << job_->output();
+}
+
+// control: without the WaitPhrase in mpi_list_agreement.cpp the line names no rank.
+TEST_P(MpiJob, AWaitOfTenSecondsIsTold) {
+  Child& job = start("last_does_not_connect", 2);
+  EXPECT_TRUE(
+      job.shows("syncbn: rank 0 of 2 waits for world rank 1 of [0, 1], until ... of 60 s (SYNCBN_TIMEOUT_S)"))
+      << job.output();
+  job.signal(SIGTERM);
 }
 
 TEST_P(MpiJob, FailedRankEndsTheJobWithItsCode) {

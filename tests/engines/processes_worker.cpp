@@ -3,7 +3,7 @@
 // One rank of a job of real processes. It joins the world that its environment describes, does what the
 // argument says and reports in lines that begin with its rank. An expected error is a line, not an exit code;
 // with a second argument, "strict", it ends the process at once with exit code 1, as it ends most programs.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Deaths, stops, departures and hostile writers in a shared window: each has its error, in its time.
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>

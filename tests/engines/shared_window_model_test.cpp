@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The protocol of the shared window as a model: every interleaving of 2 or 3 ranks, a death at every step
-// included.
+// included; also of a host of a group on several hosts, whose leader may wait for other hosts at any moment.
 //
 // A step is one atomic operation of src/engines/shared_window.cpp, or the beginning or the end of an access
 // to plain memory. Words are modelled by the operation that they belong to. A slot or a part holds kTorn
@@ -8,7 +8,7 @@
 // lines is one step: what it reads only grows, so a scan that takes longer sees what a scan at one moment
 // sees, somewhat earlier or later. States that were seen are not visited again, which makes the search
 // exhaustive.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -35,7 +35,15 @@ constexpr bool kThorough = true;
 #endif
 
 // A fault that is put into the protocol, for the controls.
-enum class Fault { none, one_slot, counters_are_reset, sleeper_does_not_look_again, departure_is_read_last };
+enum class Fault {
+  none,
+  one_slot,
+  counters_are_reset,
+  sleeper_does_not_look_again,
+  departure_is_read_last,
+  leader_brings_before_the_result,
+  nobody_rings_for_the_leader,
+};
 
 struct Setting {
   std::vector<std::uint8_t> operations;  // how many each rank makes before it leaves
@@ -43,6 +51,8 @@ struct Setting {
   Fault fault = Fault::none;
   // A sleep ends by itself and unfinished parts are summed again. False: a wake-up that is lost is found.
   bool timeouts = true;
+  // Rank 0 is the leader of this host: it brings its words last, with the sum over all hosts.
+  bool several_hosts = false;
 };
 
 enum class Step : std::uint8_t {
@@ -71,6 +81,7 @@ enum class Step : std::uint8_t {
   await_parts,
   copy_parts,
   copied_parts,
+  relayed,
   leave,
   left,
   failed,
@@ -108,8 +119,7 @@ class Model {
   // Ends at the first state with a fault. Returns what is wrong there.
   const std::set<std::string>& explore() {
     State first{};
-    for (std::size_t r = 0; r < kMaxRanks; ++r)
-      first.ranks[r] = {Step::write_slot, Step::await, 1, 0, 0, 0, 0};
+    for (std::size_t r = 0; r < kMaxRanks; ++r) first.ranks[r] = {first_step(r), Step::await, 1, 0, 0, 0, 0};
     visit(first);
     while (!open_.empty() && found_.empty()) {
       const State state = open_.back();
@@ -136,6 +146,8 @@ class Model {
   static bool is_alive(const Rank& rank) {
     return rank.step != Step::left && rank.step != Step::failed && rank.step != Step::dead;
   }
+  bool leads(std::size_t r) const { return setting_.several_hosts && r == 0; }
+  Step first_step(std::size_t r) const { return leads(r) ? Step::await : Step::write_slot; }
   std::size_t parity(std::uint8_t operation) const { return operation & 1; }
   std::size_t slot_of(std::uint8_t operation) const {
     return setting_.fault == Fault::one_slot ? 0 : parity(operation);
@@ -168,18 +180,20 @@ class Model {
   static void resume(Rank& rank) { go(rank, std::exchange(rank.after, Step::await)); }
 
   void expect_slots(const State& state, std::uint8_t operation) {
-    for (std::size_t p = 0; p < size_; ++p) expect_words(state.slots[slot_of(operation)][p], operation);
+    for (std::size_t p = setting_.several_hosts ? 1 : 0; p < size_; ++p)
+      expect_words(state.slots[slot_of(operation)][p], operation);
   }
   void expect_parts(const State& state, std::uint8_t operation) {
     for (const std::uint8_t words : state.result[parity(operation)]) expect_words(words, operation);
   }
-  bool everyone_brought(const State& state, std::uint8_t operation) const {
-    return std::all_of(state.brought.begin(), state.brought.begin() + static_cast<std::ptrdiff_t>(size_),
+  bool everyone_brought(const State& state, std::uint8_t operation, std::size_t from = 0) const {
+    return std::all_of(state.brought.begin() + static_cast<std::ptrdiff_t>(from),
+                       state.brought.begin() + static_cast<std::ptrdiff_t>(size_),
                        [operation](std::uint8_t brought) { return brought >= operation; });
   }
-  bool is_settled(const State& state, std::uint8_t operation) const {
+  bool is_settled(const State& state, std::uint8_t operation, std::size_t from) const {
     bool everyone = true;
-    for (std::size_t p = 0; p < size_; ++p) {
+    for (std::size_t p = from; p < size_; ++p) {
       if (state.brought[p] >= operation) continue;
       if (has_departed(state, p)) return true;
       everyone = false;
@@ -191,10 +205,14 @@ class Model {
   void complete(Rank& rank, std::size_t r) const {
     if (rank.operation == setting_.operations[r]) return go(rank, Step::leave);
     ++rank.operation;
-    go(rank, Step::write_slot);
+    go(rank, first_step(r));
   }
 
-  void begin_sum(Rank& rank) const { go(rank, size_ > 2 ? Step::claim : Step::add_slots); }
+  void begin_sum(Rank& rank, std::size_t r) const {
+    if (setting_.several_hosts) return go(rank, leads(r) ? Step::add_slots : Step::copy_parts);
+    go(rank, size_ > 2 ? Step::claim : Step::add_slots);
+  }
+  bool brings_first() const { return setting_.fault == Fault::leader_brings_before_the_result; }
 
   // One step of rank r. False: it has none.
   bool advance(const State& state, std::size_t r) {
@@ -217,15 +235,18 @@ class Model {
         next.brought[r] = n;
         go(rank, Step::scan_to_ring);
         break;
-      case Step::scan_to_ring:
-        if (!everyone_brought(state, n)) {
+      case Step::scan_to_ring: {
+        const bool for_leader =
+            setting_.several_hosts && setting_.fault != Fault::nobody_rings_for_the_leader;
+        if (!everyone_brought(state, n, for_leader && !leads(r) ? 1 : 0)) {
           go(rank, Step::await);
           break;
         }
         if (setting_.fault == Fault::counters_are_reset) claimed = finished = {n, 0};
-        rank.after = Step::await;
+        rank.after = leads(r) ? Step::relayed : Step::await;
         go(rank, Step::ring);
         break;
+      }
       case Step::ring:
         for (Rank& other : next.ranks) {
           if (other.step == Step::look_again || other.step == Step::sleep) other.rang = 1;
@@ -242,11 +263,12 @@ class Model {
         resume(rank);
         break;
       case Step::await:
-        if (everyone_brought(state, n)) {
-          begin_sum(rank);
+        if (everyone_brought(state, n, leads(r) ? 1 : 0)) {
+          begin_sum(rank, r);
           break;
         }
-        for (std::size_t p = 0; p < size_; ++p) {  // either a look at a rank that is missing, or to sleep
+        for (std::size_t p = leads(r) ? 1 : 0; p < size_;
+             ++p) {  // either a look at a rank that is missing, or to sleep
           if (state.brought[p] >= n) continue;
           State look = next;
           look.ranks[r].peer = static_cast<std::uint8_t>(p);
@@ -284,8 +306,8 @@ class Model {
         go(rank, setting_.fault == Fault::sleeper_does_not_look_again ? Step::sleep : Step::look_again);
         break;
       case Step::look_again: {
-        const bool ready =
-            rank.after == Step::await_parts ? count(finished, n) >= kParts : is_settled(state, n);
+        const bool ready = rank.after == Step::await_parts ? count(finished, n) >= kParts
+                                                           : is_settled(state, n, leads(r) ? 1 : 0);
         go(rank, ready ? Step::wake_up : Step::sleep);
         break;
       }
@@ -307,7 +329,11 @@ class Model {
         break;
       case Step::added_slots:
         expect_slots(state, n);
-        complete(rank, r);
+        if (leads(r)) {  // then it waits for the other hosts, for as long as they need
+          go(rank, brings_first() ? Step::bring : Step::write_part);
+        } else {
+          complete(rank, r);
+        }
         break;
       case Step::claim: {
         const std::uint8_t claims = count(claimed, n);
@@ -322,13 +348,23 @@ class Model {
       }
       case Step::write_part:
         next.result[parity(n)][rank.part] = kTorn;
-        expect_slots(state, n);
+        if (!leads(r)) expect_slots(state, n);
         go(rank, Step::written_part);
         break;
       case Step::written_part:
         next.result[parity(n)][rank.part] = n;
-        expect_slots(state, n);
-        go(rank, Step::finish_part);
+        if (!leads(r)) {
+          expect_slots(state, n);
+          go(rank, Step::finish_part);
+        } else if (++rank.part < kParts) {
+          go(rank, Step::write_part);
+        } else {
+          rank.part = 0;
+          brings_first() ? complete(rank, r) : go(rank, Step::bring);
+        }
+        break;
+      case Step::relayed:
+        brings_first() ? go(rank, Step::write_part) : complete(rank, r);
         break;
       case Step::finish_part:
         finished = {n, static_cast<std::uint8_t>(count(finished, n) + 1)};
@@ -402,8 +438,8 @@ class Model {
 std::string describe(const Setting& setting) {
   std::string text;
   for (const std::uint8_t operations : setting.operations) text += fmt::format("{} ", operations);
-  return text + (setting.death ? "operations, a death" : "operations") +
-         (setting.timeouts ? "" : ", no timeouts");
+  return (setting.several_hosts ? "several hosts, " : "") + text +
+         (setting.death ? "operations, a death" : "operations") + (setting.timeouts ? "" : ", no timeouts");
 }
 
 std::set<std::string> faults_of(const Setting& setting) {
@@ -433,6 +469,19 @@ TEST(SharedWindowModel, ADeathAtEveryStep) {
   }
 }
 
+TEST(SharedWindowModel, AHostOfSeveral) {
+  for (const std::vector<std::uint8_t>& operations :
+       std::vector<std::vector<std::uint8_t>>{{3, 3}, {1, 3}, {3, 1}, {2, 2, 2}, {3, 2, 3}}) {
+    for (const bool death : {false, true}) {
+      for (const bool timeouts : {true, false}) {
+        if (death && (!timeouts || (!kThorough && operations.size() > 2))) continue;
+        const Setting setting{operations, death, Fault::none, timeouts, true};
+        EXPECT_EQ(faults_of(setting), std::set<std::string>()) << describe(setting);
+      }
+    }
+  }
+}
+
 // ---- controls: protocols with a fault each, which the search must find ----
 
 TEST(SharedWindowModelControl, OneSlotARank) {
@@ -442,6 +491,15 @@ TEST(SharedWindowModelControl, OneSlotARank) {
 // Several ranks may see at the same moment that all words are there.
 TEST(SharedWindowModelControl, CountersThatAreReset) {
   EXPECT_FALSE(faults_of({{2, 2, 2}, false, Fault::counters_are_reset}).empty());
+}
+
+TEST(SharedWindowModelControl, LeaderThatBringsBeforeTheResult) {
+  EXPECT_FALSE(faults_of({{2, 2}, false, Fault::leader_brings_before_the_result, true, true}).empty());
+}
+
+TEST(SharedWindowModelControl, NobodyRingsForTheLeader) {
+  EXPECT_TRUE(faults_of({{2, 2}, false, Fault::nobody_rings_for_the_leader, false, true})
+                  .contains("a rank waits for ever"));
 }
 
 TEST(SharedWindowModelControl, SleeperThatDoesNotLookAgain) {

@@ -2,7 +2,7 @@
 // Sums in the memory that the ranks of one host share: right for every size, in every timing.
 #include "engines/shared_window.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <chrono>

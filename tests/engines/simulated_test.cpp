@@ -3,7 +3,7 @@
 // A dry run of one rank: the same bits as among real ranks that bring the same
 #include "engines/simulated.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <bit>

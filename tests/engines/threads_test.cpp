@@ -3,7 +3,7 @@
 // The engine for ranks as threads, below agreed_sum
 #include "engines/threads.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <limits>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Rank tables as a launcher's environment names them: msrun's re-mapping, and processes started by hand
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -61,7 +61,8 @@ class LaunchRankTable : public ::testing::Test {
 TEST_F(LaunchRankTable, MsrunsRanksAreRemapped) {
   EXPECT_EQ(read(msrun("0")).world.rank, 2);
   EXPECT_EQ(read(msrun("1")).world.rank, 0);
-  EXPECT_EQ(read(msrun("1")).world.serve, std::nullopt);  // rank 0 need not be on the scheduler's machine
+  EXPECT_EQ(read(msrun("1")).world.serve,
+            Serve::if_port_is_free);  // rank 0 need not be on the scheduler's machine
   EXPECT_EQ(read(msrun("1")).launcher, "msrun");
   EXPECT_EQ(read(msrun("1")).local_rank, 1);
 }
@@ -97,15 +98,15 @@ TEST_F(LaunchRankTable, SyncbnRunHasRemappedAlready) {
 TEST_F(LaunchRankTable, ByHand) {
   const LaunchEnv env = read({{"RANK_ID", "2"}, {"DEVICE_ID", "4"}, {"RANK_SIZE", "4"}});
   EXPECT_EQ(env.launcher, "the rank table");
-  EXPECT_EQ(env.backend, "gloo");
+  EXPECT_EQ(env.backend, Backend::gloo);
   EXPECT_EQ(env.world.rank, 2);
   EXPECT_EQ(env.world.size, 4);
   EXPECT_EQ(env.world.host, "127.0.0.1");  // the pod's, where rank 0 is
   EXPECT_EQ(env.world.port, 8119);
-  EXPECT_EQ(env.world.serve, false);
+  EXPECT_EQ(env.world.serve, Serve::no);
   EXPECT_EQ(env.local_rank, 1);  // rank 0 is before it
   EXPECT_EQ(env.local_size, 2);
-  EXPECT_EQ(read({{"RANK_ID", "0"}}).world.serve, true);
+  EXPECT_EQ(read({{"RANK_ID", "0"}}).world.serve, Serve::yes);
   EXPECT_EQ(read({{"RANK_ID", "0"}}).local_rank, 0);
   EXPECT_EQ(read({{"RANK_ID", "3"}, {"SYNCBN_PORT", "77"}}).world.port, 77);
 }

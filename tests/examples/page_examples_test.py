@@ -9,6 +9,7 @@ import sys
 import tempfile
 import unittest
 
+import links
 import page_examples
 import programs
 from page_examples import examples, program_names, python_program
@@ -48,14 +49,17 @@ class Cpp(PageTest):
 class Python(PageTest):
     """The Python on a page, as one program. SYNCBN_TEST_PYTHON: the interpreter, with the package on its path."""
 
-    def run_page(self, page, **environment):
+    PYTHON = os.environ.get("SYNCBN_TEST_PYTHON")
+
+    def run_page(self, page, *launcher):
         example = python_program(page)
         self.assertTrue(example.code, page)
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "page.py"
             file.write_text(example.code, encoding="utf-8")
-            self.expect(programs.run(os.environ["SYNCBN_TEST_PYTHON"], "-B", file, env=programs.environment(**environment)),
-                        example)
+            result = programs.run(*launcher, self.PYTHON, "-B", file)
+            result.out = re.sub(r"^\[\d+\] ", "", result.out, flags=re.M)  # syncbn-run's
+            self.expect(result, example)
 
     def test_python(self):
         self.run_page(DOCS / "python.md")
@@ -72,8 +76,12 @@ class Python(PageTest):
         self.run_page(DOCS / "reproducible.md")
 
     def test_pytorch(self):
-        self.run_page(DOCS / "pytorch.md", RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(programs.free_ports()))
+        """The page's script prints the same however it is started."""
+        with tempfile.TemporaryDirectory() as logs:
+            for launcher in ((), (self.PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"),
+                             (programs.BIN / "syncbn-run", "-n", "2", "--join=True", f"--log_dir={logs}")):
+                with self.subTest(launcher=launcher):
+                    self.run_page(DOCS / "pytorch.md", *launcher)
 
     def test_deployment(self):
         self.run_page(DOCS / "deployment.md")
@@ -86,7 +94,7 @@ class Pages(unittest.TestCase):
         run = {("cpp.md", "cpp"), ("README.md", "cpp"), ("python.md", "python"), ("pytorch.md", "python"),
                ("deployment.md", "python"),
                ("reproducible.md", "python"),
-               ("README.md", "python"), ("README.zh-CN.md", "python")}
+               ("README.md", "python"), ("README.zh-CN.md", "python"), ("README.zh-CN.md", "cpp")}
         for page in [ROOT / "README.md", ROOT / "README.zh-CN.md", *DOCS.glob("*.md")]:
             for language in ("cpp", "python"):
                 with self.subTest(page=page.name, language=language):
@@ -94,21 +102,31 @@ class Pages(unittest.TestCase):
                     self.assertEqual(found, (page.name, language) in run, "run it, or mark it <!-- not run: why -->")
 
     def test_links(self):
-        """Every relative link names a file, and a heading in it if it has a fragment."""
-        def anchors(page):
-            headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
-            return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        """No link is dead, and dead links are found."""
+        pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "benchmarks").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
+        self.assertGreater(len(pages), 20)
+        self.assertEqual(links.dead_links(pages), [])
+        with tempfile.TemporaryDirectory() as folder:  # control
+            page = pathlib.Path(folder) / "page.md"
+            page.write_text("# A heading\n[1](page.md#a-heading) [2](#a-heading) [3](no.md) [4](#no) [5](page.md#no) [6](https://x.y)")
+            self.assertEqual([link for _, link in links.dead_links([page])], ["no.md", "#no", "page.md#no"])
 
-        pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
-        self.assertGreater(len(pages), 12)
-        for page in pages:
-            for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
-                with self.subTest(page=page.name, link=link):
-                    name, _, fragment = link.partition("#")
-                    target = page.parent / name if name else page
-                    self.assertTrue(target.exists())
-                    if fragment:
-                        self.assertIn(fragment, anchors(target))
+    def test_translations_show_the_same(self):
+        """A Chinese page has the programs, commands, outputs and tables of the English one. Comments are translated."""
+        def shown(page):
+            text = re.sub(r"^<!-- .*? -->$", "", page.read_text(encoding="utf-8"), flags=re.M)
+            blocks = re.findall(r"^```\w+\n.*?^```$", text, re.M | re.S)
+            return ([re.sub(r"\s*(//|#(?!include)).*$", "", block, flags=re.M) for block in blocks],
+                    len(re.findall(r"^\|", text, re.M)), len(re.findall(r"^#+ ", text, re.M)))
+
+        translations = [*ROOT.glob("*.zh-CN.md"), *DOCS.glob("*.zh-CN.md")]
+        self.assertEqual(len(translations), 3)
+        for chinese in translations:
+            with self.subTest(chinese.name):
+                self.assertEqual(shown(chinese), shown(chinese.with_name(chinese.name.replace(".zh-CN", ""))))
+        # Controls: comments alone are cut, and another page is another.
+        self.assertIn("  syncbn::SyncBatchNorm layer(2);\n", "".join(shown(ROOT / "README.md")[0]))
+        self.assertNotEqual(shown(DOCS / "from-msrun.zh-CN.md"), shown(DOCS / "from-torchrun.md"))
 
     def test_extraction(self):
         """Control: blocks, their output, their marks and other text are told apart."""

@@ -5,7 +5,7 @@
 //
 // control: without the carry of the last but one digit in propagate_carries, or with its interval [0, 2^47),
 // a run from the corpus fails at once.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdint>
 #include <cstdlib>

@@ -4,7 +4,7 @@
 //
 // control: with from_chars's end not looked at in Entry::number, the table written again differs from the one
 // read.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>

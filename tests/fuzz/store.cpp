@@ -6,7 +6,7 @@
 // control: with `held_ -=` left out where a will is replaced, with the size of a stranger's request taken
 // from kMaxBody, or with the waiting get not forgotten at the next request, a run from the corpus fails
 // within seconds.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <map>

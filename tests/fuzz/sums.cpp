@@ -5,7 +5,7 @@
 //
 // control: with kSingle.product_digits - 1 digits in WideInt::from_digits, or one octave more in make_window,
 // a run from the corpus fails within seconds.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <bit>
 #include <cmath>

@@ -4,7 +4,7 @@
 // every rank, and the engine never sees unequal lengths.
 #include "group/agreed_sum.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>

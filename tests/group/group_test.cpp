@@ -3,7 +3,7 @@
 // One group as a member sees it: context of errors, what breaks it and what stays, deadlines, closing
 #include "group/group.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <thread>

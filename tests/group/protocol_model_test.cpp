@@ -27,7 +27,7 @@
 #include "../outcome.h"
 #include "base/rank_list.h"
 #include "group/agreed_sum.h"
-#include "group/verdict.h"
+#include "group/rank_report.h"
 
 namespace syncbn {
 namespace {
@@ -495,7 +495,7 @@ struct LayersCase {
   const char* what;
   PerRank<Letters> programs;
   std::size_t error = 0;       // in this call
-  std::size_t mixed_from = 0;  // the call that the message names
+  std::size_t mixed_from = 0;  // the call from which sums may be mixed, as the message names it
   bool mixed = false;          // some sum was mixed
   std::string_view names = "";
 };
@@ -520,13 +520,13 @@ TEST(LayersModel, Situations) {
       {"the last two of three, after steps of the first", {"ABCaaabc", "ABCaaacb", "ABCaaabc"}, 5, 4, true},
       {"another order in a later step", {"ABabab", "ABabba", "ABabab"}, 3},
       {"a teacher before its student, in another order in a later step", {"ABbaba", "ABbaab", "ABbaba"}, 3},
-      {"a layer is left out", {"ABCabcabc", "ABCacabc", "ABCabcabc"}, 3, 0, true},
+      {"a layer is left out", {"ABCabcabc", "ABCacabc", "ABCabcabc"}, 3, 1, true},
       {"a layer is left out in a later step", {"ABCabcabc", "ABCabcac", "ABCabcabc"}, 5},
-      {"a copy in place of the layer, on one rank", {"AaBb", "Aaa", "Aaa"}, 2},
-      {"a layer that is made anew on one rank", {"AaBbCc", "Aaaa", "Aaaa"}, 2},
+      {"a copy in place of the layer, on one rank", {"AaBb", "Aaa", "Aaa"}, 2, 1},
+      {"a layer that is made anew on one rank", {"AaBbCc", "Aaaa", "Aaaa"}, 2, 1},
       {"a JointCall in another order", {"AB(ab)", "AB(ba)", "AB(ab)"}, 1},
-      {"a JointCall in another order, later", {"AB(ab)(ab)", "AB(ab)(ba)", "AB(ab)(ab)"}, 2},
-      {"a layer before a JointCall", {"ABa(ab)", "ABb(ab)", "ABa(ab)"}, 2, 0, true},
+      {"a JointCall in another order, later", {"AB(ab)(ab)", "AB(ab)(ba)", "AB(ab)(ab)"}, 2, 1},
+      {"a layer before a JointCall", {"ABa(ab)", "ABb(ab)", "ABa(ab)"}, 2, 1, true},
       {"layers that never both take part", {"ABaa", "ABbb", "ABaa"}, 0, 0, true},
   };
   for (const LayersCase& c : cases) {

@@ -128,6 +128,52 @@ TEST_P(Accumulate, RangesThatJump) {
   }
 }
 
+// Doubles at the edges of their windows: the widest spans that fit and the narrowest that do not, exponents
+// whose products are almost too large or too small, significands that fill every level, and one value again
+// and again, whose rests add up.
+TEST_P(Accumulate, DoublesAtTheEdges) {
+  const ForcedIsa isa(GetParam());
+  std::mt19937_64 random(4);
+  const auto value = [&](int exponent, int kind) {
+    const std::uint64_t noise = random();
+    double significand = 1 + std::ldexp(static_cast<double>(noise >> 12), -52);
+    if (kind == 1) significand = 0x1.fffffffffffffp0;
+    if (kind == 2) significand = 0x1.0000000000001p0;
+    return std::ldexp(noise % 2 != 0 ? -significand : significand, exponent);
+  };
+  constexpr int tops[] = {1023, 560,  502,  501,  500,  499,  3,    -438,
+                          -439, -440, -441, -442, -474, -475, -500, -1000};
+  for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
+    for (const Dims& dims : {Dims{1, 3, 40}, Dims{2, 9, 700}}) {
+      const Geometry g{DType::float64, layout, dims.samples, dims.channels, dims.spatial};
+      for (const int top : tops) {
+        for (const int span : {0, 20, 33, 34, 35, 36}) {
+          std::vector<double> a(static_cast<std::size_t>(g.elements())), b(a.size());
+          const int b_top = tops[random() % std::size(tops)];
+          const bool alike = random() % 2 == 0;
+          for (std::int64_t c = 0; c < g.channels; ++c) {
+            const double first = value(top, 0), second = value(b_top, 0);
+            for (std::int64_t position = 0; position < g.positions(); ++position) {
+              const auto i = static_cast<std::size_t>(g.offset(c, position));
+              const int kind = static_cast<int>(random() % 3);
+              a[i] = alike ? first : value(top - (random() % 2 != 0 ? span : 0), kind);
+              b[i] = alike ? second : value(b_top - (random() % 2 != 0 ? span : 0), kind);
+            }
+          }
+          for (const auto& pair : {std::pair(&a, &b), std::pair(&a, &a)}) {
+            Record expected(words_of(g)), actual(words_of(g));
+            reference::accumulate({pair.first->data()}, {pair.second->data()}, g, whole(g),
+                                  {expected.data(), exact::sum_format(g.dtype)});
+            accumulate(loops<double>().accumulate, {pair.first->data()}, {pair.second->data()}, g,
+                       {actual.data(), exact::sum_format(g.dtype)}, Use::wire);
+            ASSERT_EQ(expected, actual) << "exponents " << top << " and " << b_top << ", span " << span;
+          }
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isas, Accumulate, ::testing::ValuesIn(available_isas()),
                          [](const auto& isa) { return isa.param; });
 

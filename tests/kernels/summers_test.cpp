@@ -11,6 +11,7 @@
 #include "exact/exact_sum.h"
 #include "kernels/block_summer.h"
 #include "kernels/data.h"
+#include "kernels/double_summer.h"
 #include "kernels/lane_summer.h"
 
 namespace syncbn::kernels {
@@ -98,6 +99,30 @@ TEST_P(Summers, DigitsOfBlocksDoNotOverflow) {
                {record.data(), kFormat});
   }
   summer.complete({record.data(), kFormat});
+  EXPECT_EQ(expected, record);
+}
+
+// Of (2^53 - 1)·2^-52, the largest number of an octave.
+TEST_P(Summers, SumsOfDoublesDoNotOverflow) {
+  const ForcedIsa isa(GetParam());
+  constexpr int kBlocks = 1 << 13;  // of up to 2^52 units each
+  const exact::SumFormat& format = exact::sum_format(DType::float64);
+  DoubleSummer summer;
+  const std::vector<double> block(kMaxDoublePairs * summer.step(), 0x1.fffffffffffffp0);
+  Record record(static_cast<std::size_t>(format.words())), expected = record;
+  const exact::Record wanted(expected.data(), format);
+  summer.begin(1, {record.data(), format});
+  for (int i = 0; i < kBlocks; ++i) {
+    summer.add({block.data(), block.data(), nullptr, 1, block.size(), block.size()});
+  }
+  summer.complete();
+  const auto count = kBlocks * static_cast<std::int64_t>(block.size());
+  exact::add_scaled(wanted.sum(), count, 1 - format.unit);
+  exact::add_scaled(wanted.sum(), -count, -52 - format.unit);
+  exact::add_scaled(wanted.product(), count, 2 - 2 * format.unit);  // (2^53 - 1)² = 2^106 - 2^54 + 1
+  exact::add_scaled(wanted.product(), -count, -50 - 2 * format.unit);
+  exact::add_scaled(wanted.product(), count, -104 - 2 * format.unit);
+  wanted.propagate_carries();
   EXPECT_EQ(expected, record);
 }
 

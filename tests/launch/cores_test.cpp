@@ -3,18 +3,18 @@
 // --bind_core: which cores the workers run on, on machines of one core and more.
 #include "launch/cores.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sched.h>
 
+#include "base/rank_list.h"
 #include "job.h"
-#include "launch/usage_error.h"
+#include "launch/exit_codes.h"
 
 namespace syncbn::launch {
 namespace {
 
 using CoresTest = JobTest;
 
-constexpr int kUsage = 2;
 // What the worker's kernel says, "0-1,4", and the threads it may use.
 const std::string kShowCores =
     "sed -n 's/^Cpus_allowed_list:\\t//p' /proc/self/status; echo $SYNCBN_NUM_THREADS";
@@ -25,7 +25,7 @@ Strings bound(Strings options, const std::string& binding) {
 }
 
 std::string kernel_list(const std::vector<int>& cores) {
-  std::string text = format_ranges(cores);
+  std::string text = base::ranges(cores);
   std::erase(text, ' ');
   return text;
 }
@@ -76,8 +76,8 @@ TEST(Cores, AreSplitIntoNeighbours) {
   EXPECT_EQ(split_evenly({0, 1, 2, 3, 8, 9, 10}, 3),
             (std::vector<std::vector<int>>{{0, 1}, {2, 3}, {8, 9, 10}}));
   EXPECT_EQ(split_evenly({4, 5}, 2), (std::vector<std::vector<int>>{{4}, {5}}));
-  EXPECT_EQ(format_ranges({0, 1, 2, 8, 10, 11}), "0-2, 8, 10-11");
-  EXPECT_EQ(format_ranges({}), "");
+  EXPECT_EQ(base::ranges({0, 1, 2, 8, 10, 11}), "0-2, 8, 10-11");
+  EXPECT_EQ(base::ranges({}), "");
 }
 
 TEST_F(CoresTest, EachWorkerHasItsShare) {
@@ -137,7 +137,7 @@ TEST_F(CoresTest, ThatAreNotThereAreNamed) {
   const int absent = usable.back() + 1;
   const std::vector<std::pair<std::string, Strings>> cases = {
       {fmt::format(R"({{"device1": ["{}-{}"]}})", usable.back(), absent),
-       {"device1", fmt::format("core {}", absent), format_ranges(usable)}},
+       {"device1", fmt::format("core {}", absent), base::ranges(usable)}},
       {fmt::format(R"({{"device2": ["{}"]}})", usable.front()), {"device2", "device0, device1, scheduler"}},
       {fmt::format(R"({{"scheduler": ["{}"]}})", absent), {"scheduler", fmt::format("core {}", absent)}}};
   for (const auto& [binding, parts] : cases) {

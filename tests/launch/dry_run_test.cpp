@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // --sim_level: one worker of a large world, which meets nobody.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

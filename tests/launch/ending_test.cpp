@@ -9,6 +9,7 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
+#include <stdexcept>
 
 #include "job.h"
 
@@ -37,6 +38,13 @@ TEST_F(EndingTest, SignalsEndTheWholeJob) {
     std::filesystem::remove(folder() / "ready0");
     std::filesystem::remove(folder() / "ready1");
   }
+}
+
+// control: signal number 0 does no harm if the guard is missing.
+TEST_F(EndingTest, TheTestsSignalNoJobThatHasEnded) {
+  Job& job = start_shell(options(1), "exit 0");
+  EXPECT_EQ(job.wait(), 0);
+  EXPECT_THROW(job.signal(0), std::logic_error);
 }
 
 TEST_F(EndingTest, AKilledLauncherLeavesNothing) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // A job whose worker fails: it ends within a second, whole, and the report tells why.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 
 #include <chrono>
@@ -198,7 +198,7 @@ TEST_F(FailureTest, ClusterTimeOutNamesWhoNeverJoined) {
   limited.push_back("--cluster_time_out=1");
   Job& job = start_shell(limited, "[ $RANK = 1 ] && exit 0; [ $RANK = 3 ] && " + join_as_rank() + kStubborn);
   EXPECT_EQ(job.wait(), 124);
-  EXPECT_TRUE(contains(job.err(), "2 of 4 workers ... 1 s ... --cluster_time_out ... rank 0, 2"))
+  EXPECT_TRUE(contains(job.err(), "2 of 4 workers ... 1 s ... --cluster_time_out ... ranks 0, 2"))
       << job.err();
 }
 

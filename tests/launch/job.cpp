@@ -209,7 +209,10 @@ bool JobTest::appears(const std::string& name) const {
 
 pid_t JobTest::read_pid(const std::string& name) const {
   const auto text = [&] { return read_file(folder_ / name); };
-  return wait_until([&] { return text().ends_with('\n'); }) ? std::atoi(text().c_str()) : -1;
+  const bool written = wait_until([&] { return text().ends_with('\n'); });
+  const pid_t pid = written ? std::atoi(text().c_str()) : 0;
+  if (pid <= 0) throw std::runtime_error("no process id in " + name);  // kill(-1) ends all processes
+  return pid;
 }
 
 std::vector<pid_t> JobTest::processes() const {

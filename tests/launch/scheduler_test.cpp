@@ -2,7 +2,7 @@
 
 // --ms_scheduler: the task once more as MindSpore's scheduler, and what it and the workers find. Shell
 // scripts stand for programs here: only MindSpore knows what these variables are for.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 
 #include "job.h"

@@ -2,7 +2,7 @@
 
 // What options and console make of a job of several nodes. Here all nodes are this machine: its first
 // launcher serves the job, the second finds it there.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "environment/rank_table.h"
 #include "terminal.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // The status line on a terminal, and plain lines where there is none.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Jobs of real processes that train: launcher, rendezvous, Gloo and layer together.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 
 #include "terminal.h"

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // A line about each long wait: who waits, where, for whom, until when, and which option changes it.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 
 #include <chrono>
 #include <regex>
 
 #include "job.h"
-#include "launch/wait_text.h"
+#include "launch/status_text.h"
 #include "programs.h"
 
 namespace syncbn::launch {

@@ -2,7 +2,7 @@
 
 // The real msrun. It starts the program once more as a scheduler, which leaves init() with exit code 0: msrun
 // does not wait for it then, and ends about two seconds after the last worker or the first failure.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <map>
 
@@ -116,7 +116,7 @@ TEST_F(MsrunOnTwoNodes, AMissingNodeIsNamedByItsRanks) {
   Job& job = run_node(0, {"--node_rank=0"}, 5);
   EXPECT_EQ(job.wait(), 1) << job.err();
   const std::string logs = worker_log(0, "node0") + worker_log(1, "node0");
-  EXPECT_TRUE(contains(logs, "TimeoutError ... 2, 3 of 4")) << logs;
+  EXPECT_TRUE(contains(logs, "TimeoutError ... ranks 2-3 of 4")) << logs;
 }
 
 }  // namespace

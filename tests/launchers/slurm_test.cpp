@@ -2,7 +2,7 @@
 
 // The worker program in a real Slurm: steps without PMI, with PMIx and with
 // PMI-2, and launchers inside an allocation.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -181,6 +181,39 @@ TEST_F(Slurm, BatchScriptIsAWorldOfOne) {
   run({"cat", output});
   EXPECT_EQ(count("rank 0: of 1, sums are right, local rank 0 of 1\n"), 1) << job_->output();
   expect_sums();
+}
+
+// The job file of examples/slurm.
+class SlurmJobFile : public Slurm {
+ protected:
+  // The job's end; its output is the output of job_.
+  std::string submit(const std::vector<std::string>& program) {
+    const std::string output = (cluster->folder() / "job.log").string();
+    std::vector<std::string> command = {"sbatch", "--quiet", "--wait",       "--nodes=1",
+                                        "-o",     output,    SYNCBN_JOB_FILE};
+    command.insert(command.end(), program.begin(), program.end());
+    std::string end = run(command);
+    if (end == "still runs")
+      end = job_->wait();  // two imports of PyTorch on a busy machine take most of kPatience
+    run({"cat", output});
+    return end;
+  }
+};
+
+TEST_F(SlurmJobFile, SumsAreRight) {
+  EXPECT_EQ(submit({SYNCBN_WORKER, "sums"}), "exit 0") << job_->output();
+  expect_sums();
+}
+
+TEST_F(SlurmJobFile, FailedRankEndsTheJob) {
+  EXPECT_EQ(submit({SYNCBN_WORKER, "last_exits"}), "exit 7") << job_->output();
+}
+
+TEST_F(SlurmJobFile, PyTorchTrains) {
+  EXPECT_EQ(submit({SYNCBN_VENV "/bin/python", SYNCBN_TORCH_EXAMPLE, "--steps=3", "--plot="}), "exit 0")
+      << job_->output();
+  EXPECT_EQ(count("0: synchronized "), 1) << job_->output();
+  EXPECT_EQ(count("1: synchronized "), 0) << job_->output();  // two ranks of one job, not two jobs
 }
 
 #ifdef SYNCBN_RUN

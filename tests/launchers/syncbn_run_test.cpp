@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Programs of PyTorch and of MindSpore that know nothing of syncbn, under syncbn-run.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "framework_job.h"
 

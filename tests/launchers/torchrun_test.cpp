@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // The real torchrun. It gives exit code 1 whatever a worker's was, and reports that one.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "framework_job.h"
 #include "rendezvous/socket.h"

@@ -410,7 +410,7 @@ TEST(TwoSteps, NormalizeMovesNothingAndTrackMovesOnce) {
 TEST(TwoSteps, FailReachesThePeers) {
   const auto seen = outcomes(2, [&](int rank) {
     SyncBatchNorm layer(kChannels);
-    if (rank == 0) return FrameworkHooks(layer).fail("input of rank 0 is no tensor");
+    if (rank == 0) return FrameworkHooks(layer).fail(Direction::forward, "input of rank 0 is no tensor");
     const Shape shape{2, kChannels, kSpatial};
     DeviceVector<float> x(8, 1.0F), y(8);
     layer.forward(view<float>(x, shape), view(y, shape));
@@ -430,10 +430,11 @@ TEST(TwoSteps, FailOfABackwardIsOfItsForwardsMode) {
     layer.set_train(false);
     layer.forward(forward, of_evaluation);
     layer.set_train();
-    if (rank == 0) FrameworkHooks(layer).fail(of_evaluation, "nobody waits");
+    EXPECT_FALSE(FrameworkHooks(layer).is_collective(of_evaluation));
+    EXPECT_TRUE(FrameworkHooks(layer).is_collective(of_training));
     layer.forward(forward, of_training);  // the group is whole
     layer.set_train(false);
-    if (rank == 0) return FrameworkHooks(layer).fail(of_training, "dy of rank 0 is no tensor");
+    if (rank == 0) return FrameworkHooks(layer).fail(Direction::backward, "dy of rank 0 is no tensor");
     layer.backward(of_training, {view<float>(y, shape), view<float>(x, shape), {}, view(dx, shape), {}});
   });
   expect_error<PeerError>(seen[1], {"rank 0 ... dy of rank 0 is no tensor"});

@@ -274,7 +274,7 @@ TEST(LayerGroups, AnEngineOfTheCallersOwn) {
   EXPECT_EQ(expected, actual);
 }
 
-// Sums well for a while, then not. A group's first sum finds out about shared memory.
+// Sums well for a while, then not. A group's first sums compare versions and find out about shared memory.
 class FailingCommunicator : public Communicator {
  public:
   FailingCommunicator(int good, std::function<void()> fail) : good_(good), fail_(std::move(fail)) {}
@@ -323,7 +323,7 @@ TEST(LayerGroups, EngineErrorsChangeNothing) {
   };
   for (const auto& [fail, check] : cases) {
     SyncBatchNormOptions options;
-    options.process_group = make_group("mine", std::make_unique<FailingCommunicator>(3, fail));
+    options.process_group = make_group("mine", std::make_unique<FailingCommunicator>(4, fail));
     SyncBatchNorm layer(2, options);
     Call call = batch_of(1);
     call.forward(layer);

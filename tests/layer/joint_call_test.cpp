@@ -169,7 +169,7 @@ TEST(JointCall, OneMessageInSteadyState) {
     call.finish();
     return messages;
   };
-  EXPECT_EQ(step(), 3);  // the first finds out about shared memory, the second how long the payload is
+  EXPECT_EQ(step(), 4);  // versions, shared memory, the call, and the rest of its payload
   step();
   EXPECT_EQ(step(), 1);
 }

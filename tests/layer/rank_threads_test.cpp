@@ -58,7 +58,7 @@ TEST(LayerOfAnotherRank, TrainingCallsAreRefused) {
         [&] { call.forward(layer); },
         [&] { call.backward(layer); },
         [&] { hooks.normalize(call.forward_tensors(), saved); },
-        [&] { hooks.fail("a reason"); },
+        [&] { hooks.fail(Direction::forward, "a reason"); },
         [&] { joint.forward(layer, call.forward_tensors(), saved); },
         [&] { joint.backward(layer, layer.saved(), call.backward_tensors()); },
     };

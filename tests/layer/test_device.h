@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "device/emulated_device.h"
 #include "layer/guarded_device.h"
 #include "syncbn/framework.h"
 #include "syncbn/syncbn.h"
@@ -16,13 +18,23 @@
 /// The layer and its tensors on the device that the tests run on. Tests use these names as those of syncbn.
 namespace syncbn::testing {
 
-/// The CPU, or the guarded device if SYNCBN_TEST_DEVICE is "guarded".
+/// SYNCBN_TEST_DEVICE names the device that the tests run on. None: the CPU; guarded; emulated, whose kernels
+/// are those of GPUs; mixed: threads, and so ranks, are on the CPU and on the emulated device by turns.
+inline std::string_view test_device_name() {
+  static const char* const value = std::getenv("SYNCBN_TEST_DEVICE");
+  return value == nullptr ? "" : value;
+}
+inline bool is_guarded() {
+  static const bool guarded = test_device_name() == "guarded";
+  return guarded;
+}
+/// The device of the calling thread.
 inline Device test_device() {
-  static const Device device = [] {
-    const char* name = std::getenv("SYNCBN_TEST_DEVICE");
-    return name != nullptr && std::string_view(name) == "guarded" ? guarded_device() : Device{};
-  }();
-  return device;
+  static const bool emulated = test_device_name() == "emulated", mixed = test_device_name() == "mixed";
+  static std::atomic<unsigned> threads{0};
+  thread_local const unsigned number = threads++;
+  if (is_guarded()) return guarded_device();
+  return emulated || (mixed && number % 2 == 1) ? device::emulated_device() : Device{};
 }
 
 template <class T>
@@ -32,12 +44,12 @@ struct DeviceAllocator {
   template <class U>
   explicit DeviceAllocator(const DeviceAllocator<U>&) {}
   T* allocate(std::size_t size) {
-    if (test_device() == Device{}) return std::allocator<T>().allocate(size);
-    return static_cast<T*>(allocate_guarded(size * sizeof(T)));
+    if (is_guarded()) return static_cast<T*>(allocate_guarded(size * sizeof(T)));
+    return std::allocator<T>().allocate(size);
   }
   void deallocate(T* values, std::size_t size) noexcept {
-    if (test_device() == Device{}) return std::allocator<T>().deallocate(values, size);
-    release_guarded(values);
+    if (is_guarded()) return release_guarded(values);
+    std::allocator<T>().deallocate(values, size);
   }
   friend bool operator==(const DeviceAllocator&, const DeviceAllocator&) { return true; }
 };

@@ -14,7 +14,7 @@
 #include "engines/list_agreement.h"
 #include "environment/environment.h"
 #include "group/group.h"
-#include "group/verdict.h"
+#include "group/rank_report.h"
 #include "messages/messages.h"
 #include "ranks.h"
 #include "rendezvous/memory_store.h"
@@ -168,9 +168,9 @@ std::vector<Message> group_messages() {
   using group::RankReport;
   alignas(double) static float values[3];
   const auto odd = reinterpret_cast<float*>(reinterpret_cast<char*>(values) + 1);
-  const RankReport one{false, 17, 40, 1, "forward of layer 'bn1'", "C=64, eps=1e-05"};
-  const RankReport other{false, 17, 40, 2, "forward of layer 'bn1'", "C=64, eps=0.001"};
-  const RankReport failed{true, 17, 0, 1, "forward of layer 'bn1'", "a reason"};
+  const RankReport one{{0, 17, 40, 1}, "forward of layer 'bn1'", "C=64, eps=1e-05"};
+  const RankReport other{{0, 17, 40, 2}, "forward of layer 'bn1'", "C=64, eps=0.001"};
+  const RankReport failed{{1, 17, 0, 1}, "forward of layer 'bn1'", "a reason"};
   return {
       {"init: size", [] { return refused_init([](O o) { o.size = 0; }); }},
       {"init: rank", [] { return refused_init([](O o) { o.rank = 2; }); }},
@@ -374,16 +374,16 @@ std::vector<Message> group_messages() {
        }},
       {"verdict: lengths and numbers of calls",
        [] {
-         return verdict({{false, 17, 40, 1, "a sum", ""}, {false, 18, 41, 2, "a sum", ""}});
+         return verdict({{{0, 17, 40, 1}, "a sum", ""}, {{0, 18, 41, 2}, "a sum", ""}});
        }},
       {"verdict: a difference too long to be told",
        [] {
-         return verdict({{false, 1, 1, 1, "a sum", ""}, {false, 1, 1, 2, "a sum", ""}});
+         return verdict({{{0, 1, 1, 1}, "a sum", ""}, {{0, 1, 1, 2}, "a sum", ""}});
        }},
       {"verdict: many different calls",
        [] {
          std::vector<RankReport> ranks;
-         for (int r = 0; r < 20; ++r) ranks.push_back({false, 1, 1, r, "a sum", "C=" + std::to_string(r)});
+         for (int r = 0; r < 20; ++r) ranks.push_back({{0, 1, 1, r}, "a sum", "C=" + std::to_string(r)});
          return verdict(ranks);
        }},
       {"lists: different lists under one name",

@@ -14,6 +14,7 @@
 #include "ranks.h"
 #include "rendezvous/socket.h"
 #include "rendezvous/store_server.h"
+#include "rendezvous/store_wire.h"
 #include "rendezvous/tcp_store.h"
 
 namespace syncbn::testing {
@@ -22,8 +23,26 @@ namespace {
 using rendezvous::StoreAddress;
 using rendezvous::StoreServer;
 using rendezvous::TcpStore;
+namespace wire = rendezvous::wire;
 
 Deadline at_once() { return std::chrono::steady_clock::now() + 50ms; }
+
+// Outcome of a client whose server answers with these bytes.
+std::string answered_by(const std::string& bytes) {
+  const base::Fd listener = rendezvous::listen_on("127.0.0.1", 0);
+  base::Fd client;  // open until the answer is read
+  std::string text;
+  run_ranks(2, [&](int rank) {
+    if (rank == 0) {
+      text = outcome([&] { TcpStore("127.0.0.1", rendezvous::local_port(listener.get()), "", soon()); });
+    } else {
+      base::wait_ready(listener.get(), POLLIN, soon());
+      client = base::Fd(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      rendezvous::send_all(client.get(), bytes, soon());
+    }
+  });
+  return text;
+}
 
 // Outcome of `call` on the client of a new server.
 std::string with_store(const std::function<void(TcpStore&)>& call,
@@ -53,22 +72,10 @@ std::vector<Message> rendezvous_messages() {
   return {
       {"rendezvous: nothing listens",
        [] { return outcome([] { TcpStore("127.0.0.1", 1, "", at_once()); }); }},
-      {"rendezvous: something else listens",
+      {"rendezvous: something else listens", [] { return answered_by("HTTP/1.1 400 Bad Request"); }},
+      {"rendezvous: a store of another version",
        [] {
-         const base::Fd listener = rendezvous::listen_on("127.0.0.1", 0);
-         base::Fd client;  // open until the answer is read
-         std::string text;
-         run_ranks(2, [&](int rank) {
-           if (rank == 0) {
-             text =
-                 outcome([&] { TcpStore("127.0.0.1", rendezvous::local_port(listener.get()), "", soon()); });
-           } else {
-             base::wait_ready(listener.get(), POLLIN, soon());
-             client = base::Fd(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-             rendezvous::send_all(client.get(), "HTTP/1.1 400 Bad Request", soon());
-           }
-         });
-         return text;
+         return answered_by(wire::encode(wire::Reply{1, wire::Status::refused, "syncbn store 2"}));
        }},
       {"rendezvous: another token",
        [] {
@@ -99,6 +106,17 @@ std::vector<Message> rendezvous_messages() {
                            {.held_bytes = 1000});
        }},
       {"rendezvous: a rank outside the world", [] { return join(5, 3, soon()); }},
+      {"init: a peer that does not join in time",
+       [] {
+         int port = 0;
+         {
+           const StoreServer server("127.0.0.1", 0, "");
+           port = server.port();
+         }
+         return outcome([port] {
+           init({.rank = 0, .size = 2, .port = port, .timeout = std::chrono::milliseconds(20)});
+         });
+       }},
       {"rendezvous: ranks that did not join", [] { return join(0, 3, at_once()); }},
       {"rendezvous: a rank that is taken",
        [] {

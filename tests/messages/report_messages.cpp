@@ -16,7 +16,6 @@
 #include "launch/membership.h"
 #include "launch/report.h"
 #include "launch/status_text.h"
-#include "launch/wait_text.h"
 #include "messages/messages.h"
 
 namespace syncbn::testing {

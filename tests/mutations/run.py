@@ -35,11 +35,15 @@ class Build:
     def __init__(self, path):
         self.path = path.resolve()
         entries = json.loads((self.path / "compile_commands.json").read_text())
-        self.compilations = {Path(entry["file"]): entry for entry in entries}
+        self.compilations = {}
+        for entry in entries:
+            self.compilations.setdefault(Path(entry["file"]), []).append(entry)
 
-    def compile(self, source, overlay, object_file):
-        """Compiles `source` of the project, with the headers in `overlay` before those of the project."""
-        entry = self.compilations[ROOT / source]
+    def compile(self, source, overlay, object_file, program):
+        """Compiles `source` of the project, with the headers in `overlay` before those of the project. A source that
+        several programs have is compiled as `program` has it."""
+        entries = self.compilations[ROOT / source]
+        entry = next((e for e in entries if f"/{program}.dir/" in e["command"]), entries[0])
         command = shlex.split(entry["command"])
         output = command.index("-o") + 1
         original = Path(entry["directory"], command[output])
@@ -95,7 +99,7 @@ def run_cpp(fault, build, folder):
     objects = {}
     for i, source in enumerate(fault.get("sources", [fault["file"]])):
         object_file = folder / f"{i}.o"
-        objects[build.compile(Path(source), overlay, object_file)] = object_file
+        objects[build.compile(Path(source), overlay, object_file, fault["program"])] = object_file
     executable = folder / fault["program"]
     build.link(f"bin/{fault['program']}", objects, executable)
     return is_red([executable, f"--gtest_filter={fault['tests']}"], build.path / "tests", fault.get("environment"))

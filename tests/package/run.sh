@@ -92,11 +92,11 @@ case $1 in
     "$CMAKE" --install "$BUILD_DIR" --prefix "$WORK_DIR/static"
     "$WORK_DIR/static/bin/syncbn-run" --version
     documents=$(dirname "$(find "$WORK_DIR/static/share" -name CHANGELOG.md)")
-    python3 "$here/links.py" "$documents"
+    python3 "$SOURCE_DIR/tests/examples/links.py" "$documents"
     # Control: without one page, the links to it are found.
     cp -r "$documents" "$work/documents"
     rm "$work/documents/docs/errors.md"
-    if python3 "$here/links.py" "$work/documents" >"$work/control.txt"; then
+    if python3 "$SOURCE_DIR/tests/examples/links.py" "$work/documents" >"$work/control.txt"; then
       echo "dead links were not found" >&2
       exit 1
     fi
@@ -245,6 +245,23 @@ case $1 in
 -DCMAKE_DISABLE_FIND_PACKAGE_fmt=ON|syncbn needs the library {fmt}: install it (Debian: apt install libfmt-dev)
 -DCMAKE_DISABLE_FIND_PACKAGE_hwy=ON|syncbn needs the library Highway: install it (Debian: apt install libhwy-dev)
 END
+    ;;
+  wheel_options)  # what `pip install . -C cmake.define.SYNCBN_…=OFF` configures: no part of the package needs another one
+    wheel() {  # wheel <cmake arguments…>: lists the commands that build its parts
+      rm -rf "$work/build"
+      "$CMAKE" -S "$SOURCE_DIR" -B "$work/build" -G Ninja -DCMAKE_CXX_COMPILER="$CXX" -DSKBUILD=2 \
+        -DSKBUILD_SCRIPTS_DIR=scripts -DPython_EXECUTABLE="$PYTHON" -DSYNCBN_PYTHON=ON -DSYNCBN_{TESTS,EXAMPLES,INSTALL}=OFF "$@" \
+        >"$work/log.txt" 2>&1 || { cat "$work/log.txt"; exit 1; }
+      "$CMAKE" --build "$work/build" -- -t commands syncbn_package >"$work/commands.txt"
+      grep -q libsyncbn_runtime "$work/commands.txt"
+    }
+    wheel -DSYNCBN_LAUNCHER=OFF
+    if grep -F bin/syncbn-run "$work/commands.txt"; then exit 1; fi
+    grep -q engine_gloo "$work/commands.txt"
+    wheel -DSYNCBN_{GLOO,MPI,MPICH,RANK_TABLES,LAUNCHER}=OFF
+    if grep -F engine_ "$work/commands.txt"; then exit 1; fi
+    wheel -DSYNCBN_{GLOO,MPI,MPICH}=OFF
+    grep -q bin/syncbn-run "$work/commands.txt"
     ;;
   pkg_config_static) pkg_config "$WORK_DIR/static" ;;
   pkg_config_shared) pkg_config "$WORK_DIR/shared" ;;

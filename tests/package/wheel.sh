@@ -12,7 +12,7 @@ cd "$work"
 unset PYTHONPATH
 
 pip() { "$1" -m pip --quiet --disable-pip-version-check --no-input "${@:2}"; }
-pip "$python" wheel --no-deps --no-build-isolation --wheel-dir . --config-settings build-dir="$work/build" "$source"
+pip "$python" wheel --no-deps --no-build-isolation --wheel-dir . "$source"
 "$python" -m venv fresh
 fresh=$work/fresh/bin/python
 pip "$fresh" install syncbn-*.whl
@@ -30,8 +30,11 @@ END
 readelf -d fresh/lib/python*/site-packages/syncbn/engine_gloo.so >needed
 grep -q 'NEEDED.*libgloo' needed
 readelf -d fresh/bin/syncbn-run >needed
-! grep -q 'NEEDED.*\(libfmt\|libgloo\|libmpi\)' needed
+if grep 'NEEDED.*\(libfmt\|libgloo\|libmpi\)' needed; then exit 1; fi
 fresh/bin/syncbn-run --help >/dev/null
+packages=$(dirname fresh/lib/python*/site-packages/syncbn)
+python3 "$source/tests/package/exported.py" core "$packages/syncbn/libsyncbn_runtime.so"
+python3 "$source/tests/package/exported.py" engine "$packages/syncbn/engine_gloo.so"
 "$fresh" -m zipfile --list syncbn-*.whl >files
 grep -q 'syncbn/py.typed' files
 grep -q 'syncbn/_core.pyi' files

@@ -2,7 +2,7 @@
 
 // What Gloo's ranks make of a bad network: three nodes, network namespaces on a switch, a rank on each. The
 // network goes bad while they train, or, for delay, is so from the start. Outcomes as in matrix_test.cpp.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <fstream>

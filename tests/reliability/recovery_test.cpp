@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Survivors of a lost rank go on in the same processes, with the bits that they had.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <memory>

@@ -4,7 +4,7 @@
 // port>`. Three ranks train; in the forward of step 3 the culprit dies or stops. The others leave the world,
 // join a new one of two ranks on another port, and go on with what they had. Every result is compared, bit
 // for bit, with a layer that has had all batches alone and knows nothing of the fault.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 #include <sys/prctl.h>
 

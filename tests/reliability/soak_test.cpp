@@ -2,7 +2,7 @@
 
 // Two processes over Gloo train for long: neither memory nor descriptors grow, and every result is right.
 // SYNCBN_SOAK_STEPS sets how long.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <chrono>

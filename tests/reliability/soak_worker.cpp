@@ -2,7 +2,7 @@
 
 // A rank of a long run: `soak_worker <rank> <port> <steps>`. Prints its memory and its descriptors after a
 // tenth of the steps, when everything has been used, and at the end.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 import syncbn
 from syncbn.torch import SyncBatchNorm
 
-PHASE, FAULT, CULPRIT = sys.argv[2], sys.argv[3], int(sys.argv[4])
+PHASE, FAULT, CULPRITS = sys.argv[2], sys.argv[3], [int(rank) for rank in sys.argv[4].split(",")]
 RANK, SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 STEPS, FAULTY_STEP, CHANNELS, PLACES = 4, 2, 4, 3
 
@@ -29,7 +29,7 @@ class Pair:
     def forward(self, step):
         shares = [r + 2 for r in range(SIZE)]
         if FAULT == "empty" and step == FAULTY_STEP:
-            shares[CULPRIT] = 0
+            shares[CULPRITS[0]] = 0
         parts = []
         for r, samples in enumerate(shares):
             generator = torch.Generator().manual_seed(1000 * r + step)
@@ -64,7 +64,7 @@ class Program:
 
     def phase(self, name, right, **wrong):
         self.before = [pair.state() for pair in self.pairs]
-        faulty = name == PHASE and RANK == CULPRIT and (self.step == FAULTY_STEP or not self.pairs)
+        faulty = name == PHASE and RANK in CULPRITS and (self.step == FAULTY_STEP or not self.pairs)
         if not faulty:
             return right()
         if FAULT == "kill":
@@ -86,7 +86,7 @@ class Program:
         alone = [dist.new_group([r], timeout=patience) for r in range(SIZE)][RANK]
         group = self.phase("create_group", lambda: dist.new_group(range(SIZE), timeout=patience),
                            order=lambda: dist.new_group([0, 1], timeout=patience))
-        eps = 1e-3 if PHASE == "forward" and FAULT == "eps" and RANK == CULPRIT else 1e-5
+        eps = 1e-3 if PHASE == "forward" and FAULT == "eps" and RANK in CULPRITS else 1e-5
         self.pairs = [Pair(group, alone, name="bn1", eps=eps), Pair(group, alone, name="bn2")]
         first, second = self.pairs
         for self.step in range(STEPS):

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// One rank of a job in which one rank does wrong: `reliability_worker <engine> <phase> <fault> <culprit>`.
-// Engine `threads`: all three ranks in this process; else the world that the environment describes. Each rank
+// One rank of a job in which one rank does wrong: `reliability_worker <engine> <phase> <fault> <culprit>`, or
+// two ranks: <culprit>,<culprit>. Engine `threads`: all three ranks in this process; else the world that the
+// environment describes. Each rank
 // prints a line "rank <r>: <outcome>", `right` only where every result had the bits of a run without other
 // ranks, and waits for the file SYNCBN_TEST_GO before it ends.
 #include <fmt/format.h>
@@ -11,10 +12,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <functional>
 #include <numeric>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -29,19 +32,21 @@ using namespace std::chrono_literals;
 using reliability::CheckedLayer;
 using reliability::Shares;
 
-constexpr int kSize = 3;
 constexpr int kSteps = 4;
 constexpr int kFaultyStep = 2;
 
-std::int64_t channels() {
-  const char* value = getenv("SYNCBN_TEST_CHANNELS");
-  return value == nullptr ? 4 : std::atoll(value);
+int number_in(const char* variable, int otherwise) {
+  const char* value = getenv(variable);
+  return value == nullptr ? otherwise : std::atoi(value);
 }
+
+std::int64_t channels() { return number_in("SYNCBN_TEST_CHANNELS", 4); }
 
 struct Plan {
   bool threads = false;
   std::string phase, fault;
-  int culprit = 0;
+  std::vector<int> culprits = {};
+  int size = number_in("WORLD_SIZE", 3);
 };
 
 void say(int rank, const std::string& text) {
@@ -65,11 +70,11 @@ class Rank {
     phase("init", [] { init(); }, {});
   }
   void make_group() {
-    std::vector<int> all(kSize);
+    std::vector<int> all(static_cast<std::size_t>(plan_.size));
     std::iota(all.begin(), all.end(), 0);
-    phase("create_group", [&] { create_group("dp", all); }, {{"order", [] {
-                                                                create_group("dp", {2, 1, 0});
-                                                              }}});
+    const std::vector<int> reversed(all.rbegin(), all.rend());
+    phase("create_group", [&] { create_group("dp", all); },
+          {{"order", [&] { create_group("dp", reversed); }}});
   }
   void train() {
     SyncBatchNormOptions options;
@@ -109,14 +114,17 @@ class Rank {
   }
 
  private:
-  bool here(const std::string& phase) const { return plan_.phase == phase && rank_ == plan_.culprit; }
+  bool here(const std::string& phase) const {
+    return plan_.phase == phase && std::ranges::count(plan_.culprits, rank_) > 0;
+  }
 
-  // Only rank `culprit` may bring nothing, but all must know it for their comparison.
+  // Only a culprit may bring nothing, but all must know it for their comparison.
   Shares shares() const {
     Shares shares;
-    for (int r = 0; r < kSize; ++r) shares.push_back({r, r + 2});
-    if (plan_.fault == "empty" && step_ == kFaultyStep)
-      shares[static_cast<std::size_t>(plan_.culprit)].samples = 0;
+    for (int r = 0; r < plan_.size; ++r) shares.push_back({r, r + 2});
+    if (plan_.fault == "empty" && step_ == kFaultyStep) {
+      for (const int culprit : plan_.culprits) shares[static_cast<std::size_t>(culprit)].samples = 0;
+    }
     return shares;
   }
 
@@ -212,11 +220,13 @@ extern "C" const char* __tsan_default_suppressions() { return "race:libgloo\nrac
 int main(int count, char** arguments) {
   if (count != 5) return 2;
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // never outlives the driver, or the launcher
-  const Plan plan{arguments[1] == std::string("threads"), arguments[2], arguments[3],
-                  std::atoi(arguments[4])};
+  Plan plan{arguments[1] == std::string("threads"), arguments[2], arguments[3]};
+  std::istringstream culprits(arguments[4]);
+  for (std::string culprit; std::getline(culprits, culprit, ',');)
+    plan.culprits.push_back(std::stoi(culprit));
   try {
     if (plan.threads)
-      run_ranks(kSize, [&](int rank) { run(plan, rank); });
+      run_ranks(plan.size, [&](int rank) { run(plan, rank); });
     else
       run(plan, rank_in_environment());
   } catch (const std::exception& error) {

@@ -2,7 +2,7 @@
 
 // Hostile clients of a real StoreServer, on plain sockets.
 #include <arpa/inet.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/socket.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // The rendezvous: StoreServer and TcpStore over real sockets.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
@@ -222,6 +222,17 @@ TEST_F(StoreTest, ClosesOnGarbageFromAStranger) {
   expect_service();
 }
 
+TEST_F(StoreTest, TellsItsVersionToAClientOfAnother) {
+  const base::Fd newer = stranger();
+  send_all(newer.get(), wire::encode({1, wire::Operation::hello, "syncbn store 2", "token"}),
+           in(seconds(20)));
+  std::string answer;
+  recv_some(newer.get(), answer, in(seconds(20)));
+  EXPECT_EQ(answer, wire::encode({1, wire::Status::refused, wire::kHello}));
+  EXPECT_TRUE(is_closed(newer));
+  expect_service();
+}
+
 TEST_F(StoreTest, BoundsMessages) {
   const auto store = client();
   EXPECT_THROW(store->set("key", std::string(wire::kMaxBody, 'x')), InvalidArgument);
@@ -320,6 +331,17 @@ TEST(StoreAddress, SomethingElseThatListensIsNoStore) {
   send_all(connection.get(), "HTTP/1.1 400 Bad Request\r\n", in(seconds(20)));
   expect_error<PeerError>([&] { refused.get(); },
                           {fmt::format("127.0.0.1:{}", local_port(talkative.get())), "store"});
+}
+
+TEST(StoreAddress, AStoreOfAnotherVersionIsNamed) {
+  const base::Fd newer = listen_on("127.0.0.1", 0);
+  auto refused = std::async(std::launch::async,
+                            [&] { TcpStore("127.0.0.1", local_port(newer.get()), "", in(seconds(20))); });
+  int accepted = -1;
+  while (accepted < 0) accepted = accept(newer.get(), nullptr, nullptr);
+  const base::Fd connection(accepted);
+  send_all(connection.get(), wire::encode({1, wire::Status::refused, "syncbn store 2"}), in(seconds(20)));
+  expect_error<PeerError>([&] { refused.get(); }, {"'syncbn store 2'", "'syncbn store 1'", "same version"});
 }
 
 TEST(StoreAddress, UnusableOnesAreNamed) {

@@ -3,7 +3,7 @@
 // init, groups and the get functions, with good and bad input
 #include "world/resolve_group.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <array>

@@ -10,7 +10,7 @@ from mindspore import Tensor
 
 from .. import _core
 from .._dtypes import CORE_DTYPES
-from .._framework_group import error_text
+from .._framework_group import fail_call
 from ._private import AutogradFunction, numpy_dtype
 
 #: The core's dtype of each dtype of a tensor.
@@ -27,15 +27,15 @@ def _address(tensor):
 
 
 @contextlib.contextmanager
-def _preparing(core):
-    """The steps before a call of the core. If they fail, the peers get an error instead of waiting.
+def _preparing(core_layer, direction):
+    """The steps before a call of the core_layer. If they fail, the error names the call, and the peers get it, too.
 
     They fail for want of memory, or with the error of an earlier operator that MindSpore was still running.
     """
     try:
         yield
     except Exception as error:
-        core.fail(error_text(error))
+        fail_call(error, core_layer, direction)
         raise
 
 
@@ -43,46 +43,46 @@ def _preparing(core):
 
 
 class Normalize(AutogradFunction):
-    """apply(core, number, values, training, track, x, weight, bias) returns y.
+    """apply(core_layer, number, values, training, track, x, weight, bias) returns y.
 
     `number`: that of the layer. `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None. `track`:
     update the running ones.
     """
 
     @staticmethod
-    def forward(ctx, core, number, values, training, track, x, weight, bias):
-        with _preparing(core):
+    def forward(ctx, core_layer, number, values, training, track, x, weight, bias):
+        with _preparing(core_layer, _core.Direction.forward):
             y = _empty(x.shape, x.dtype)
-            saved = np.empty(core.saved_size)
+            saved = np.empty(core_layer.saved_size)
             addresses = {"values": tuple(map(_address, values)), "x": x.data_ptr(), "y": y.data_ptr(), "residual": 0}
-        core.forward(number=number, saved=saved.ctypes.data, **addresses, shape=x.shape, dtype=DTYPES[x.dtype],
+        core_layer.forward(number=number, saved=saved.ctypes.data, **addresses, shape=x.shape, dtype=DTYPES[x.dtype],
                      layout=_core.Layout.channels_first, training=training, track=track)
-        ctx.core, ctx.number, ctx.saved = core, number, saved
+        ctx.core_layer, ctx.number, ctx.saved = core_layer, number, saved
         ctx.save_for_backward(x, weight)
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        with _preparing(ctx.core):
+        with _preparing(ctx.core_layer, _core.Direction.backward):
             x, weight = ctx.saved_tensors  # must come first: it may recompute, and so communicate
             dy.data_ptr()  # waits; else MindSpore might raise another operator's error between here and the sum
         wanted = ctx.needs_input_grad[5:]
-        gradients = iter(Gradient.apply(ctx.core, ctx.number, ctx.saved, wanted, dy, x, weight))
+        gradients = iter(Gradient.apply(ctx.core_layer, ctx.number, ctx.saved, wanted, dy, x, weight))
         return None, None, None, None, None, *(next(gradients) if is_wanted else None for is_wanted in wanted)
 
 
 class Gradient(AutogradFunction):
-    """apply(core, number, saved, wanted, dy, x, weight) returns the wanted ones of dx, d_weight and d_bias."""
+    """apply(core_layer, number, saved, wanted, dy, x, weight) returns the wanted ones of dx, d_weight and d_bias."""
 
     @staticmethod
-    def forward(ctx, core, number, saved, wanted, dy, x, weight):
-        with _preparing(core):
+    def forward(ctx, core_layer, number, saved, wanted, dy, x, weight):
+        with _preparing(core_layer, _core.Direction.backward):
             dy = dy.to(x.dtype).contiguous()
             dx, d_weight, d_bias = gradients = [_empty(t.shape, t.dtype) if is_wanted else None
                                                 for t, is_wanted in zip((x, weight, weight), wanted)]
             addresses = {"dy": dy.data_ptr(), "x": x.data_ptr(), "y": 0, "dx": _address(dx), "d_residual": 0,
                          "d_weight": _address(d_weight), "d_bias": _address(d_bias)}
-        core.backward(number=number, saved=saved.ctypes.data, sums=0, **addresses, shape=x.shape, dtype=DTYPES[x.dtype],
+        core_layer.backward(number=number, saved=saved.ctypes.data, sums=0, **addresses, shape=x.shape, dtype=DTYPES[x.dtype],
                       layout=_core.Layout.channels_first)
         return tuple(gradient for gradient in gradients if gradient is not None)
 

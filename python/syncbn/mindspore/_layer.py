@@ -37,7 +37,8 @@ class SyncBatchNorm(nn.Cell):
     ``y = (x - mean) / sqrt(var + eps) * weight + bias`` per channel. In training, mean and biased variance are those of
     all elements on all ranks of the group; the ranks' shares of the batch may be uneven or empty. The call updates the
     running statistics. Evaluation uses the running statistics and never communicates. A new layer evaluates, as every
-    Cell does; call `set_train()` to train.
+    Cell does; call `set_train()` to train. `weight`, `bias`, `running_mean`, `running_var` and `num_batches_tracked` are
+    Parameters, or None.
 
     Parameters
     ----------
@@ -63,8 +64,6 @@ class SyncBatchNorm(nn.Cell):
 
     Attributes
     ----------
-    weight, bias, running_mean, running_var, num_batches_tracked : mindspore.Parameter or None
-        Parameters and buffers.
     process_group : str
         Name of the group; for the argument None, the world's name.
     world_size : int
@@ -162,14 +161,14 @@ class SyncBatchNorm(nn.Cell):
         try:
             x = self._checked_input(input)
             values, dtype = self._checked_values()
-            core = self._core_layer(dtype)
+            core_layer = self._core_layer(dtype)
         except Exception as error:
-            name_call(error, "forward", self.layer_name)
+            name_call(error, _core.Direction.forward, self.layer_name)
             if self.training:
                 fail_peers(_process_group.framework_group, self.process_group, self.layer_name, error_text(error))
             raise
         track = moves_statistics(self, self.training and self.track_running_stats)
-        return Normalize.apply(core, self._number, values, self.training, track, x, values[0], values[1])
+        return Normalize.apply(core_layer, self._number, values, self.training, track, x, values[0], values[1])
 
     @property
     def layer_name(self) -> str:

@@ -16,7 +16,7 @@ from ._spec import parameter_dtype, spec_of
 class LayerSnapshot:
     """State of a layer at a call. The call's backward uses it, so that later changes of the layer do not matter."""
 
-    __slots__ = ("core", "number", "dtype", "activation", "weight", "bias", "training", "_values", "_tracked")
+    __slots__ = ("core_layer", "number", "dtype", "activation", "weight", "bias", "training", "_values", "_tracked")
 
     def __init__(self, layer):
         parameters, buffers = layer._parameters, layer._buffers
@@ -32,7 +32,7 @@ class LayerSnapshot:
             counter = None
         dtype = parameter_dtype(weight, mean)
         group = framework_group(extra.process_group_name) if training else single_rank_group()
-        self.core = group.layer(spec_of(layer, weight, bias, mean, dtype, extra.name))
+        self.core_layer = group.layer(spec_of(layer, weight, bias, mean, dtype, extra.name))
         self.number = extra.number
         self.dtype = dtype
         self.activation = extra.activation
@@ -43,11 +43,11 @@ class LayerSnapshot:
         if moves_statistics(extra.name_tensor, training and mean is not None):
             self._tracked = (mean, var) if counter is None else (mean, var, counter)
 
-    def forward(self, x, residual):
+    def call(self, x, residual):
         """y and what the backward needs of the statistics. Also updates the running statistics."""
         tracked = self._tracked
-        y_and_saved = _core_calls.forward(self.core, self.number, self.dtype, x, self._values, residual, self.training,
-                                          bool(tracked))
+        y_and_saved = _core_calls.normalize(self.core_layer, self.number, self.dtype, x=x, values=self._values,
+                                            residual=residual, training=self.training, track=bool(tracked))
         if tracked:
             increment_versions(tracked)
         return y_and_saved
@@ -56,7 +56,7 @@ class LayerSnapshot:
 class Forward(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, residual, snapshot):
-        y, saved = snapshot.forward(x, residual)
+        y, saved = snapshot.call(x, residual)
         relu = snapshot.activation == "relu"
         # Only x and y go through save_for_backward, which takes 0.5 µs for each tensor. `saved` has the values of weight;
         # ctx.weight is the tensor that a double backward differentiates by.
@@ -79,7 +79,7 @@ class Forward(Function):
             dx, d_weight, d_bias, d_residual = Backward.apply(dy, x, ctx.weight, y, ctx.saved, snapshot, wanted)
         else:
             dx, d_weight, d_bias, d_residual, _ = _core_calls.backward(
-                snapshot.core, snapshot.number, snapshot.dtype, saved=ctx.saved, dy=dy, x=x, y=y, wanted=wanted,
+                snapshot.core_layer, snapshot.number, snapshot.dtype, saved=ctx.saved, dy=dy, x=x, y=y, wanted=wanted,
                 with_sums=False)
         if needs[3] and not ctx.masked_residual:
             d_residual = dy
@@ -92,7 +92,7 @@ class Backward(Function):
     @staticmethod
     def forward(ctx, dy, x, weight, y, saved, snapshot, wanted):
         *gradients, sums = _core_calls.backward(
-            snapshot.core, snapshot.number, snapshot.dtype, saved=saved, dy=dy, x=x, y=y, wanted=wanted, with_sums=True)
+            snapshot.core_layer, snapshot.number, snapshot.dtype, saved=saved, dy=dy, x=x, y=y, wanted=wanted, with_sums=True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(dy, x, weight, y, saved, sums)
         ctx.snapshot = snapshot
@@ -115,7 +115,7 @@ class DoubleBackward(Function):
     @staticmethod
     def forward(ctx, ddx, dd_weight, dd_bias, dd_residual, dy, x, weight, y, saved, sums, snapshot, wanted):
         return _core_calls.double_backward(
-            snapshot.core, snapshot.number, snapshot.dtype, saved=saved, sums=sums, dy=dy, x=x, y=y, ddx=ddx,
+            snapshot.core_layer, snapshot.number, snapshot.dtype, saved=saved, sums=sums, dy=dy, x=x, y=y, ddx=ddx,
             dd_weight=dd_weight, dd_bias=dd_bias, dd_residual=dd_residual, wanted=wanted)
 
     @staticmethod

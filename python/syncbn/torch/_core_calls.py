@@ -10,7 +10,7 @@ import torch
 
 from .. import _core
 from .._errors import InvalidArgument
-from .._framework_group import error_text, name_call
+from .._framework_group import fail_call
 from ._spec import DTYPES
 
 _FIRST = _core.Layout.channels_first
@@ -93,19 +93,31 @@ def _raise_for_bad_value(channel_values, dtype, channels):
             raise InvalidArgument(f"{name}: strides {tensor.stride()}, expected contiguous memory")
 
 
+def error_if_not_dense(tensor, name="input"):
+    """The TypeError for a sparse or nested tensor; None for a dense one."""
+    if tensor.is_nested:
+        return TypeError(f"{name}: a nested tensor, expected a dense tensor: pass its parts as one batch, "
+                         f"torch.cat({name}.unbind())")
+    if tensor.layout is not torch.strided:
+        return TypeError(f"{name}: {tensor.layout}, expected a dense tensor: pass {name}.to_dense()")
+    return None
+
+
 def check_residual(residual, x):
     """Raise an error unless `residual` is a dense tensor of the shape and dtype of x."""
-    if not isinstance(residual, torch.Tensor) or residual.layout is not torch.strided:
-        raise TypeError(f"residual: {getattr(residual, 'layout', type(residual).__name__)}, expected a dense torch.Tensor")
+    if not isinstance(residual, torch.Tensor):
+        raise TypeError(f"residual: {type(residual).__name__}, expected a dense torch.Tensor")
+    if error := error_if_not_dense(residual, "residual"):
+        raise error
     if residual.shape != x.shape or residual.dtype is not x.dtype:
         raise InvalidArgument(f"residual: {residual.dtype} of shape {tuple(residual.shape)}, "
                               f"expected x's {x.dtype} of shape {tuple(x.shape)}")
 
 
-# All functions take the number of the layer (`ExtraOptions.number`).
+# All functions take a `_core.FrameworkLayer` and the number of the layer (`ExtraOptions.number`).
 
 
-def forward(core, number, dtype, x, values, residual, training, track):
+def normalize(core_layer, number, dtype, *, x, values, residual, training, track):
     """Return y and what the backward needs of the statistics.
 
     `values`: weight, bias, running_mean, running_var and num_batches_tracked, or None; `dtype`: that of the first four.
@@ -118,30 +130,27 @@ def forward(core, number, dtype, x, values, residual, training, track):
             check_residual(residual, x)
         x, layout = dense(x)
         y = _new_like(x)
-        saved = torch.empty(core.saved_size, dtype=torch.float64)
+        saved = torch.empty(core_layer.saved_size, dtype=torch.float64)
         if residual is not None:
             residual = _in_order_of(x, layout, residual)
         address = x.data_ptr()  # an error if x is not dense; asking for x.layout first would take 0.07 µs of 13
     except Exception as error:
-        if x.layout is not torch.strided:
-            error = TypeError(f"input: {x.layout}, expected a dense tensor: pass input.to_dense()")
-        name_call(error, "forward", core.name)
-        if training:
-            core.fail(error_text(error))
+        error = error_if_not_dense(x) or error
+        fail_call(error, core_layer, _core.Direction.forward)
         raise error
-    core.forward(number=number, saved=saved.data_ptr(), values=values, x=address, y=y.data_ptr(),
-                 residual=_address(residual), shape=shape, dtype=DTYPES[x.dtype], layout=layout, training=training,
-                 track=track)
+    core_layer.forward(number=number, saved=saved.data_ptr(), values=values, x=address, y=y.data_ptr(),
+                       residual=_address(residual), shape=shape, dtype=DTYPES[x.dtype], layout=layout, training=training,
+                       track=track)
     return y, saved
 
 
-def track(core, dtype, running_mean, running_var, num_batches_tracked, saved):
+def track(core_layer, dtype, running_mean, running_var, num_batches_tracked, saved):
     """Update the running statistics by what a training forward has saved."""
-    values = _addresses((None, None, running_mean, running_var, num_batches_tracked), dtype, core.num_features)
-    core.track(saved=saved.data_ptr(), values=values)
+    values = _addresses((None, None, running_mean, running_var, num_batches_tracked), dtype, core_layer.num_features)
+    core_layer.track(saved=saved.data_ptr(), values=values)
 
 
-def backward(core, number, dtype, *, saved, dy, x, y, wanted, with_sums):
+def backward(core_layer, number, dtype, *, saved, dy, x, y, wanted, with_sums):
     """Return dx, d_weight, d_bias and d_residual, and the sums that a double backward needs.
 
     `wanted`: a bool for each of the four gradients; one that is not wanted is None. Without `with_sums`, so are the sums.
@@ -156,17 +165,17 @@ def backward(core, number, dtype, *, saved, dy, x, y, wanted, with_sums):
         d_weight = torch.empty(shape[1], dtype=dtype) if wanted[1] else None
         d_bias = torch.empty(shape[1], dtype=dtype) if wanted[2] else None
         d_residual = _new_like(x) if wanted[3] else None
-        sums = torch.empty(core.sums_size, dtype=torch.float64) if with_sums else None
+        sums = torch.empty(core_layer.sums_size, dtype=torch.float64) if with_sums else None
     except Exception as error:
-        core.fail(error_text(error), saved.data_ptr())
+        fail_call(error, core_layer, _core.Direction.backward)
         raise
-    core.backward(number=number, saved=saved.data_ptr(), sums=_address(sums), dy=dy.data_ptr(), x=x.data_ptr(), y=_address(y),
-                  dx=_address(dx), d_residual=_address(d_residual), d_weight=_address(d_weight),
-                  d_bias=_address(d_bias), shape=shape, dtype=DTYPES[x.dtype], layout=layout)
+    core_layer.backward(number=number, saved=saved.data_ptr(), sums=_address(sums), dy=dy.data_ptr(), x=x.data_ptr(),
+                        y=_address(y), dx=_address(dx), d_residual=_address(d_residual), d_weight=_address(d_weight),
+                        d_bias=_address(d_bias), shape=shape, dtype=DTYPES[x.dtype], layout=layout)
     return dx, d_weight, d_bias, d_residual, sums
 
 
-def double_backward(core, number, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wanted):
+def double_backward(core_layer, number, dtype, *, saved, sums, dy, x, y, ddx, dd_weight, dd_bias, dd_residual, wanted):
     """Return the gradients of dy, x and weight, from those of the four gradients of `backward`.
 
     `wanted`: a bool for each of the three results; one that is not wanted is None.
@@ -180,10 +189,11 @@ def double_backward(core, number, dtype, *, saved, sums, dy, x, y, ddx, dd_weigh
         d_x = _new_like(x) if wanted[1] else None
         d_weight = torch.empty(x.shape[1], dtype=dtype) if wanted[2] else None
     except Exception as error:
-        core.fail(error_text(error), saved.data_ptr())
+        fail_call(error, core_layer, _core.Direction.double_backward)
         raise
-    core.double_backward(number=number, saved=saved.data_ptr(), sums=sums.data_ptr(), dy=dy.data_ptr(), x=x.data_ptr(),
-                         y=_address(y), ddx=_address(ddx), dd_residual=_address(dd_residual), dd_weight=_address(dd_weight),
-                         dd_bias=_address(dd_bias), d_dy=_address(d_dy), d_x=_address(d_x),
-                         d_weight=_address(d_weight), shape=x.shape, dtype=DTYPES[x.dtype], layout=layout)
+    core_layer.double_backward(number=number, saved=saved.data_ptr(), sums=sums.data_ptr(), dy=dy.data_ptr(),
+                               x=x.data_ptr(), y=_address(y), ddx=_address(ddx), dd_residual=_address(dd_residual),
+                               dd_weight=_address(dd_weight), dd_bias=_address(dd_bias), d_dy=_address(d_dy),
+                               d_x=_address(d_x), d_weight=_address(d_weight), shape=x.shape, dtype=DTYPES[x.dtype],
+                               layout=layout)
     return d_dy, d_x, d_weight

@@ -2,6 +2,7 @@
 
 """Sums over the ranks of a torch.distributed process group."""
 
+import re
 import time
 from datetime import timedelta
 
@@ -28,9 +29,14 @@ class GlooEngine:
     """
 
     def __init__(self, process_group):
-        self.rank = process_group.rank()
-        self.size = process_group.size()
-        self._name = process_group.group_name
+        ranks = range(process_group.size())
+        self._set_up(f"syncbn/{process_group.group_name}", process_group.rank(), ranks)
+
+    def _set_up(self, prefix, rank, names):
+        """`names`: the numbers of the ranks in messages."""
+        self.rank, self.size = rank, len(names)
+        self._prefix = prefix
+        self._names = names
         self._gloo = None
         self._attendance = None
         self._sums = 0
@@ -54,20 +60,46 @@ class GlooEngine:
                 self._raise_if_ended()
         except RuntimeError as error:
             lost = self._lost_peers()
-            reason = f"connection closed by {_rank_list(lost)}" if lost else str(error)
+            reason = f"connection closed by {_rank_list(lost)}" if lost else _reason(error)
             raise PeerError(self._attendance.report_end(reason)) from None
 
+    def connect_leaders(self, ranks, timeout):
+        """An engine over one rank of each host. Its sums have the numbers that follow on those of this engine."""
+        leaders = GlooEngine.__new__(GlooEngine)
+        leaders._set_up(f"{self._prefix}/leaders", ranks.index(self.rank), ranks)
+        leaders._attendance = self._attendance
+        leaders._gloo = leaders._connect(time.monotonic() + timeout, timeout)
+        leaders._sums = self._sums + 1  # the sum that decides is this engine's last one
+        return leaders
+
+    def report_waiting(self, number):
+        self._attendance.report_waiting(self._sums + number)
+
+    def absent_from(self, number):
+        return self._attendance.absent_from(self._sums + number)
+
+    def give_up(self, reason):
+        self._attendance.report_end(reason)
+
+    def check_peers(self):
+        self._raise_if_ended()
+
     def _connect(self, deadline, timeout):
-        store = dist.PrefixStore(f"syncbn/{self._name}", _private.default_store())
-        self._attendance = Attendance(dist.PrefixStore("attendance", store), self.rank, self.size)
+        store = dist.PrefixStore(self._prefix, _private.default_store())
+        if self._attendance is None:
+            self._attendance = Attendance(dist.PrefixStore("attendance", store), self.rank, self.size)
         self._wait_for_all_ranks(store, deadline, timeout)
         limit = max(deadline - time.monotonic(), 0.001)
         if hasattr(store, "clone"):  # while a thread waits on a store's connection, other threads can't use it
             store = store.clone()
         else:  # torch 2.4, which takes this limit for each sum, too, and ignores that of AllreduceOptions
             limit = timeout + 1
-        return dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), self.rank, self.size,
-                                     timeout=timedelta(seconds=limit))
+        try:
+            return dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), self.rank, self.size,
+                                         timeout=timedelta(seconds=limit))
+        except RuntimeError as error:
+            reason = f"gloo can't connect rank {self.rank} with the other ranks: {_reason(error)}"
+            raise PeerError(self._attendance.report_end(reason)) from None
 
     def _wait_for_all_ranks(self, store, deadline, timeout):
         """Wait until all ranks are about to connect, since Ctrl-C can't end gloo's wait for them."""
@@ -78,13 +110,14 @@ class GlooEngine:
         pause = 0.001
         while not store.check(keys):
             if time.monotonic() >= deadline:
-                self._give_up([rank for rank, key in enumerate(keys) if not store.check([key])], timeout)
+                absent = [name for name, key in zip(self._names, keys) if not store.check([key])]
+                self._give_up(absent, timeout)
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
 
     def _give_up(self, absent, timeout):
         waiting = f"waiting for {_rank_list(absent)}" if absent else "no sum"
-        self._attendance.report_end(f"rank {self.rank} gave a sum up after {round(timeout, 2):g} s, {waiting}")
+        self._attendance.report_end(f"rank {self._names[self.rank]} gave a sum up after {round(timeout, 2):g} s, {waiting}")
         raise TimeoutError(waiting)
 
     def _raise_if_ended(self):
@@ -101,7 +134,7 @@ class GlooEngine:
                 if peer != self.rank:
                     self._gloo.recv([torch.empty(1)], peer, _PROBE_TAG)
             except RuntimeError:
-                lost.append(peer)
+                lost.append(self._names[peer])
         return lost
 
 
@@ -125,6 +158,11 @@ def _is_done(work, deadline):
             return False
         work.wait()  # it failed, or it was done just after the slice
     return True
+
+
+def _reason(error):
+    """The text of one of gloo's errors, without the place in gloo's source at its begin."""
+    return re.sub(r"^\[[^\]]*:\d+\] ", "", str(error))
 
 
 def _rank_list(ranks):

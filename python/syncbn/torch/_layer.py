@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from . import _operators
-from .. import _checks
+from .. import _checks, _core
+from .._dtypes import DTYPE_NAMES
 from .._errors import InvalidArgument
 from .._framework_group import error_text, fail_peers, name_call
 from ._autograd import Forward, LayerSnapshot
-from ._core_calls import check_residual
+from ._core_calls import check_residual, error_if_not_dense
 from ._evaluation import evaluate, is_saved, transformed, transformed_in_trace
 from ._extra_options import ExtraOptions
 from ._private import FX_LEAF_MODULE, BatchNormBase, FakeTensor, dispatch_mode_count, is_exporting, jit_tracing_state
@@ -29,7 +30,7 @@ Own = ExtraOptions  # its name in pickles of earlier versions
 # A compiler runs this function at once, while it traces the call: the error ends the program before its compiled code
 # would run.
 @torch.compiler.assume_constant_result
-def _fail_peers(process_group_name, layer_name, reason):
+def _fail_peers_in_trace(process_group_name, layer_name, reason):
     fail_peers(framework_group, process_group_name, layer_name, reason)
 
 
@@ -181,7 +182,7 @@ class SyncBatchNorm(BatchNormBase):
                 raise InvalidArgument("SyncBatchNorm number of input channels should be non-zero")
             raise InvalidArgument(f"input: shape {tuple(shape)}, expected C = num_features = {self.num_features}")
         if input.dtype not in DTYPES:
-            raise TypeError(f"input: {input.dtype}, expected float16, bfloat16, float32 or float64")
+            raise TypeError(f"input: {input.dtype}, expected {DTYPE_NAMES}")
         if not (input.is_cpu or input.is_meta):
             raise InvalidArgument(f"SyncBatchNorm expected input tensor to be on CPU (got {input.device}); use "
                                   "torch.nn.SyncBatchNorm for other devices")
@@ -226,15 +227,35 @@ class SyncBatchNorm(BatchNormBase):
                 snapshot = LayerSnapshot(self)
         except Exception as error:
             if not compiling:
-                name_call(error, "forward", self._extra.name)
+                raise self._failed(input, error)
             if self.training and _has_values(input):
-                _fail_peers(self._extra.process_group_name, self._extra.name, error_text(error))
+                _fail_peers_in_trace(self._extra.process_group_name, self._extra.name, error_text(error))
             raise
-        if by_operators:
+        if compiling:
             return self._forward_by_operators(input, residual)
+        if by_operators:
+            try:
+                return self._forward_by_operators(input, residual)
+            except Exception as error:
+                raise self._failed(input, error)
         if torch.is_grad_enabled():
             return Forward.apply(input, snapshot.weight, snapshot.bias, residual, snapshot)
-        return snapshot.forward(input, residual)[0]
+        return snapshot.call(input, residual)[0]
+
+    @torch.compiler.disable  # torch 2.4 tries, where it could not compile the caller
+    def _failed(self, input, error):
+        """The error to raise for a call that failed. It names the call, and the peers get it, too."""
+        if _core.describe_call(_core.Direction.forward, self._extra.name) in str(error):
+            return error  # of the core or the steps before it, which have told the peers
+        if isinstance(input, Tensor) and input.is_nested:  # torch can't say the shape of some
+            error = error_if_not_dense(input)
+        elif "__torch_dispatch__" in str(error):
+            error = TypeError(f"input: {type(input).__name__}, a class that does not support syncbn's operators: pass a plain "
+                              "tensor")
+        name_call(error, _core.Direction.forward, self._extra.name)
+        if self.training and _has_values(input):
+            fail_peers(framework_group, self._extra.process_group_name, self._extra.name, error_text(error))
+        return error
 
     def _forward_by_operators(self, input, residual):
         weight, bias, mean, var, training = self.weight, self.bias, self.running_mean, self.running_var, self.training

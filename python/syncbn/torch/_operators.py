@@ -83,11 +83,11 @@ def _or_nothing(tensor, x):
 def forward(x: Tensor, weight: Optional[Tensor], bias: Optional[Tensor], residual: Optional[Tensor],
             running_mean: Optional[Tensor], running_var: Optional[Tensor], name: Tensor, settings: str,
             training: bool) -> Tuple[Tensor, Tensor]:
-    core, number, dtype = _core_layer(settings, name, training, x.shape[1])
+    layer = _core_layer(settings, name, training, x.shape[1])
     if not (training and _decoded(settings)[0].track_running_stats):  # else `track` follows
         moves_statistics(name, False)
-    return _core_calls.forward(core, number, dtype, x, (weight, bias, running_mean, running_var, None), residual, training,
-                               track=False)
+    return _core_calls.normalize(*layer, x=x, values=(weight, bias, running_mean, running_var, None), residual=residual,
+                                 training=training, track=False)
 
 
 @forward.register_fake
@@ -101,8 +101,8 @@ def track(running_mean: Tensor, running_var: Tensor, num_batches_tracked: Option
           name: Tensor, settings: str) -> None:
     if not moves_statistics(name, True):
         return
-    core, _, dtype = _core_layer(settings, name, True, (saved.numel() - _core.saved_head) // _core.saved_columns)
-    _core_calls.track(core, dtype, running_mean, running_var, num_batches_tracked, saved)
+    core_layer, _, dtype = _core_layer(settings, name, True, (saved.numel() - _core.saved_head) // _core.saved_columns)
+    _core_calls.track(core_layer, dtype, running_mean, running_var, num_batches_tracked, saved)
 
 
 @track.register_fake

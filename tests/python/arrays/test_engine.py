@@ -219,7 +219,7 @@ def test_an_array_that_is_kept_stays():
     gc.collect()
     for array in kept:
         array += 1
-        assert array.shape[0] >= 12
+        assert array.shape[0] >= 3
 
 
 def test_other_threads_run_while_an_engine_waits():

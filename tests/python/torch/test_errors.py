@@ -118,7 +118,8 @@ def no_memory_for_a_backward(rank, twice):
 @pytest.mark.parametrize("twice", [False, True], ids=["backward", "double backward"])
 def test_a_backward_without_memory_reaches_the_other_at_once(two_ranks, twice):
     (name, message, _), (peer_name, peer_message, _) = two_ranks(no_memory_for_a_backward, twice)
-    assert name == "RuntimeError" and "memory" in message
+    call = "double backward" if twice else "backward"
+    assert name == "RuntimeError" and "memory" in message and message.endswith(f"({call} of an unnamed layer)")
     assert peer_name == "PeerError" and "rank 0 failed before its call: RuntimeError" in peer_message
 
 
@@ -291,8 +292,8 @@ def test_a_group_forgets_the_layers_that_came_first(monkeypatch):
     first = SyncBatchNorm(4)
     x = torch.randn(3, 4, requires_grad=True)
     y = first(x)
-    for _ in range(8):
-        SyncBatchNorm(4)(x)
+    for i in range(8):
+        SyncBatchNorm(4, name=f"bn{i}")(x)
     assert len(single_rank_group()._layers) == 4
     y.sum().backward()
     first(x)
@@ -393,6 +394,12 @@ def test_options_are_checked_at_construction(options, error, text):
 
 ODD_INPUTS = {
     "sparse": (lambda: torch.ones(2, 4).to_sparse(), TypeError, r"torch.sparse_coo.*input.to_dense\(\)"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(1, 4)]), TypeError,
+               r"input: a nested tensor, expected a dense tensor.*torch.cat\(input.unbind\(\)\)"),
+    "jagged": (lambda: torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(1, 4)], layout=torch.jagged), TypeError,
+               r"input: a nested tensor, expected a dense tensor.*torch.cat\(input.unbind\(\)\)"),
+    "masked": (lambda: torch.masked.masked_tensor(torch.ones(2, 4), torch.ones(2, 4, dtype=torch.bool)), TypeError,
+               "input: MaskedTensor, .*: pass a plain tensor"),
     "list": (lambda: [[1.0, 2.0, 3.0, 4.0]], TypeError, "list, expected a torch.Tensor"),
     "NumPy array": (lambda: np.ones((2, 4), np.float32), TypeError, "ndarray, expected a torch.Tensor"),
     "complex": (lambda: torch.ones(2, 4, dtype=torch.complex64), TypeError, "torch.complex64, expected float16"),
@@ -414,10 +421,11 @@ def test_odd_inputs_are_errors_with_a_way_out_and_reach_the_peer(two_ranks, kind
     assert counter == peer_counter == 0
 
 
-@pytest.mark.parametrize("residual", [[1.0], torch.ones(2, 4).to_sparse()], ids=["list", "sparse"])
+@pytest.mark.parametrize("residual", [[1.0], torch.ones(2, 4).to_sparse(), torch.nested.nested_tensor([torch.ones(2, 4)])],
+                         ids=["list", "sparse", "nested"])
 @pytest.mark.parametrize("training", [True, False])
 def test_odd_residuals(residual, training):
-    with pytest.raises(TypeError, match="residual: .*, expected a dense torch.Tensor"):
+    with pytest.raises(TypeError, match="residual: .*, expected a dense "):
         SyncBatchNorm(4).train(training)(torch.randn(2, 4), residual)
 
 
