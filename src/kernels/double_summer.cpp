@@ -21,11 +21,16 @@ bool fits(std::uint64_t max, std::uint64_t min_minus_one, int top) {
 
 int top_of(std::uint64_t max) { return std::clamp(exponent_of(max) + 1, kLowestTop, kHighestTop); }
 
+// a + b modulo 2^64: the sums of elements outside of the window mean nothing, and may be any integers.
+std::int64_t wrapped_sum(std::int64_t a, std::int64_t b) {
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+}
+
 // All lanes are of one channel: the first lane gets their sums and ranges.
 void gather(DoubleLaneSums& sums, std::size_t lanes) {
   for (std::size_t lane = 1; lane < lanes; ++lane) {
-    for (auto& level : sums.sum) level[0] += level[lane];
-    for (auto& level : sums.product) level[0] += level[lane];
+    for (auto& level : sums.sum) level[0] = wrapped_sum(level[0], level[lane]);
+    for (auto& level : sums.product) level[0] = wrapped_sum(level[0], level[lane]);
     sums.a_max[0] = std::max(sums.a_max[0], sums.a_max[lane]);
     sums.b_max[0] = std::max(sums.b_max[0], sums.b_max[lane]);
     sums.a_min_minus_one[0] = std::min(sums.a_min_minus_one[0], sums.a_min_minus_one[lane]);
