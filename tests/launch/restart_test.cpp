@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <fstream>
 #include <memory>
 #include <set>
 
@@ -138,19 +139,20 @@ TEST(RestartedConnection, WaitsForTheStoreOfItsOwnStart) {
 
 class RestartOfNodesTest : public RestartTest {
  protected:
-  // Ctrl-C to one of the two while it ends its worker of the first start.
+  // Ctrl-C to one of the two while it ends its worker of the first start. The worker sends it: SIGKILL
+  // follows soon.
   void interrupt_between_starts(int number) {
     const std::string script = fmt::format(
         "[ $NODE = {} ] || {{ until [ -e $DIR/ready ]; do sleep 0.01; done; exit 3; }}; "
-        "trap 'touch $DIR/term; while :; do sleep 1000; done' TERM; touch $DIR/ready; "
+        "until [ -s $DIR/launcher ]; do sleep 0.01; done; "
+        "trap 'kill -INT $(<$DIR/launcher); while :; do sleep 1000; done' TERM; touch $DIR/ready; "
         "while :; do sleep 0.01; done",
         number);
     Job& first = launcher(0, 3, script);
     const auto serves = [&] { return contains(first.err(), "waiting for the launchers of 1 of 2 workers"); };
     ASSERT_TRUE(wait_until(serves)) << first.err();
     Job& second = launcher(1, 3, script);
-    ASSERT_TRUE(appears("term"));
-    (number == 0 ? first : second).signal(SIGINT);
+    std::ofstream(folder() / "launcher") << (number == 0 ? first : second).pid();
     for (Job* job : {&first, &second}) {
       EXPECT_EQ(job->wait(), 128 + SIGINT) << job->err();
       EXPECT_TRUE(contains(job->err(), "failed first: exit code 3") &&
