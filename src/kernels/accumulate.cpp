@@ -99,14 +99,6 @@ void for_each_stretch(const Operand& a, const Operand& b, const Geometry& g, con
   }
 }
 
-template <class Storage>
-Rows<Storage> shifted(Rows<Storage> terms, std::size_t channels) {
-  terms.a += channels;
-  terms.b += channels;
-  if (terms.mask != nullptr) terms.mask += channels;
-  return terms;
-}
-
 // A copy of the last channels, fewer than kLanes, with zeros beside them.
 template <class Storage>
 class LaneTile {
@@ -144,7 +136,7 @@ void sum_side_by_side(const Operand& a, const Operand& b, const Geometry& g, con
   for_each_stretch<Storage>(a, b, g, part, kMaxAdditions, [&](const Rows<Storage>& first) {
     for (std::size_t c = 0; c < channels; c += kLanes) {
       const std::size_t count = std::min(kLanes, channels - c);
-      Rows<Storage> terms = shifted(first, c);
+      Rows<Storage> terms = first.part(c, first.n);
       if (count < kLanes) terms = tile.copy(terms, count);
       LaneSummer<Storage>& summer = summers[c / kLanes];
       if (!begun) summer.begin(terms, count, records.from(static_cast<std::int64_t>(c)));
@@ -164,8 +156,7 @@ void sum_doubles_side_by_side(const Operand& a, const Operand& b, const Geometry
   for_each_stretch<double>(a, b, g, part, kMaxDoublePairs, [&](const Rows<double>& first) {
     for (std::size_t c = 0; c < channels; c += step) {
       std::optional<DoubleSummer>& summer = summers[c / step];
-      Rows<double> terms = shifted(first, c);
-      terms.n = std::min(step, channels - c);
+      const Rows<double> terms = first.part(c, std::min(step, channels - c));
       if (!summer) {
         summer.emplace(c == 0 ? DoubleWindow{} : summers[c / step - 1]->window());
         summer->begin(terms.n, records.from(static_cast<std::int64_t>(c)));

@@ -38,14 +38,6 @@ void gather(DoubleLaneSums& sums, std::size_t lanes) {
   }
 }
 
-Rows<double> column(Rows<double> terms, std::size_t channel) {
-  terms.a += channel;
-  terms.b += channel;
-  if (terms.mask != nullptr) terms.mask += channel;
-  terms.n = 1;
-  return terms;
-}
-
 }  // namespace
 
 bool DoubleWindow::holds(const DoubleLaneSums& sums, std::size_t lane, bool squares) const {
@@ -78,7 +70,7 @@ void DoubleSummer::add(const Rows<double>& terms) {
       for (int i = 0; i < kSumLevels; ++i) total.sum[i] += sums.sum[i][channel];
       for (int i = 0; i < kProductLevels; ++i) total.product[i] += sums.product[i][channel];
     } else {
-      sum_doubles(channels_ == 1 ? terms : column(terms, channel), record(channel));
+      sum_doubles(channels_ == 1 ? terms : terms.part(channel, 1), record(channel));
     }
   }
   if (++blocks_ >= kBlocksBeforeDrain) complete();

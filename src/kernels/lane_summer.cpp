@@ -12,15 +12,6 @@ namespace {
 // A block's sum is below 2^51 units.
 constexpr int kBlocksBeforeDrain = 1 << 11;
 
-template <class Storage>
-Rows<Storage> column(Rows<Storage> terms, std::size_t lane) {
-  terms.a += lane;
-  terms.b += lane;
-  if (terms.mask != nullptr) terms.mask += lane;
-  terms.n = 1;
-  return terms;
-}
-
 }  // namespace
 
 template <class Storage>
@@ -132,7 +123,7 @@ void LaneSummer<Storage>::add_by_levels(const Rows<Storage>& terms, const LaneRa
   for (std::size_t lane = 0; lane < channels_; ++lane) {
     const OperandRange a = seen.a(lane), b = terms.squares() ? a : seen.b(lane);
     if (window(lane).holds(a, b)) continue;
-    if (a.has_specials() || b.has_specials()) flag_specials(column(terms, lane), digits(lane));
+    if (a.has_specials() || b.has_specials()) flag_specials(terms.part(lane, 1), digits(lane));
     move_to(lane, a, b);
     levels[lane] = levels_of<Storage>(a, b);
     starts.set(lane, levels[lane]);

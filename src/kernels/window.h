@@ -22,6 +22,10 @@ struct Rows {
   const Storage *a, *b, *mask;  ///< mask may be null.
   std::size_t rows, n, stride;
   bool squares() const { return a == b && mask == nullptr; }
+  /// The elements [first, first + count) of each row.
+  Rows part(std::size_t first, std::size_t count) const {
+    return {a + first, b + first, mask == nullptr ? nullptr : mask + first, rows, count, stride};
+  }
 };
 
 /// Additions that one accumulator may see before it is read. A larger value narrows the window; a smaller one
