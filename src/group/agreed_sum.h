@@ -22,8 +22,8 @@ struct CallDescription {
   std::string settings;  ///< Everything else that must be equal: "C=64, input=float32, eps=1e-05, …".
   std::vector<LayerReference> layers = {};  ///< The call's layers. The ranks compare their places.
   std::string_view naming = {};             ///< How a program names its layers; for messages. Not compared.
-  std::optional<std::int64_t> hash =
-      {};  ///< hash_of_texts(), set by whoever makes many calls of one description.
+  /// hash_of_texts(), set by whoever makes many calls of one description.
+  std::optional<std::int64_t> hash = {};
 };
 
 /// Hash of both texts, by which the ranks compare them. Takes 0.5 µs.
