@@ -35,7 +35,7 @@ struct ChannelsLast {
 
 inline constexpr unsigned kAccumulateThreads = 256;
 
-/// The elements of one tile that a thread has. Zeros stand in for those that are not there.
+/// The elements of one tile that a thread has. Places past the end hold zeros.
 template <class Storage, Terms kTerms, int kPacks, int kWide>
 struct Tile {
   using T = kernels::Compute<Storage>;

@@ -7,8 +7,8 @@
 #include "syncbn/dtype.h"
 #include "syncbn/tensor.h"
 
-/// The seam between the library and a device: a table of functions, which a library of its own exports
-/// (libsyncbn_cuda.so). Nothing else of syncbn knows the device's runtime. Functions return a code of the
+/// The seam between the library and a device: a table of functions, which libsyncbn_cuda.so
+/// exports. Nothing else of syncbn knows the device's runtime. Functions return a code of the
 /// runtime; 0: done. All work is queued on `stream`, but copies, which wait.
 namespace syncbn::device {
 
@@ -17,7 +17,7 @@ struct Shape {
   DType dtype;
   Layout layout;
   std::int64_t samples, channels, spatial;
-  std::int64_t most_blocks = 0;  ///< Of a kernel; 0: what fills the device.
+  std::int64_t most_blocks = 0;  ///< Limit for each kernel; 0: as many as fill it.
 };
 /// One value per channel in the layer's dtype; absent if `data` is null.
 struct ValuesArgument {

@@ -4,7 +4,7 @@
 #include "device/geometry.h"
 #include "exact/finish.h"
 
-/// Kernels from coefficients to y, or to dx and d_residual. Operations and order are those of
+/// Kernels from coefficients to y, or to dx and d_residual. They round in the order of
 /// kernels/reference.h.
 namespace syncbn::device {
 
@@ -12,9 +12,9 @@ inline constexpr unsigned kApplyThreads = 256;
 
 /// The packs of a tensor and the channels that they belong to.
 struct ApplyGeometry {
-  std::int64_t packs;     ///< Of the whole tensor.
-  std::int64_t channels;  ///< Of the tensor.
-  /// Channels-first: by the packs of a channel in one sample. Channels-last: by those of a position.
+  std::int64_t packs;     ///< Number of packs in the tensor.
+  std::int64_t channels;  ///< Number of channels.
+  /// Channels-first: by the packs of a channel in one sample. Channels-last: by the packs of a position.
   Division row;
   Division channels_division;  ///< By `channels`.
 };

@@ -15,8 +15,8 @@ from ._spec import DTYPES
 
 _FIRST = _core.Layout.channels_first
 _LAST = _core.Layout.channels_last
-# From this size on, glibc gives each tensor new memory of its own, where the page faults of 4 KiB pages take longer than
-# the layer: a forward of (32,256,56,56) takes half the time with huge pages. Smaller tensors gain nothing.
+# From this size on, glibc maps new memory for each tensor. Its page faults, one for 4 KiB, take longer than the layer: with
+# huge pages a forward of (32,256,56,56) takes half the time. Smaller tensors gain nothing.
 _HUGE_PAGES_FROM = 32 << 20  # bytes
 _CHANNEL_VALUES = "weight", "bias", "running_mean", "running_var"
 
